@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C for a lowered program: functions over packed states, one resumable function a thread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from guestmem.checker.analysis import Intervals, Liveness
+from guestmem.checker.fork import Fork, fork_of
+from guestmem.checker.ir import (
+    INT,
+    Block,
+    Boundary,
+    Call,
+    Choose,
+    Const,
+    Expr,
+    Goto,
+    If,
+    Instr,
+    Interval,
+    Load,
+    Local,
+    Op,
+    Part,
+    Reached,
+    Require,
+    Return,
+    Set,
+    Store,
+    Suspend,
+    Var,
+    When,
+    assigned,
+    expressions,
+    reads_state,
+)
+from guestmem.checker.layout import Bits, Layout, width_of
+from guestmem.checker.lower import Body, Program, ThreadBody, lower, used_bodies
+from guestmem.checker.source import Place
+from guestmem.model.errors import IN_RANGE
+from guestmem.model.record import Field, RefType
+from guestmem.model.world import World
+
+#: Choices one slice of a thread may make; more is taken for a loop without end.
+MOST_CHOICES = 64
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the source that can break a rule."""
+
+    rule: str
+    detail: str
+    place: Place
+
+
+class Translation:
+    """A world as C, and what is needed to read its states.
+
+    Attributes:
+        source: the C text, engine included.
+        initial: the words of the world as built, threads not started.
+        sites: what ``site`` numbers in the engine's answers mean.
+        always: the rules of the state properties, in the engine's numbering.
+        situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.program: Program = lower(world)
+        self.pools = self.program.pools
+        bodies = used_bodies(
+            [b for t in self.program.threads for b in t.calls] + [b for _, b in self.program.always + self.program.sometimes]
+        )
+        self.results: dict[Body, list[Interval]] = {}
+        self.intervals: dict[Body, Intervals] = {}
+        for body in bodies:
+            known = Intervals(self.pools, body.blocks, body.parameters, self.results)
+            self.intervals[body] = known
+            ends = [block.end for block in body.blocks if isinstance(block.end, Return)]
+            values = ends[0].values if ends else []
+            self.results[body] = [known.expr(value) or (0, 0) for value in values]
+            if not ends:
+                self.results[body] = [self.pools.interval(type_) for type_ in body.results]
+        threads = []
+        for thread in self.program.threads:
+            live = Liveness(thread.blocks)
+            for block in thread.blocks:
+                if isinstance(block.end, Suspend):
+                    block.end.boundary.live = live.at(block.end.resume)
+            threads.append((thread, Intervals(self.pools, thread.blocks, [], self.results)))
+        changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
+        self.layout = Layout(self.pools, changing, threads)
+        self.initial = self.layout.pack(world)
+        self.always = [rule for rule, _ in self.program.always]
+        self.situations = [situation for situation, _ in self.program.sometimes]
+        self.sites: list[Site] = []
+        self._site_numbers: dict[Site, int] = {}
+        self._tables: dict[tuple[int, ...], str] = {}
+        self._field_names: dict[Field, str] = {f: f"{i}_{f.owner.__name__}_{f.name}" for i, f in enumerate(changing)}
+        self._body_names: dict[Body, str] = {body: f"{i}_{body.function.node.name}" for i, body in enumerate(bodies)}
+        code: list[str] = []
+        self.forks = {i: fork for i, (thread, _) in enumerate(threads) if (fork := fork_of(thread)) is not None}
+        forced = {body for fork in self.forks.values() for body in used_bodies(fork.body.calls)}
+        for body in bodies:
+            code += self._function(body, forced)
+        for number, (thread, known) in enumerate(threads):
+            code += self._thread(number, thread, known)
+            if number in self.forks:
+                code += self._fork(number, self.forks[number])
+        code += self._properties()
+        self.source = "\n".join([*self._prelude(), *code, resources.files(__package__).joinpath("search.c").read_text()])
+
+    # ---- the parts of the file
+
+    def _prelude(self) -> list[str]:
+        lines = [
+            f"#define WORDS {self.layout.words}",
+            f"#define THREADS {len(self.program.threads)}",
+            f"#define MOST_CHOICES {MOST_CHOICES}",
+            f"#define ENDLESS {self._site('a slice of a thread ends', 'it goes on without reaching a step', Place('', 0))}",
+            f"#define SITUATIONS {len(self.situations)}",
+            f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
+            resources.files(__package__).joinpath("prelude.h").read_text(),
+        ]
+        for values, name in self._tables.items():
+            lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
+        for declared, bits in self.layout.fields.items():
+            lines += self._accessors(self._field_names[declared], bits)
+        return lines
+
+    @staticmethod
+    def _accessors(name: str, bits: Bits) -> list[str]:
+        low = f" + {bits.low}" if bits.low else ""
+        less = f" - {bits.low}" if bits.low else ""
+        if bits.width == 0:
+            return [
+                f"static inline int get_{name}(const u64 *s, int i) {{ (void)s; (void)i; return {bits.low}; }}",
+                f"static inline void set_{name}(u64 *s, int i, int v) {{ (void)s; (void)i; (void)v; }}",
+            ]
+        if bits.count <= bits.per_word:
+            word = f"{bits.word}"
+            shift = f"({bits.shift} + i * {bits.width})" if bits.count > 1 else f"{bits.shift}"
+        else:
+            word = f"{bits.word} + i / {bits.per_word}"
+            shift = f"(i % {bits.per_word} * {bits.width})"
+        mask = f"(u64){(1 << bits.width) - 1}u" if bits.width <= 32 else f"{(1 << bits.width) - 1}ull"
+        return [
+            f"static inline int get_{name}(const u64 *s, int i) {{ (void)i; return (int)(s[{word}] >> {shift} & {mask}){low}; }}",
+            f"static inline void set_{name}(u64 *s, int i, int v) "
+            f"{{ (void)i; s[{word}] = (s[{word}] & ~({mask} << {shift})) | (u64)(v{less}) << {shift}; }}",
+        ]
+
+    def _function(self, body: Body, forced: set[Body]) -> list[str]:
+        known = self.intervals[body]
+        parameters = "".join(f", int {p.c()}" for p in body.parameters)
+        results = "".join(f", int *r{i}" for i in range(len(body.results)))
+        kind = "int" if body.may_stop else "void"
+        inline = "ALWAYS_INLINE" if body in forced else "static inline"
+        lines = [f"{inline} {kind} f{self._body_names[body]}(u64 *s, struct ctx *c{parameters}{results})", "{"]
+        lines += self._declarations(body.blocks, body.parameters)
+        lines.append("\t(void)s; (void)c;")
+        for i, block in enumerate(body.blocks):
+            lines.append(f"b{block.number}: ;")
+            for instr in block.instrs:
+                lines += self._instr(instr, known)
+            following = body.blocks[i + 1] if i + 1 < len(body.blocks) else None
+            match block.end:
+                case Return(values):
+                    lines += [f"\t*r{n} = {self._expr(value)};" for n, value in enumerate(values)]
+                    lines.append("\treturn DONE;" if body.may_stop else "\treturn;")
+                case end:
+                    assert end is not None
+                    lines += self._jump(end, following)
+        lines.append("}")
+        return lines
+
+    def _fork(self, number: int, fork: Fork) -> list[str]:
+        """A thread's one step with its choices unfolded, so that each alternative is compiled on its own."""
+        known = self.intervals[fork.body]
+        live = Liveness(fork.body.blocks)
+        heads: dict[Choose | None, str] = {}
+        lines: list[str] = []
+        for choice in reversed(fork.order):
+            block, position = fork.start(choice)
+            variables = [*live.at(block, position)] if choice else fork.body.parameters
+            heads[choice] = f"fork_{number}_{len(heads)}"
+            parameters = "".join(f", int {var.c()}" for var in variables)
+            lines += [
+                f"ALWAYS_INLINE int {heads[choice]}(struct search *x, const u64 *now, const u64 *from{parameters})",
+                "{",
+                "\tstruct ctx *c = &x->ctx; u64 s[WORDS]; int broke = 0;",
+                "\tfor (int i = 0; i < WORDS; i++) s[i] = from[i];",
+                *self._declarations(fork.body.blocks, variables),
+                "\t(void)c; (void)broke;",
+            ]
+            part = fork.part(choice)
+            for i, (inside, first) in enumerate(part):
+                lines.append(f"b{inside.number}_{first}: ;")
+                choices = [n for n, instr in enumerate(inside.instrs) if n >= first and isinstance(instr, Choose)]
+                for instr in inside.instrs[first : choices[0] if choices else None]:
+                    lines += self._instr(instr, known)
+                if choices:
+                    following = inside.instrs[choices[0]]
+                    assert isinstance(following, Choose) and isinstance(following.n, Const)
+                    after, at = fork.start(following)
+                    for k in range(following.n.value):
+                        values = "".join(f", {k if var is following.var else var.c()}" for var in live.at(after, at))
+                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values});")
+                    lines.append("\treturn broke;")
+                    continue
+                match inside.end:
+                    case Return():
+                        lines.append("\tfound(x, now, s); return 0;")
+                    case end:
+                        assert end is not None
+                        nextb = part[i + 1] if i + 1 < len(part) else None
+                        jump = self._jump(end, nextb[0] if nextb and nextb[1] == 0 else None)
+                        lines += [re.sub(r"goto (b\d+);", r"goto \1_0;", line) for line in jump]
+            lines.append("}")
+        lines.append(f"#define fork_{number} {heads[None]}")
+        return lines
+
+    @staticmethod
+    def _is_target(block: Block, blocks: Sequence[Block]) -> bool:
+        return any(block in other.successors() for other in blocks)
+
+    @staticmethod
+    def _declarations(blocks: Sequence[Block], parameters: Sequence[Var] = ()) -> list[str]:
+        found = {v: None for b in blocks for i in b.instrs for v in assigned(i)}
+        for block in blocks:
+            if isinstance(block.end, Return):
+                found.update({v.var: None for v in block.end.values if isinstance(v, Local)})
+        names = [f"{var.c()} = 0" for var in found if var not in parameters]
+        return [f"\tint {', '.join(names)};"] if names else []
+
+    def _jump(self, end: object, following: Block | None) -> list[str]:
+        match end:
+            case Goto(target):
+                return [] if target is following else [f"\tgoto b{target.number};"]
+            case If(condition, then, other):
+                text = self._expr(condition)
+                if then is following:
+                    return [f"\tif (!({text})) goto b{other.number};"]
+                if other is following:
+                    return [f"\tif ({text}) goto b{then.number};"]
+                return [f"\tif ({text}) goto b{then.number}; else goto b{other.number};"]
+        raise AssertionError(end)
+
+    def _thread(self, number: int, thread: ThreadBody, known: Intervals) -> list[str]:
+        area = self.layout.areas[number]
+        lines = [f"static inline int thread_{number}(u64 *s, struct ctx *c)", "{"]
+        lines += self._declarations(thread.blocks)
+        word, shift, width = area.chunks[0]
+        pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
+        lines += ["\tint fresh = 1, began = -1;", "\t(void)fresh; (void)began;", "\tif (c->start) goto start;"]
+        lines.append(f"\tbegan = {pc};")
+        lines.append("\tswitch (began) {")
+        for boundary in thread.boundaries:
+            if boundary.kind == "end":
+                lines.append(f"\tcase {boundary.pc}: return FINISHED;")
+                continue
+            loads = [
+                f"{s.var.c()} = {self._chunk(area.chunks[s.chunk], s.shift, s.width)}{f' + {s.low}' if s.low else ''};"
+                for s in area.saved[boundary]
+            ]
+            lines.append(f"\tcase {boundary.pc}: {' '.join(loads)} goto t{boundary.pc};")
+        lines += ["\t}", "\t__builtin_unreachable();", "start:", "\tfresh = 0;"]
+        for i, block in enumerate(thread.blocks):
+            if self._is_target(block, thread.blocks):
+                lines.append(f"b{block.number}: ;")
+            if block in [b.end.resume for b in thread.blocks if isinstance(b.end, Suspend)]:
+                boundary = next(b.end.boundary for b in thread.blocks if isinstance(b.end, Suspend) and b.end.resume is block)
+                lines.append(f"t{boundary.pc}: ;")
+                if boundary.kind == "end":
+                    lines.append("\treturn FINISHED;")
+                    continue
+                rest = block.instrs
+                if boundary.kind == "step":
+                    call = block.instrs[0]
+                    assert isinstance(call, Call)
+                    lines += self._step(call, boundary, self._park(number, boundary))
+                    rest = block.instrs[1:]
+            else:
+                rest = block.instrs
+            for instr in rest:
+                if self._touches(instr):
+                    lines.append("\tfresh = 0;")
+                lines += self._instr(instr, known)
+            following = thread.blocks[i + 1] if i + 1 < len(thread.blocks) else None
+            match block.end:
+                case Suspend(boundary, resume):
+                    lines.append(f"\tif (!fresh) {{ {self._park(number, boundary)} return DONE; }}")
+                    if boundary.kind == "end":
+                        lines.append(f"\t{self._park(number, boundary)} return DONE;")
+                    elif resume is not following:
+                        lines.append(f"\tgoto t{boundary.pc};")
+                case end:
+                    assert end is not None
+                    if isinstance(end, If) and reads_state(end.condition):
+                        lines.append("\tfresh = 0;")
+                    lines += self._jump(end, following)
+        lines.append("}")
+        return lines
+
+    @staticmethod
+    def _touches(instr: Instr) -> bool:
+        """Whether an instruction of a thread reads or changes what others see."""
+        if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
+            return True
+        return any(map(reads_state, expressions(instr)))
+
+    def _step(self, call: Call, boundary: Boundary, park: str) -> list[str]:
+        """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
+        text = self._call_text(call)
+        after = ["\tfresh = 0; c->stepped = 1;"]
+        if not call.body.may_stop:
+            return [f"\t{text};", *after]
+        return [
+            f"\t{{ int st = {text};",
+            f"\t  if (st == WAITS && began != {boundary.pc}) {{ {park} return DONE; }}",
+            "\t  if (st) return st; }",
+            *after,
+        ]
+
+    @staticmethod
+    def _chunk(chunk: tuple[int, int, int], shift: int, width: int) -> str:
+        word, base, _ = chunk
+        return f"(int)(s[{word}] >> {base + shift} & {(1 << width) - 1})" if width else "0"
+
+    def _park(self, number: int, boundary: Boundary) -> str:
+        """Save a thread's place and locals."""
+        area = self.layout.areas[number]
+        text = []
+        for i, (word, base, width) in enumerate(area.chunks):
+            if not width:
+                continue
+            mask = ((1 << width) - 1) << base
+            value = [f"(u64){boundary.pc} << {base}"] if i == 0 and boundary.pc else []
+            value += [
+                f"(u64)({s.var.c()}{f' - {s.low}' if s.low else ''}) << {base + s.shift}"
+                for s in area.saved[boundary]
+                if s.chunk == i and s.width
+            ]
+            text.append(f"s[{word}] = (s[{word}] & ~{mask}ull){''.join(' | ' + v for v in value)};")
+        return " ".join(text)
+
+    def _properties(self) -> list[str]:
+        lines = ["static inline int broken_rule(u64 *s, struct ctx *c)", "{", "\tint ok;", "\t(void)s; (void)c; (void)ok;"]
+        world = self.pools.number(self.world)
+        for i, (_, body) in enumerate(self.program.always):
+            lines += self._property(body, world, f"return {i + 1};", "!ok")
+        lines += ["\treturn 0;", "}"]
+        lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tint ok; u64 found = 0;"]
+        lines.append("\t(void)s; (void)c; (void)ok;")
+        for i, (_, body) in enumerate(self.program.sometimes):
+            lines += self._property(body, world, f"found |= 1ull << {i};", "ok")
+        lines += ["\treturn found;", "}"]
+        for i in range(len(self.program.threads)):
+            lines += [
+                f"static int advance_{i}(u64 *s, struct ctx *c) {{ c->self = {i}; return thread_{i}(s, c); }}",
+            ]
+        names = ", ".join(f"advance_{i}" for i in range(len(self.program.threads)))
+        lines.append(f"static int (*const advance[])(u64 *, struct ctx *) = {{{names}}};")
+        unrolled = " ".join(
+            f"FORK({i}, {''.join(f', {self._expr(a)}' for a in self.forks[i].arguments)})" if i in self.forks else f"EXPAND({i})"
+            for i in range(len(self.program.threads))
+        )
+        lines.append(f"#define EXPAND_ALL {unrolled}")
+        return lines
+
+    def _property(self, body: Body, world: int, then: str, condition: str) -> list[str]:
+        if body.writes or not isinstance(body.results[0], type(INT)) and len(body.results) != 1:
+            body.function.refuse(body.function.node, "a property that changes the world", "return a condition")
+        arguments = f", {world}" if body.parameters else ""
+        text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
+        if body.may_stop:
+            return [f"\tif ({text}) return -1;", f"\tif ({condition}) {then}"]
+        return [f"\t{text};", f"\tif ({condition}) {then}"]
+
+    # ---- instructions and expressions
+
+    def _instr(self, instr: Instr, known: Intervals) -> list[str]:
+        match instr:
+            case Set(var, value):
+                return [f"\t{var.c()} = {self._expr(value)};"]
+            case Store(declared, ref, index, value, place):
+                return self._store(declared, ref, index, value, place, known)
+            case Call(body, _, _, _):
+                text = self._call_text(instr)
+                if body.may_stop:
+                    return [f"\t{{ int st = {text}; if (st) return st; }}"]
+                return [f"\t{text};"]
+            case Choose(var, n, _):
+                return [f"\t{{ int st = choose(c, {self._expr(n)}, &{var.c()}); if (st) return st; }}"]
+            case When(condition, _):
+                return [f"\tif (!({self._expr(condition)})) return WAITS;"]
+            case Require(condition, rule, detail, place):
+                return [f"\tif (!({self._expr(condition)})) {self._break(rule, detail, place)}"]
+            case Reached(situation):
+                if situation not in self.situations:
+                    self.situations.append(situation)
+                return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
+        raise AssertionError(instr)
+
+    def _break(self, rule: str, detail: str, place: Place) -> str:
+        return f"{{ c->site = {self._site(rule, detail, place)}; return BROKEN; }}"
+
+    def _site(self, rule: str, detail: str, place: Place) -> int:
+        site = Site(rule, detail, place)
+        if site not in self._site_numbers:
+            self._site_numbers[site] = len(self.sites)
+            self.sites.append(site)
+        return self._site_numbers[site]
+
+    def _store(
+        self, declared: Field, ref: Expr, index: Expr | None, value: Expr, place: Place, known: Intervals
+    ) -> list[str]:
+        low, high = self.pools.interval(declared.type)
+        values = known.expr(value) or (low, high)
+        cell, name = self._cell(declared, ref, index), self._field_names[declared]
+        if isinstance(declared.type, RefType) and values[0] == 0:
+            values = (low, values[1])
+        if low <= values[0] and values[1] <= high:
+            return [f"\tset_{name}(s, {cell}, {self._expr(value)});"]
+        broken = self._break(IN_RANGE, f"{declared!r} outside {low}..{high}", place)
+        return [
+            f"\t{{ int v = {self._expr(value)};",
+            f"\t  if (v < {low} || v > {high}) {broken}",
+            f"\t  set_{name}(s, {cell}, v); }}",
+        ]
+
+    def _call_text(self, call: Call) -> str:
+        arguments = "".join(f", {self._expr(a)}" for a in call.args)
+        results = "".join(f", &{var.c()}" for var in call.results)
+        return f"f{self._body_names[call.body]}(s, c{arguments}{results})"
+
+    def _cell(self, declared: Field, ref: Expr, index: Expr | None) -> str:
+        """The number of a field's cell: records in order, the elements of each side by side."""
+        first = self.pools.interval(RefType(declared.owner, False))[0]
+        length = self.pools.length(declared)
+        if isinstance(ref, Const) and (index is None or isinstance(index, Const)):
+            return str((ref.value - first) * length + (index.value if isinstance(index, Const) else 0))
+        text = f"({self._expr(ref)} - {first})"
+        if length != 1:
+            text += f" * {length}"
+        return text if index is None else f"{text} + {self._expr(index)}"
+
+    def _expr(self, expr: Expr) -> str:
+        match expr:
+            case Const(value=value):
+                return str(value) if value >= 0 else f"({value})"
+            case Local(var):
+                return var.c()
+            case Load(field=declared, ref=ref, index=index, changes=changes):
+                cell = self._cell(declared, ref, index)
+                if changes:
+                    return f"get_{self._field_names[declared]}(s, {cell})"
+                return f"{self._table(self.pools.values(declared))}[{cell}]"
+            case Part(field=declared, ref=ref, index=index):
+                numbers = self.pools.embedded(declared)
+                cell = self._cell(declared, ref, index)
+                stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+                if numbers == [numbers[0] + i * stride for i in range(len(numbers))]:
+                    return f"({numbers[0]} + ({cell}) * {stride})"
+                return f"{self._table(numbers)}[{cell}]"
+            case Op(op="current"):
+                return "(c->self)"
+            case Op(op="+", args=[value, Const(value=0)]):
+                return self._expr(value)
+            case Op(op=op, args=[a, b]) if op.isalpha():
+                return f"{op}_int({self._expr(a)}, {self._expr(b)})"
+            case Op(op=op, args=[a, b]):
+                return f"({self._expr(a)} {op} {self._expr(b)})"
+        raise AssertionError(expr)
+
+    def _table(self, values: Sequence[int]) -> str:
+        return self._tables.setdefault(tuple(values), f"table_{len(self._tables)}")
+
+
+__all__ = ["Site", "Translation", "width_of"]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the translator works on: expressions with types and intervals, instructions, basic blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from guestmem.checker.source import Place
+from guestmem.model.record import BoolType, EnumType, Field, IntType, RefType, ScalarType
+
+if TYPE_CHECKING:
+    from guestmem.checker.lower import Body
+    from guestmem.checker.source import Function
+
+BOOL = BoolType()
+
+#: The bounds of an integer about which nothing is known.
+INT_LO, INT_HI = -(2**31), 2**31 - 1
+INT = IntType(INT_LO, INT_HI)
+
+Interval = tuple[int, int]
+
+
+@dataclass(eq=False)
+class Var:
+    """A local variable of a translated body, after inlining."""
+
+    name: str
+    type: ScalarType
+    number: int
+    source: str = ""  # the name in the Python function; empty for temporaries
+    bounds: tuple[Expr, Expr] | None = None  # start and end (exclusive) of what a loop or a choice counts through
+    maybe_none: bool = False
+
+    def c(self) -> str:
+        """The name in C."""
+        return f"v{self.number}"
+
+
+class Expr:
+    """An expression without effects: it may read locals and the state, nothing else."""
+
+    type: ScalarType
+
+
+@dataclass
+class Const(Expr):
+    """A number: for references the position in the pool plus one, or 0 for None."""
+
+    value: int
+    type: ScalarType
+
+
+@dataclass
+class Local(Expr):
+    """The value of a local variable."""
+
+    var: Var
+
+    @property
+    def type(self) -> ScalarType:  # type: ignore[override]
+        return self.var.type
+
+
+@dataclass
+class Load(Expr):
+    """A field of a record, or an element of its array."""
+
+    field: Field
+    ref: Expr
+    index: Expr | None
+    type: ScalarType
+    changes: bool = True  # some thread assigns the field; otherwise it is a table of constants
+
+
+@dataclass
+class Part(Expr):
+    """A reference to the record embedded in another (element ``index`` of an array of them)."""
+
+    field: Field
+    ref: Expr
+    index: Expr | None
+    type: ScalarType
+
+
+@dataclass
+class Op(Expr):
+    """An operation; ``op`` is the C operator, or the name of a helper function."""
+
+    op: str
+    args: list[Expr]
+    type: ScalarType
+
+
+@dataclass
+class Set:
+    """Assign a local."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass
+class Store:
+    """Assign a field or an element."""
+
+    field: Field
+    ref: Expr
+    index: Expr | None
+    value: Expr
+    place: Place
+
+
+@dataclass
+class Call:
+    """Call a translated function that cannot be interrupted."""
+
+    body: Body
+    args: list[Expr]
+    results: list[Var]
+    place: Place
+
+
+@dataclass(eq=False)
+class Choose:
+    """Set a local to any of 0..n-1."""
+
+    var: Var
+    n: Expr
+    place: Place
+
+
+@dataclass
+class When:
+    """Go on only if the condition holds."""
+
+    condition: Expr
+    place: Place
+
+
+@dataclass
+class Require:
+    """Break ``rule`` unless the condition holds."""
+
+    condition: Expr
+    rule: str
+    detail: str
+    place: Place
+
+
+@dataclass
+class Reached:
+    """Note a situation."""
+
+    situation: str
+
+
+Instr = Set | Store | Call | Choose | When | Require | Reached
+
+
+@dataclass(eq=False)
+class Boundary:
+    """A place where a thread can be interrupted: before a step, before a choice, or at its end."""
+
+    kind: str  # "step", "choose" or "end"
+    stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
+    pc: int = -1
+    live: list[Var] = field(default_factory=list)
+
+
+@dataclass
+class Goto:
+    """Continue at a block."""
+
+    target: Block
+
+
+@dataclass
+class If:
+    """Continue at one of two blocks."""
+
+    condition: Expr
+    then: Block
+    other: Block
+
+
+@dataclass
+class Return:
+    """Leave the body with results."""
+
+    values: list[Expr]
+
+
+@dataclass
+class Suspend:
+    """Reach a boundary; ``resume`` is what happens when the thread is scheduled again."""
+
+    boundary: Boundary
+    resume: Block
+
+
+Terminator = Goto | If | Return | Suspend
+
+
+@dataclass(eq=False)
+class Block:
+    """Straight-line code."""
+
+    number: int
+    instrs: list[Instr] = field(default_factory=list)
+    end: Terminator | None = None
+
+    def successors(self) -> list[Block]:
+        """Where control can go from here."""
+        match self.end:
+            case Goto(target):
+                return [target]
+            case If(_, then, other):
+                return [then, other]
+            case Suspend(_, resume):
+                return [resume]
+        return []
+
+
+def children(expr: Expr) -> list[Expr]:
+    """The direct operands of an expression."""
+    match expr:
+        case Op(args=args):
+            return args
+        case Load(ref=ref, index=index) | Part(ref=ref, index=index):
+            return [ref] if index is None else [ref, index]
+    return []
+
+
+def locals_in(expr: Expr) -> set[Var]:
+    """The local variables an expression reads."""
+    if isinstance(expr, Local):
+        return {expr.var}
+    return {var for child in children(expr) for var in locals_in(child)}
+
+
+def reads_state(expr: Expr) -> bool:
+    """Whether the expression reads a field that can change."""
+    return (isinstance(expr, Load) and expr.changes) or any(reads_state(child) for child in children(expr))
+
+
+def expressions(instr: Instr) -> list[Expr]:
+    """The expressions an instruction evaluates."""
+    match instr:
+        case Set(_, value):
+            return [value]
+        case Store(_, ref, index, value, _):
+            return [ref, value] if index is None else [ref, index, value]
+        case Call(_, args, _, _):
+            return args
+        case Choose(_, n, _):
+            return [n]
+        case When(condition, _) | Require(condition, _, _, _):
+            return [condition]
+    return []
+
+
+def assigned(instr: Instr) -> list[Var]:
+    """The locals an instruction assigns."""
+    match instr:
+        case Set(var, _) | Choose(var, _, _):
+            return [var]
+        case Call(_, _, results, _):
+            return results
+    return []
+
+
+def same_kind(a: ScalarType, b: ScalarType) -> bool:
+    """Whether a value of type ``b`` can stand where ``a`` is expected (ranges and None are checked when running)."""
+    match a, b:
+        case (BoolType(), BoolType()):
+            return True
+        case (IntType(index=want), IntType(index=got)):
+            return want is None or want is got
+        case (EnumType(cls=one), EnumType(cls=two)):
+            return one is two
+        case (RefType(cls=one), RefType(cls=two)):
+            return issubclass(two, one)
+    return False

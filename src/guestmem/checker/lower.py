@@ -1,0 +1,1459 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From Python functions to basic blocks.
+
+Two kinds of bodies come out: *atomic* ones (steps, and functions that contain none), which become C functions, and
+*threads*, into which every call that can be interrupted is inlined, so that a thread is one graph with boundaries.
+What the world as built already decides is decided here: fields that nothing assigns are constants, and a branch on
+one disappears.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, cast
+
+from guestmem.checker.ir import (
+    BOOL,
+    INT,
+    Block,
+    Boundary,
+    Call,
+    Choose,
+    Const,
+    Expr,
+    Goto,
+    If,
+    Instr,
+    Interval,
+    Load,
+    Local,
+    Op,
+    Part,
+    Reached,
+    Require,
+    Return,
+    Set,
+    Store,
+    Suspend,
+    Var,
+    When,
+    expressions,
+    reads_state,
+    same_kind,
+)
+from guestmem.checker.pools import Pools
+from guestmem.checker.source import Function, Place, function_of
+from guestmem.model import control
+from guestmem.model.errors import IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC
+from guestmem.model.record import BoolType, EnumType, Field, Index, IntType, Record, RefType, ScalarType
+from guestmem.model.world import World
+
+ARITHMETIC = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "floormod",
+    ast.LShift: "<<",
+    ast.RShift: ">>",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+}
+COMPARISON = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+FOLD: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b,
+    "floormod": lambda a, b: a % b,
+    "<<": lambda a, b: a << b,
+    ">>": lambda a, b: a >> b,
+    "&": lambda a, b: a & b,
+    "|": lambda a, b: a | b,
+    "^": lambda a, b: a ^ b,
+    "==": lambda a, b: int(a == b),
+    "!=": lambda a, b: int(a != b),
+    "<": lambda a, b: int(a < b),
+    "<=": lambda a, b: int(a <= b),
+    ">": lambda a, b: int(a > b),
+    ">=": lambda a, b: int(a >= b),
+    "&&": lambda a, b: a & b,
+    "||": lambda a, b: a | b,
+    "min": min,
+    "max": max,
+}
+
+
+@dataclass
+class ArrayOf(Expr):
+    """An array field of a record; not a value, but something to index, measure or go through."""
+
+    field: Field
+    ref: Expr
+
+
+@dataclass(eq=False)
+class Body:
+    """A lowered atomic function, and what it does to those who call it."""
+
+    function: Function
+    name: str
+    parameters: list[Var]
+    results: list[ScalarType]
+    blocks: list[Block]
+    calls: list[Body] = field(default_factory=list)
+    writes: set[Field] = field(default_factory=set)
+    reads: bool = False
+    may_stop: bool = False
+    chooses: bool = False
+    interruptible: bool = False
+
+
+@dataclass(eq=False)
+class ThreadBody:
+    """A lowered thread: its graph, and the boundaries in it (``boundaries[pc]``)."""
+
+    name: str
+    blocks: list[Block]
+    boundaries: list[Boundary]
+    writes: set[Field]
+    calls: list[Body]
+
+
+@dataclass
+class Frame:
+    """A function being lowered into a body: the outermost, or one inlined."""
+
+    function: Function
+    receiver: type[Record] | None
+    env: dict[str, Expr]
+    assigned_once: set[str]
+    results: list[Var]
+    exit: Block
+    guards: list[Callable[[], None]] = field(default_factory=list)
+    loops: list[tuple[Block, Block, int]] = field(default_factory=list)  # continue, break, guards held outside
+    at: Place | None = None
+
+
+class Program:
+    """All bodies of a world, lowered with the knowledge which fields can change."""
+
+    def __init__(self, pools: Pools, changing: set[Field] | None) -> None:
+        self.pools = pools
+        self.changing = changing  # None: not known yet, every field may change
+        self._bodies: dict[tuple[Function, type[Record] | None], Body] = {}
+        self._pending: list[Function] = []
+        self._constants: dict[Field, list[int]] = {}
+        world = pools.world
+        cls = type(world)
+        self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
+        self.always = [(f._always, self.body(function_of(f), cls)) for f in world.marked("_always")]
+        self.sometimes = [(f._sometimes, self.body(function_of(f), cls)) for f in world.marked("_sometimes")]
+
+    def body(self, function: Function, receiver: type[Record] | None) -> Body:
+        """The atomic form of a function, for a receiver of this class."""
+        key = (function, receiver)
+        if key not in self._bodies:
+            if function in self._pending:
+                function.refuse(function.node, f"{function.name} calls itself", "write a loop")
+            self._pending.append(function)
+            self._bodies[key] = Lowering(self).atomic(function, receiver, f"f{len(self._bodies)}_{function.node.name}")
+            self._pending.pop()
+        return self._bodies[key]
+
+    def _thread(self, name: str, function: Function, arguments: tuple[int, ...]) -> ThreadBody:
+        return Lowering(self).thread(name, function, type(self.pools.world), arguments)
+
+    def written(self) -> set[Field]:
+        """The fields that a thread can change."""
+        found: set[Field] = set()
+        for thread in self.threads:
+            found |= thread.writes
+            for body in used_bodies(thread.calls):
+                found |= body.writes
+        return found
+
+    def constant(self, field: Field) -> list[int] | None:
+        """The values of a field nothing assigns; None if it can change."""
+        if self.changing is None or field in self.changing:
+            return None
+        if field not in self._constants:
+            self._constants[field] = self.pools.values(field)
+        return self._constants[field]
+
+
+def used_bodies(calls: Sequence[Body]) -> list[Body]:
+    """The bodies reached from some calls, callees first."""
+    order: dict[Body, None] = {}
+
+    def visit(body: Body) -> None:
+        if body not in order:
+            for callee in body.calls:
+                visit(callee)
+            order[body] = None
+
+    for body in calls:
+        visit(body)
+    return list(order)
+
+
+def lower(world: World) -> Program:
+    """Lower the threads and properties of a world, until what changes is known for good."""
+    pools = Pools(world)
+    program = Program(pools, None)
+    while True:
+        changing = program.written()
+        if changing == program.changing:
+            return program
+        program = Program(pools, changing)
+
+
+class Lowering:
+    """Lowers one body."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.pools = program.pools
+        self.blocks: list[Block] = []
+        self.block = self.new_block()
+        self.frames: list[Frame] = []
+        self.vars = 0
+        self.is_thread = False
+        self.number: int | None = None
+        self.not_none: set[Var] = set()
+        self.calls: dict[Body, None] = {}
+
+    # ---- bodies
+
+    def atomic(self, function: Function, receiver: type[Record] | None, name: str) -> Body:
+        """Lower a function that runs without interruption."""
+        env: dict[str, Expr] = {}
+        parameters: list[Var] = []
+        for parameter in function.parameters:
+            var = self.new_var(parameter, self.parameter_type(function, receiver, parameter))
+            low, high = self.pools.interval(var.type)
+            only = isinstance(var.type, RefType) and low == high
+            env[parameter] = Const(low, var.type) if only else Local(var)
+            parameters.append(var)
+        types_ = self.result_types(function)
+        self.enter(function, receiver, env, types_)
+        frame = self.frames[-1]
+        self.statements(function.node.body)
+        self.goto(frame.exit)
+        self.block = frame.exit
+        self.block.end = Return([Local(var) for var in frame.results])
+        body = Body(function, name, parameters, types_, self.reachable(), list(self.calls))
+        instrs = [instr for block in body.blocks for instr in block.instrs]
+        body.writes = {i.field for i in instrs if isinstance(i, Store)}
+        ends = [block.end.condition for block in body.blocks if isinstance(block.end, If)]
+        body.reads = any(reads_state(e) for i in instrs for e in expressions(i)) or any(map(reads_state, ends))
+        body.reads = body.reads or bool(body.writes) or any(callee.reads for callee in body.calls)
+        body.may_stop = any(isinstance(i, (When, Require, Choose)) for i in instrs) or any(c.may_stop for c in body.calls)
+        body.chooses = any(isinstance(i, Choose) for i in instrs)
+        body.interruptible = not function.is_step and (
+            body.chooses or any(c.function.is_step or c.interruptible for c in body.calls)
+        )
+        if function.is_step:
+            self.check_guards_first(body)
+        return body
+
+    def thread(self, name: str, function: Function, receiver: type[Record], arguments: tuple[int, ...]) -> ThreadBody:
+        """Lower a thread, everything that can be interrupted inlined."""
+        self.is_thread = True
+        self.number = next(i for i, t in enumerate(self.pools.world.threads) if t.name == name)
+        values: list[Expr] = [Const(self.pools.number(self.pools.world), RefType(receiver, False))]
+        values += [Const(argument, INT) for argument in arguments]
+        if len(values) != len(function.parameters):
+            function.refuse(function.node, f"a thread with {len(function.parameters)} parameters", "use (self) or (self, i)")
+        self.enter(function, receiver, dict(zip(function.parameters, values, strict=True)), [])
+        self.statements(function.node.body)
+        self.goto(self.frames[-1].exit)
+        self.block = self.frames[-1].exit
+        self.suspend("end", function.node)
+        self.block.end = Goto(self.block)
+        blocks = self.reachable()
+        boundaries = [block.end.boundary for block in blocks if isinstance(block.end, Suspend)]
+        for pc, boundary in enumerate(boundaries):
+            boundary.pc = pc
+        writes = {i.field for block in blocks for i in block.instrs if isinstance(i, Store)}
+        used = {i.body for block in blocks for i in block.instrs if isinstance(i, Call)}
+        return ThreadBody(name, blocks, boundaries, writes, [body for body in self.calls if body in used])
+
+    def check_guards_first(self, body: Body) -> None:
+        """Refuse a step that may wait after it has changed something: it could not be taken back."""
+        changed: dict[Block, bool] = {body.blocks[0]: False}
+        work = [body.blocks[0]]
+        while work:
+            block = work.pop()
+            dirty = changed[block]
+            for instr in block.instrs:
+                if isinstance(instr, When) or (isinstance(instr, Call) and waits(instr.body)):
+                    if dirty:
+                        raise_at(instr.place, "a step that waits after it has changed something", "move when() to its start")
+                dirty = dirty or isinstance(instr, Store) or (isinstance(instr, Call) and changes(instr.body))
+            for successor in block.successors():
+                if successor not in changed or (dirty and not changed[successor]):
+                    changed[successor] = dirty
+                    work.append(successor)
+
+    def reachable(self) -> list[Block]:
+        """The blocks that can be reached, in order of creation, empty jumps skipped."""
+        for block in self.blocks:
+            match block.end:
+                case Goto(target):
+                    block.end = Goto(skip(target))
+                case If(condition, then, other):
+                    block.end = If(condition, skip(then), skip(other))
+                case Suspend(boundary, resume):
+                    block.end = Suspend(boundary, skip(resume))
+        seen: set[Block] = set()
+        work = [self.blocks[0]]
+        while work:
+            block = work.pop()
+            if block not in seen:
+                seen.add(block)
+                work.extend(block.successors())
+        return [block for block in self.blocks if block in seen]
+
+    # ---- frames, blocks, variables
+
+    def enter(
+        self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]
+    ) -> None:
+        counts: dict[str, int] = dict.fromkeys(function.parameters, 1)
+        for node in ast.walk(function.node):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                counts[node.id] = counts.get(node.id, 0) + 1
+        once = {name for name, count in counts.items() if count == 1}
+        variables = [self.new_var("", type_) for type_ in results]
+        self.frames.append(Frame(function, receiver, env, once, variables, self.new_block()))
+
+    def new_block(self) -> Block:
+        block = Block(len(self.blocks))
+        self.blocks.append(block)
+        return block
+
+    def new_var(self, name: str, type_: ScalarType) -> Var:
+        self.vars += 1
+        return Var(name or "t", type_, self.vars, name, maybe_none=isinstance(type_, RefType) and type_.optional)
+
+    def emit(self, instr: Instr) -> None:
+        if self.block.end is None:
+            self.block.instrs.append(instr)
+
+    def goto(self, target: Block) -> None:
+        if self.block.end is None:
+            self.block.end = Goto(target)
+
+    def branch(self, condition: Expr, then: Block, other: Block) -> None:
+        if self.block.end is None:
+            if isinstance(condition, Const):
+                self.block.end = Goto(then if condition.value else other)
+            else:
+                self.block.end = If(condition, then, other)
+
+    def temp(self, value: Expr) -> Expr:
+        """The value of an expression now, whatever happens later."""
+        if isinstance(value, Const):
+            return value
+        var = self.new_var("", value.type)
+        var.maybe_none = self.can_be_none(value)
+        self.emit(Set(var, value))
+        return Local(var)
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[-1]
+
+    def place(self, node: ast.AST) -> Place:
+        return self.frame.function.place(node)
+
+    def refuse(self, node: ast.AST, what: str, instead: str) -> NoReturn:
+        self.frame.function.refuse(node, what, instead)
+
+    def suspend(self, kind: str, node: ast.AST) -> None:
+        """Put a boundary here, before what the next block does."""
+        if self.block.end is not None:
+            return
+        places = [frame.at for frame in self.frames[1:]] + [self.place(node)]
+        stack = []
+        for frame, place in zip(self.frames, places, strict=True):
+            assert place is not None
+            stack.append((frame.function, place, {n: e.var for n, e in frame.env.items() if isinstance(e, Local)}))
+        resume = self.new_block()
+        self.block.end = Suspend(Boundary(kind, stack), resume)
+        self.block = resume
+
+    # ---- types
+
+    def parameter_type(self, function: Function, receiver: type[Record] | None, name: str) -> ScalarType:
+        if name not in function.hints:
+            if receiver is not None and name == function.parameters[0]:
+                return RefType(receiver, False)
+            function.refuse(function.node, f"the parameter {name!r} without a type", "annotate it")
+        return self.type_of_hint(function, function.node, function.hints[name])
+
+    def result_types(self, function: Function) -> list[ScalarType]:
+        if "return" not in function.hints:
+            function.refuse(function.node, f"{function.name} without a result type", "annotate it, with -> None if there is none")
+        hint = function.hints["return"]
+        if hint is type(None):
+            return []
+        if getattr(hint, "__origin__", None) is tuple:
+            return [self.type_of_hint(function, function.node, h) for h in hint.__args__]
+        return [self.type_of_hint(function, function.node, hint)]
+
+    def type_of_hint(self, function: Function, node: ast.AST, hint: Any) -> ScalarType:
+        if hint is bool:
+            return BOOL
+        if hint is int:
+            return INT
+        if isinstance(hint, type):
+            if issubclass(hint, Index):
+                return IntType(0, f"{hint.below} - 1", hint)
+            if issubclass(hint, enum.Enum):
+                return EnumType(hint)
+            if issubclass(hint, Record):
+                return RefType(hint, False)
+        if isinstance(hint, types.UnionType):
+            options = [h for h in hint.__args__ if h is not type(None)]
+            if len(options) == 1 and isinstance(options[0], type) and issubclass(options[0], Record):
+                return RefType(options[0], True)
+        function.refuse(node, f"the type {hint!r}", "use bool, int, an Enum, an Index, a Record or Record | None")
+
+    # ---- statements
+
+    def statements(self, nodes: Sequence[ast.stmt]) -> None:
+        for node in nodes:
+            if self.block.end is not None:
+                return
+            self.statement(node)
+
+    def statement(self, node: ast.stmt) -> None:
+        match node:
+            case ast.Pass() | ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.Expr(value=ast.Call() as call):
+                self.call(call)
+            case ast.Assign(targets=[target], value=value):
+                self.assign(node, target, value)
+            case ast.AnnAssign(target=ast.Name(id=name) as target, value=value) if value is not None:
+                hint = self.resolve_annotation(node.annotation)
+                self.assign_name(node, name, self.expr(value), self.type_of_hint(self.frame.function, node, hint))
+            case ast.AugAssign(target=target, op=op, value=value):
+                load = ast.copy_location(ast.parse(ast.unparse(target), mode="eval").body, target)
+                for child in ast.walk(load):
+                    ast.copy_location(child, target)
+                combined = ast.copy_location(ast.BinOp(left=load, op=op, right=value), node)
+                self.assign(node, target, combined)
+            case ast.If(test=test, body=body, orelse=orelse):
+                self.if_statement(test, body, orelse)
+            case ast.While(test=test, body=body, orelse=[]):
+                self.while_statement(test, body)
+            case ast.For(target=target, iter=iterable, body=body, orelse=[]):
+                self.for_statement(target, iterable, body)
+            case ast.With(items=items, body=body):
+                self.with_statement(items, body)
+            case ast.Return(value=value):
+                self.return_statement(node, value)
+            case ast.Break() | ast.Continue():
+                if not self.frame.loops:
+                    self.refuse(node, "break or continue outside a loop", "remove it")
+                again, done, held = self.frame.loops[-1]
+                self.release(held)
+                self.goto(again if isinstance(node, ast.Continue) else done)
+            case ast.Raise():
+                self.refuse(node, "raise", "return -ERRNO, or panic(why)")
+            case ast.Assert():
+                self.refuse(node, "assert", "use require(condition, rule)")
+            case ast.Try():
+                self.refuse(node, "try", "return -ERRNO and test it")
+            case ast.For() | ast.While():
+                self.refuse(node, "else on a loop", "set a variable")
+            case ast.Match():
+                self.refuse(node, "match", "use if and elif")
+            case ast.Delete() | ast.Global() | ast.Nonlocal() | ast.Import() | ast.ImportFrom():
+                self.refuse(node, f"{type(node).__name__.lower()} in a function", "put imports and state outside")
+            case ast.FunctionDef() | ast.ClassDef():
+                self.refuse(node, "a definition inside a function", "put it at the top of the module")
+            case ast.AnnAssign():
+                self.refuse(node, "a declaration without a value", "assign a value")
+            case ast.Assign():
+                self.refuse(node, "several targets in one assignment", "assign one after the other")
+            case _:
+                self.refuse(node, f"{type(node).__name__} as a statement", "use assignments, calls, if, while, for, with, return")
+
+    def resolve_annotation(self, node: ast.expr) -> Any:
+        scope = self.frame.function.globals
+        try:
+            return eval(compile(ast.Expression(node), "annotation", "eval"), scope)  # noqa: S307
+        except Exception as error:
+            self.refuse(node, f"the annotation {ast.unparse(node)}: {error}", "use a type known in the module")
+
+    def assign(self, node: ast.stmt, target: ast.expr, value: ast.expr) -> None:
+        match target:
+            case ast.Name(id=name):
+                self.assign_name(node, name, self.expr(value))
+            case ast.Tuple(elts=elements):
+                self.assign_tuple(node, elements, value)
+            case ast.Attribute(value=owner, attr=name):
+                result = self.stable_before(self.expr(value), owner)
+                ref = self.record(owner)
+                declared = self.field_of(target, ref, name)
+                if declared.kind != "scalar":
+                    self.refuse(target, f"assignment to the {declared.kind} {name!r}", "assign its fields or elements")
+                self.store(node, declared, ref, None, result)
+            case ast.Subscript(value=container, slice=index):
+                result = self.stable_before(self.expr(value), container, index)
+                whole = self.array(container)
+                position = self.index(whole, index)
+                if whole.field.parts:
+                    self.refuse(target, f"assignment to an element of {whole.field!r}", "assign the fields of the record")
+                self.store(node, whole.field, whole.ref, position, result)
+            case _:
+                self.refuse(target, f"assignment to {ast.unparse(target)}", "assign a name, a field or an element")
+
+    def store(self, node: ast.stmt, declared: Field, ref: Expr, index: Expr | None, value: Expr) -> None:
+        self.expect(node, declared.type, value, f"{declared!r}")
+        self.emit(Store(declared, ref, index, value, self.place(node)))
+
+    def assign_name(self, node: ast.stmt, name: str, value: Expr, type_: ScalarType | None = None) -> None:
+        if isinstance(value, ArrayOf):
+            self.refuse(node, f"the array {value.field!r} in a variable", "name the array where it is used")
+        frame = self.frame
+        if type_ is not None:
+            self.expect(node, type_, value, name)
+        if isinstance(value, Const) and name in frame.assigned_once:
+            frame.env[name] = value if type_ is None else Const(value.value, type_)
+            return
+        known = frame.env.get(name)
+        if not isinstance(known, Local):
+            if type_ is None and isinstance(value.type, RefType) and isinstance(value, Const) and value.value == 0:
+                self.refuse(node, f"None in {name!r}, which has no type yet", f"write {name}: Record | None = None")
+            known = Local(self.new_var(name, type_ or self.widened(value.type)))
+            frame.env[name] = known
+        var = known.var
+        self.expect(node, var.type, value, name)
+        can = self.can_be_none(value)
+        var.maybe_none = var.maybe_none or can
+        self.not_none.discard(var)
+        if not can:
+            self.not_none.add(var)
+        self.emit(Set(var, value))
+
+    @staticmethod
+    def widened(type_: ScalarType) -> ScalarType:
+        """The type of a variable first assigned from a value of this type: plain integers lose their bounds."""
+        return INT if isinstance(type_, IntType) and type_.index is None else type_
+
+    def assign_tuple(self, node: ast.stmt, elements: list[ast.expr], value: ast.expr) -> None:
+        if not isinstance(value, ast.Call):
+            self.refuse(node, "several values assigned at once", "assign one after the other")
+        results = self.call(value)
+        if len(results) != len(elements):
+            self.refuse(node, f"{len(results)} results for {len(elements)} names", "name each result")
+        for element, result in zip(elements, results, strict=True):
+            if not isinstance(element, ast.Name):
+                self.refuse(element, "a result assigned to something that is no name", "assign it in a second statement")
+            if element.id != "_":
+                self.assign_name(node, element.id, result)
+
+    def if_statement(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
+        condition = self.condition(test)
+        then, other, join = self.new_block(), self.new_block(), self.new_block()
+        self.branch(condition, then, other)
+        before = set(self.not_none)
+        after: list[set[Var]] = []
+        for block, nodes, truth in ((then, body, True), (other, orelse, False)):
+            if isinstance(condition, Const) and bool(condition.value) != truth:
+                continue
+            self.block = block
+            self.not_none = before | self.facts(test, truth)
+            self.statements(nodes)
+            if self.block.end is None:
+                after.append(self.not_none)
+                self.goto(join)
+        self.block = join
+        self.not_none = set.intersection(*after) if after else before
+        if not after:
+            join.end = Goto(join)
+
+    def facts(self, test: ast.expr, truth: bool) -> set[Var]:
+        """The locals known not to be None when a condition turned out ``truth``."""
+        match test:
+            case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[ast.Constant(value=None)]):
+                if isinstance(op, ast.IsNot if truth else ast.Is):
+                    known = self.frame.env.get(name)
+                    return {known.var} if isinstance(known, Local) else set()
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return self.facts(operand, not truth)
+            case ast.BoolOp(op=op, values=values) if isinstance(op, ast.And if truth else ast.Or):
+                return set().union(*(self.facts(value, truth) for value in values))
+        return set()
+
+    @contextmanager
+    def loop(self, again: Block, done: Block, nodes: Sequence[ast.AST]) -> Iterator[None]:
+        """What is lowered inside is the body of a loop; what its statements assign is not known to be a record."""
+        stored = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        for name in stored:
+            known = self.frame.env.get(name)
+            if isinstance(known, Local):
+                self.not_none.discard(known.var)
+        outside = set(self.not_none)
+        self.frame.loops.append((again, done, len(self.frame.guards)))
+        yield
+        self.frame.loops.pop()
+        self.not_none = outside
+
+    def while_statement(self, test: ast.expr, body: list[ast.stmt]) -> None:
+        head, inside, done = self.new_block(), self.new_block(), self.new_block()
+        self.goto(head)
+        self.block = head
+        with self.loop(head, done, body):
+            condition = self.condition(test)
+            self.branch(condition, inside, done)
+            self.block = inside
+            self.not_none |= self.facts(test, True)
+            self.statements(body)
+            self.goto(head)
+        self.block = done
+        if isinstance(condition, Const) and condition.value and not any(done in b.successors() for b in self.blocks):
+            done.end = Goto(done)
+
+    def for_statement(self, target: ast.expr, iterable: ast.expr, body: list[ast.stmt]) -> None:
+        names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
+        for node in body:
+            for child in ast.walk(node):
+                if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store) and child.id in names:
+                    self.refuse(child, f"assignment to the loop variable {child.id!r}", "use another name")
+
+        def run(again: Block, done: Block) -> None:
+            with self.loop(again, done, body):
+                self.statements(body)
+
+        self.iterate(target, iterable, run)
+        for name in names:
+            self.frame.env.pop(name, None)
+
+    def iterate(self, target: ast.expr, iterable: ast.expr, run: Callable[[Block, Block], None]) -> None:
+        """Go through a range or an array; ``run`` lowers what is done for each element."""
+        again, done = self.new_block(), self.new_block()
+        position: ast.expr | None = None
+        match iterable:
+            case ast.Call(func=ast.Name(id="enumerate"), args=[inner]) if isinstance(target, ast.Tuple):
+                position, target = target.elts[0], target.elts[1]
+                iterable = inner
+        bounds = self.range_of(iterable)
+        whole: ArrayOf | None = None
+        if bounds is None:
+            whole = self.array(iterable)
+            start: Expr = Const(0, INT)
+            end: Expr = Const(self.pools.length(whole.field), INT)
+            if not isinstance(whole.ref, (Const, Local)):
+                whole = ArrayOf(whole.field, self.temp(whole.ref))
+            kind: ScalarType = INT
+        else:
+            start, end, kind = bounds
+            if not isinstance(end, (Const, Local)):
+                end = self.temp(end)
+        counted = target if whole is None else position
+        if counted is not None and not isinstance(counted, ast.Name):
+            self.refuse(counted, "a loop variable that is no name", "use a name")
+        counter = self.new_var(counted.id if isinstance(counted, ast.Name) else "", kind)
+        counter.bounds = (start, end)
+        if isinstance(counted, ast.Name):
+            self.frame.env[counted.id] = Local(counter)
+        self.emit(Set(counter, start))
+        head, inside = self.new_block(), self.new_block()
+        self.goto(head)
+        self.block = head
+        self.branch(Op("<", [Local(counter), end], BOOL), inside, done)
+        self.block = inside
+        if whole is not None:
+            if not isinstance(target, ast.Name):
+                self.refuse(target, "a loop variable that is no name", "use a name")
+            element = self.element(whole, Local(counter))
+            var = self.new_var(target.id, self.widened(element.type))
+            var.maybe_none = self.can_be_none(element)
+            self.frame.env[target.id] = Local(var)
+            self.emit(Set(var, element))
+        run(again, done)
+        self.goto(again)
+        self.block = again
+        self.emit(Set(counter, Op("+", [Local(counter), Const(1, INT)], kind)))
+        self.goto(head)
+        self.block = done
+
+    def interval(self, value: Expr) -> Interval:
+        """What the type of a value, or the loop that counts it, says of its bounds."""
+        if isinstance(value, Const):
+            return value.value, value.value
+        if isinstance(value, Local) and value.var.bounds is not None:
+            start, end = value.var.bounds
+            return self.interval(start)[0], self.interval(end)[1] - 1
+        return self.pools.interval(value.type)
+
+    def range_of(self, iterable: ast.expr) -> tuple[Expr, Expr, ScalarType] | None:
+        """Start, end and type of ``range(...)`` or ``Pgoff.span(...)``; None for anything else."""
+        match iterable:
+            case ast.Call(func=ast.Name(id="range"), args=[end]):
+                return Const(0, INT), self.integer(end), INT
+            case ast.Call(func=ast.Name(id="range"), args=[start, end]):
+                return self.integer(start), self.integer(end), INT
+            case ast.Call(func=ast.Name(id="range")):
+                self.refuse(iterable, "range with a step", "use a while loop")
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="span"), args=[start, end]):
+                cls = self.frame.function.globals.get(name)
+                if isinstance(cls, type) and issubclass(cls, Index):
+                    return self.integer(start), self.integer(end), IntType(0, f"{cls.below} - 1", cls)
+        return None
+
+    def with_statement(self, items: list[ast.withitem], body: list[ast.stmt]) -> None:
+        if len(items) != 1 or items[0].optional_vars is not None:
+            self.refuse(items[0].context_expr, "several guards, or a guard with a name", "write one `with lock:` inside another")
+        node = items[0].context_expr
+        enter, leave = "acquire", "release"
+        owner: ast.expr = node
+        if isinstance(node, ast.Attribute):
+            holder = self.record_class(node.value)
+            attribute = holder and getattr(holder, node.attr, None)
+            if isinstance(attribute, control.guard):
+                enter, leave, owner = attribute.enter, attribute.leave, node.value
+        lock = self.record(owner)
+        if isinstance(lock, Load):
+            lock = self.temp(lock)
+        self.method(node, lock, enter, [])
+        frame = self.frame
+        frame.guards.append(lambda: void(self.method(node, lock, leave, [])))
+        self.statements(body)
+        frame.guards.pop()
+        if self.block.end is None:
+            self.method(node, lock, leave, [])
+
+    def release(self, held: int) -> None:
+        """Leave the guards entered since ``held`` of them were, innermost first."""
+        frame = self.frame
+        saved = list(frame.guards)
+        while len(frame.guards) > held:
+            leave = frame.guards.pop()
+            leave()
+        frame.guards = saved
+
+    def return_statement(self, node: ast.Return, value: ast.expr | None) -> None:
+        frame = self.frame
+        wanted = frame.results
+        nodes: list[ast.expr] = []
+        if isinstance(value, ast.Tuple):
+            nodes = value.elts
+        elif value is not None and not (isinstance(value, ast.Constant) and value.value is None and not wanted):
+            nodes = [value]
+        if len(wanted) > 1 and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
+            values = self.call(nodes[0])
+        elif not wanted and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
+            values = self.call(nodes[0])
+        else:
+            values = [self.stable_before(self.expr(n), *nodes[i + 1 :]) for i, n in enumerate(nodes)]
+        if len(values) != len(wanted):
+            self.refuse(node, f"{len(values)} results where {len(wanted)} are declared", "return what the annotation says")
+        for var, result in zip(wanted, values, strict=True):
+            self.expect(node, var.type, result, "the result")
+            self.emit(Set(var, result))
+        self.release(0)
+        self.goto(frame.exit)
+
+    # ---- expressions
+
+    def condition(self, node: ast.expr) -> Expr:
+        """A condition; an integer is true when it is not 0."""
+        value = self.expr(node)
+        if isinstance(value.type, IntType):
+            return self.fold("!=", [value, Const(0, INT)], BOOL)
+        if not isinstance(value.type, BoolType):
+            self.refuse(node, f"{ast.unparse(node)} as a condition", "compare it, with `is not None` for a record")
+        return value
+
+    def integer(self, node: ast.expr) -> Expr:
+        value = self.expr(node)
+        if not isinstance(value.type, IntType):
+            self.refuse(node, f"{ast.unparse(node)} where an integer is expected", "use an integer")
+        return value
+
+    def boolean(self, node: ast.expr) -> Expr:
+        value = self.expr(node)
+        if not isinstance(value.type, BoolType):
+            self.refuse(node, f"{ast.unparse(node)} is no boolean", "compare it with != 0 or `is not None`")
+        return value
+
+    def record(self, node: ast.expr) -> Expr:
+        """A reference that is going to be followed: it must not be None."""
+        value = self.expr(node)
+        if isinstance(value, ArrayOf) or not isinstance(value.type, RefType):
+            self.refuse(node, f"{ast.unparse(node)} is no record", "use a record")
+        if self.can_be_none(value):
+            value = value if isinstance(value, (Const, Local)) else self.temp(value)
+            condition = self.fold("!=", [value, Const(0, INT)], BOOL)
+            self.emit(Require(condition, NO_NONE, f"{ast.unparse(node)} is None", self.place(node)))
+            if isinstance(value, Local):
+                self.not_none.add(value.var)
+        return value
+
+    def array(self, node: ast.expr) -> ArrayOf:
+        value = self.expr(node)
+        if not isinstance(value, ArrayOf):
+            self.refuse(node, f"{ast.unparse(node)} is no array", "use an array field, range() or Index.span()")
+        return value
+
+    def can_be_none(self, value: Expr) -> bool:
+        match value:
+            case Const(value=number, type=RefType()):
+                return number == 0
+            case Local(var):
+                return isinstance(var.type, RefType) and var.maybe_none and var not in self.not_none
+            case Load(type=RefType(optional=optional)):
+                return optional
+            case Op(op="?:", args=[_, then, other]):
+                return self.can_be_none(then) or self.can_be_none(other)
+        return False
+
+    def stable_before(self, value: Expr, *later: ast.expr) -> Expr:
+        """A value that keeps, if evaluating ``later`` could change what it reads."""
+        if reads_state(value) and any(isinstance(n, ast.Call) for node in later for n in ast.walk(node)):
+            return self.temp(value)
+        return value
+
+    def expect(self, node: ast.AST, type_: ScalarType, value: Expr, what: str) -> None:
+        """Refuse a value of another type than ``type_``; a None that must not be is caught when running."""
+        if isinstance(type_, RefType) and isinstance(value, Const) and value.value == 0 and isinstance(value.type, RefType):
+            if not type_.optional:
+                self.refuse(node, f"None for {what}", f"annotate it {type_!r} | None")
+            return
+        if isinstance(value, ArrayOf) or not same_kind(type_, value.type):
+            got = f"{value.field!r}" if isinstance(value, ArrayOf) else repr(value.type)
+            self.refuse(node, f"{got} where {what} is {type_!r}", "use a value of that type")
+        if isinstance(type_, RefType) and not type_.optional and self.can_be_none(value):
+            condition = self.fold("!=", [value, Const(0, INT)], BOOL)
+            self.emit(Require(condition, NO_NONE, f"None for {what}", self.place(node)))
+
+    def expr(self, node: ast.expr) -> Expr:
+        match node:
+            case ast.Constant(value=bool(value)):
+                return Const(int(value), BOOL)
+            case ast.Constant(value=int(value)):
+                return Const(value, IntType(value, value))
+            case ast.Constant(value=None):
+                return Const(0, RefType(Record, True))
+            case ast.Name(id=name):
+                return self.name(node, name)
+            case ast.Attribute(value=owner, attr=name):
+                return self.attribute(node, owner, name)
+            case ast.Subscript(value=container, slice=index):
+                whole = self.array(container)
+                return self.element(whole, self.index(whole, index))
+            case ast.BinOp(left=left, op=op, right=right):
+                if type(op) not in ARITHMETIC:
+                    self.refuse(node, f"the operator in {ast.unparse(node)}", "use + - * // % << >> & | ^")
+                a = self.stable_before(self.integer(left), right)
+                return self.fold(ARITHMETIC[type(op)], [a, self.integer(right)], INT)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return self.fold("==", [self.condition(operand), Const(0, INT)], BOOL)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self.fold("-", [Const(0, INT), self.integer(operand)], INT)
+            case ast.BoolOp(op=op, values=values):
+                return self.bool_op(isinstance(op, ast.And), values)
+            case ast.Compare(left=left, ops=ops, comparators=comparators):
+                return self.compare(node, left, ops, comparators)
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                return self.choice_expr(node, test, body, orelse)
+            case ast.Call():
+                results = self.call(node)
+                if len(results) != 1:
+                    self.refuse(node, f"{ast.unparse(node)} has {len(results)} results, one is used", "assign them first")
+                return results[0]
+        self.refuse(node, f"{type(node).__name__} in {ast.unparse(node)!r}", "use names, fields, arithmetic, comparisons, calls")
+
+    def name(self, node: ast.expr, name: str) -> Expr:
+        frame = self.frame
+        if name in frame.env:
+            return frame.env[name]
+        if name in frame.function.globals:
+            return self.constant(node, frame.function.globals[name])
+        self.refuse(node, f"the name {name!r}", "assign it first; a loop variable ends with its loop")
+
+    def constant(self, node: ast.expr, value: Any) -> Expr:
+        """A value found in a module or a class."""
+        match value:
+            case bool():
+                return Const(int(value), BOOL)
+            case int():
+                index = type(value) if isinstance(value, Index) else None
+                return Const(int(value), IntType(int(value), int(value), index))
+            case enum.Enum():
+                return Const(list(type(value)).index(value), EnumType(type(value)))
+        self.refuse(node, f"{ast.unparse(node)}, a {type(value).__name__}", "use numbers, enums, records and functions")
+
+    def attribute(self, node: ast.expr, owner: ast.expr, name: str) -> Expr:
+        outer = self.outer_object(owner)
+        if outer is not None:
+            return self.constant(node, getattr(outer, name, None))
+        cls = self.record_class(owner)
+        if cls is not None and name not in cls.fields():
+            value = getattr(cls, name, None)
+            if isinstance(value, property):
+                assert value.fget is not None
+                return self.one(self.invoke_on(node, self.record(owner), name, []))
+            if isinstance(value, (int, enum.Enum)):
+                return self.class_constant(node, self.record(owner), name)
+        ref = self.record(owner)
+        declared = self.field_of(node, ref, name)
+        if declared.kind == "array":
+            return ArrayOf(declared, ref)
+        if declared.kind == "part":
+            return self.part(declared, ref, None)
+        return self.load(declared, ref, None)
+
+    def outer_object(self, node: ast.expr) -> Any:
+        """A module, enum or other class named in the module of the function; None for anything else."""
+        if isinstance(node, ast.Name) and node.id not in self.frame.env:
+            value = self.frame.function.globals.get(node.id)
+            if isinstance(value, (types.ModuleType, type)):
+                return value
+        return None
+
+    def record_class(self, node: ast.expr) -> type[Record] | None:
+        """The class of the record an expression stands for, without lowering it."""
+        match node:
+            case ast.Name(id=name):
+                value = self.frame.env.get(name)
+                return value.type.cls if value is not None and isinstance(value.type, RefType) else None
+            case ast.Attribute(value=owner, attr=name):
+                cls = self.record_class(owner)
+                declared = cls.fields().get(name) if cls else None
+                if declared is not None and isinstance(declared.type, RefType):
+                    return declared.type.cls
+            case ast.Subscript(value=container):
+                return self.record_class(container)
+        return None
+
+    def class_constant(self, node: ast.expr, ref: Expr, name: str) -> Expr:
+        found = {id(getattr(c, name)): getattr(c, name) for c in self.classes(ref)}
+        if len(found) != 1:
+            self.refuse(node, f"{name!r}, which differs between the classes that may stand here", "make it a method or a field")
+        return self.constant(node, next(iter(found.values())))
+
+    def field_of(self, node: ast.AST, ref: Expr, name: str) -> Field:
+        assert isinstance(ref.type, RefType)
+        declared = ref.type.cls.fields().get(name)
+        if declared is None:
+            known = ", ".join(ref.type.cls.fields())
+            self.refuse(node, f"{ref.type.cls.__name__} has no field {name!r}", f"use one of: {known}")
+        return declared
+
+    def load(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:
+        values = self.program.constant(declared)
+        if values:
+            position = self.position(declared, ref, index)
+            if position is not None:
+                return Const(values[position], declared.type)
+            if len(set(values)) == 1:
+                return Const(values[0], declared.type)
+        return Load(declared, ref, index, declared.type, changes=values is None)
+
+    def part(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:
+        position = self.position(declared, ref, index)
+        if position is not None:
+            return Const(self.pools.embedded(declared)[position], declared.type)
+        return Part(declared, ref, index, declared.type)
+
+    def position(self, declared: Field, ref: Expr, index: Expr | None) -> int | None:
+        """Where a field's value stands among all its values, if that is known."""
+        if not isinstance(ref, Const) or not (index is None or isinstance(index, Const)):
+            return None
+        first = self.pools.interval(RefType(declared.owner, False))[0]
+        offset = index.value if isinstance(index, Const) else 0
+        return (ref.value - first) * self.pools.length(declared) + offset
+
+    def element(self, whole: ArrayOf, index: Expr) -> Expr:
+        return (self.part if whole.field.parts else self.load)(whole.field, whole.ref, index)
+
+    def index(self, whole: ArrayOf, node: ast.expr) -> Expr:
+        value = self.integer(node)
+        length = self.pools.length(whole.field)
+        low, high = self.interval(value)
+        if low < 0 or high >= length:
+            value = value if isinstance(value, (Const, Local)) else self.temp(value)
+            inside = self.inside(value, 0, length - 1)
+            detail = f"{ast.unparse(node)} in {whole.field!r}, which has {length}"
+            self.emit(Require(inside, IN_ARRAY, detail, self.place(node)))
+        return value
+
+    def inside(self, value: Expr, low: int, high: int) -> Expr:
+        """Whether low <= value <= high."""
+        above = self.fold(">=", [value, Const(low, INT)], BOOL)
+        return self.fold("&&", [above, self.fold("<=", [value, Const(high, INT)], BOOL)], BOOL)
+
+    def fold(self, op: str, args: list[Expr], type_: ScalarType) -> Expr:
+        """An operation, computed now if it can be."""
+        a, b = args
+        if isinstance(a, Const) and isinstance(b, Const) and not (op.startswith("floor") and b.value == 0):
+            return Const(FOLD[op](a.value, b.value), type_)
+        if op in ("&&", "||"):
+            for one, two in ((a, b), (b, a)):
+                if isinstance(one, Const):
+                    absorbs = bool(one.value) == (op == "||")
+                    return Const(int(op == "||"), BOOL) if absorbs else two
+        return Op(op, args, type_)
+
+    def compare(self, node: ast.expr, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> Expr:
+        result: Expr | None = None
+        a = self.stable_before(self.expr(left), *comparators)
+        for i, (op, right) in enumerate(zip(ops, comparators, strict=True)):
+            b = self.stable_before(self.expr(right), *comparators[i + 1 :])
+            one = self.compare_two(node, op, a, b)
+            result = one if result is None else self.fold("&&", [result, one], BOOL)
+            a = b
+        assert result is not None
+        return result
+
+    def compare_two(self, node: ast.expr, op: ast.cmpop, a: Expr, b: Expr) -> Expr:
+        if isinstance(op, (ast.Is, ast.IsNot)):
+            name = "==" if isinstance(op, ast.Is) else "!="
+        elif type(op) in COMPARISON:
+            name = COMPARISON[type(op)]
+        else:
+            self.refuse(node, f"the comparison in {ast.unparse(node)}", "use == != < <= > >= is, or a loop")
+        if isinstance(a, ArrayOf) or isinstance(b, ArrayOf):
+            self.refuse(node, "an array in a comparison", "compare its elements")
+        none = [v for v in (a, b) if isinstance(v, Const) and v.value == 0 and isinstance(v.type, RefType)]
+        if none:
+            fits = isinstance(a.type, RefType) and isinstance(b.type, RefType)
+            other = b if none[0] is a else a
+            if fits and not isinstance(other, Const) and not self.can_be_none(other) and name in ("==", "!="):
+                return Const(int(name == "!="), BOOL)
+        else:
+            fits = same_kind(a.type, b.type) or same_kind(b.type, a.type)
+        ordered = name not in ("==", "!=")
+        if not fits or (ordered and not isinstance(a.type, IntType)):
+            self.refuse(node, f"{a.type!r} compared with {b.type!r}", "compare values of one kind")
+        return self.fold(name, [a, b], BOOL)
+
+    def bool_op(self, is_and: bool, values: list[ast.expr]) -> Expr:
+        op = "&&" if is_and else "||"
+        result = self.boolean(values[0])
+        for i, node in enumerate(values[1:], 1):
+            if isinstance(result, Const) and bool(result.value) != is_and:
+                return result
+            saved = set(self.not_none)
+            for earlier in values[:i]:
+                self.not_none |= self.facts(earlier, is_and)
+            before = self.block
+            inside = self.new_block()
+            self.block = inside
+            right = self.boolean(node)
+            self.not_none = saved
+            if self.block is inside and not inside.instrs:
+                self.block = before
+                result = self.fold(op, [result, right], BOOL)
+                continue
+            var = self.new_var("", BOOL)
+            self.emit(Set(var, right))
+            join = self.new_block()
+            self.goto(join)
+            self.block = before
+            self.emit(Set(var, result))
+            self.branch(Local(var), inside if is_and else join, join if is_and else inside)
+            self.block = join
+            result = Local(var)
+        return result
+
+    def choice_expr(self, node: ast.expr, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Expr:
+        condition = self.condition(test)
+        if isinstance(condition, Const):
+            return self.expr(body if condition.value else orelse)
+        then, other, join = self.new_block(), self.new_block(), self.new_block()
+        self.branch(condition, then, other)
+        results: list[tuple[Block, Expr]] = []
+        before = set(self.not_none)
+        for block, value, truth in ((then, body, True), (other, orelse, False)):
+            self.block = block
+            self.not_none = before | self.facts(test, truth)
+            result = self.expr(value)
+            results.append((self.block, result))
+        self.not_none = before
+        (_, a), (_, b) = results
+        kind = self.widened(b.type if isinstance(a, Const) and isinstance(a.type, RefType) else a.type)
+        if isinstance(kind, RefType):
+            kind = RefType(kind.cls, True)
+        var = self.new_var("", kind)
+        var.maybe_none = False
+        for block, result in results:
+            self.block = block
+            self.expect(node, kind, result, "the other value")
+            var.maybe_none = var.maybe_none or self.can_be_none(result)
+            self.emit(Set(var, result))
+            self.goto(join)
+        self.block = join
+        return Local(var)
+
+    # ---- calls
+
+    def one(self, results: list[Expr]) -> Expr:
+        assert len(results) == 1
+        return results[0]
+
+    def call(self, node: ast.Call) -> list[Expr]:
+        """Lower a call; its results."""
+        match node.func:
+            case ast.Name(id=name) if name not in self.frame.env:
+                if name in ("len", "min", "max", "all", "any", "sum", "bool", "int") and name not in self.frame.function.globals:
+                    return [self.builtin(node, name)]
+                if name not in self.frame.function.globals:
+                    self.refuse(node, f"the function {name!r}", "define or import it")
+                return self.call_object(node, self.frame.function.globals[name])
+            case ast.Attribute(value=owner, attr=name):
+                outer = self.outer_object(owner)
+                if outer is not None:
+                    return self.call_object(node, getattr(outer, name, None))
+                if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
+                    return self.call_super(node, name)
+                arguments = [*node.args, *(k.value for k in node.keywords)]
+                ref = self.stable_before(self.record(owner), *arguments)
+                return self.invoke_on(node, ref, name, node.args, node.keywords)
+        self.refuse(node, f"the call {ast.unparse(node)}", "call a function, or a method of a record")
+
+    def call_object(self, node: ast.Call, target: Any) -> list[Expr]:
+        if isinstance(target, type) and issubclass(target, Index):
+            if len(node.args) != 1:
+                self.refuse(node, f"{target.__name__} of {len(node.args)} values", "give one integer")
+            value = self.integer(node.args[0])
+            kind = IntType(0, f"{target.below} - 1", target)
+            low, high = self.interval(value)
+            first, last = self.pools.interval(kind)
+            if low < first or high > last:
+                value = value if isinstance(value, (Const, Local)) else self.temp(value)
+                inside = self.inside(value, first, last)
+                self.emit(Require(inside, IN_RANGE, f"{ast.unparse(node)} outside {first}..{last}", self.place(node)))
+            if isinstance(value, Const):
+                return [Const(value.value, kind)]
+            return [Op("+", [value, Const(0, INT)], kind)]
+        if not isinstance(target, types.FunctionType):
+            self.refuse(node, f"the call of {ast.unparse(node.func)}", "call model functions and methods of records")
+        if target.__module__ == control.__name__:
+            return self.word(node, target.__name__)
+        return self.invoke(node, function_of(target), None, [], node.args, node.keywords)
+
+    def call_super(self, node: ast.Call, name: str) -> list[Expr]:
+        frame = self.frame
+        receiver = frame.receiver
+        if receiver is not None:
+            mro = receiver.__mro__
+            here = next(i for i, c in enumerate(mro) if any(is_definition(v, frame.function) for v in vars(c).values()))
+            for base in mro[here + 1 :]:
+                if name in vars(base):
+                    this = frame.env[frame.function.parameters[0]]
+                    return self.invoke(node, function_of(vars(base)[name]), receiver, [this], node.args, node.keywords)
+        self.refuse(node, f"super().{name}", "name a method that a base class has")
+
+    def method(self, node: ast.expr, ref: Expr, name: str, args: list[ast.expr]) -> list[Expr]:
+        return self.invoke_on(node, ref, name, args)
+
+    def invoke_on(
+        self, node: ast.expr, ref: Expr, name: str, args: Sequence[ast.expr], keywords: Sequence[ast.keyword] = ()
+    ) -> list[Expr]:
+        """Call a method, on whichever of the classes present the record may be."""
+        assert isinstance(ref.type, RefType)
+        targets: dict[Function, list[type[Record]]] = {}
+        for cls in self.classes(ref):
+            attribute = getattr(cls, name, None)
+            if isinstance(attribute, property):
+                attribute = attribute.fget
+            if not isinstance(attribute, types.FunctionType):
+                self.refuse(node, f"{cls.__name__} has no method {name!r}", "define it")
+            targets.setdefault(function_of(attribute), []).append(cls)
+        if not targets:
+            self.refuse(node, f"no {ref.type.cls.__name__} exists in this world", "give the world one, or do not call it")
+        if len(targets) == 1:
+            (function, classes), *_ = targets.items()
+            receiver = classes[0] if len(classes) == 1 else ref.type.cls
+            return self.invoke(node, function, receiver, [ref], args, keywords)
+        ref = ref if isinstance(ref, Local) else self.temp(ref)
+        given = [self.temp(self.expr(a)) for a in (*args, *(k.value for k in keywords))]
+        names = [k.arg for k in keywords]
+        join = self.new_block()
+        results: list[Var] | None = None
+        known = set(self.not_none)
+        for function, classes in targets.items():
+            inside, other = self.new_block(), self.new_block()
+            self.branch(self.is_one_of(ref, classes), inside, other)
+            self.block = inside
+            self.not_none = set(known)
+            receiver = classes[0] if len(classes) == 1 else ref.type.cls
+            values = self.invoke_with(node, function, receiver, [ref, *given[: len(args)]], dict(zip(names, given[len(args) :], strict=True)))
+            if results is None:
+                results = [self.new_var("", type_) for type_ in self.result_types(function)]
+            for var, value in zip(results, values, strict=True):
+                self.expect(node, var.type, value, "the result")
+                var.maybe_none = var.maybe_none or self.can_be_none(value)
+                self.emit(Set(var, value))
+            self.goto(join)
+            self.block = other
+        self.block.end = Goto(join)
+        self.block = join
+        self.not_none = known
+        return [Local(var) for var in results or []]
+
+    def is_one_of(self, ref: Expr, classes: list[type[Record]]) -> Expr:
+        result: Expr = Const(0, BOOL)
+        for cls in classes:
+            numbers = [self.pools.number(r) for r in self.pools.records(cls) if type(r) is cls]
+            result = self.fold("||", [result, self.inside(ref, numbers[0], numbers[-1])], BOOL)
+        return result
+
+    def classes(self, ref: Expr) -> list[type[Record]]:
+        """The classes a reference may point to, among the records there are."""
+        assert isinstance(ref.type, RefType)
+        if isinstance(ref, Const):
+            record = self.pools.record(ref.type.cls, ref.value)
+            return [] if record is None else [type(record)]
+        return list(dict.fromkeys(type(r) for r in self.pools.records(ref.type.cls)))
+
+    def invoke(
+        self,
+        node: ast.expr,
+        function: Function,
+        receiver: type[Record] | None,
+        first: list[Expr],
+        args: Sequence[ast.expr],
+        keywords: Sequence[ast.keyword],
+    ) -> list[Expr]:
+        nodes = [*args, *(k.value for k in keywords)]
+        values: list[Expr] = list(first)
+        for i, argument in enumerate(nodes):
+            values.append(self.stable_before(self.expr(argument), *nodes[i + 1 :]))
+        count = len(first) + len(args)
+        named = {k.arg: value for k, value in zip(keywords, values[count:], strict=True)}
+        return self.invoke_with(node, function, receiver, values[:count], named)
+
+    def invoke_with(
+        self,
+        node: ast.expr,
+        function: Function,
+        receiver: type[Record] | None,
+        values: list[Expr],
+        named: dict[str | None, Expr],
+    ) -> list[Expr]:
+        bound: list[Expr] = list(values)
+        for parameter in function.parameters[len(values) :]:
+            if parameter in named:
+                bound.append(named.pop(parameter))
+            elif parameter in function.defaults:
+                default = function.defaults[parameter]
+                bound.append(Lowering.default_value(self, function, default))
+            else:
+                self.refuse(node, f"{function.name} without its {parameter!r}", "pass it")
+        if named or len(bound) > len(function.parameters):
+            extra = ", ".join(map(str, named)) or f"{len(bound)} arguments"
+            self.refuse(node, f"{extra} passed to {function.name}", f"it takes {', '.join(function.parameters) or 'nothing'}")
+        for parameter, value in zip(function.parameters, bound, strict=True):
+            self.expect(node, self.parameter_type(function, receiver, parameter), value, f"{parameter!r} of {function.name}")
+        body = self.program.body(function, receiver)
+        if body.chooses if not self.is_thread else body.interruptible:
+            return self.inline(node, function, receiver, bound)
+        if self.is_thread and function.is_step:
+            bound = [value if isinstance(value, (Const, Local)) else self.temp(value) for value in bound]
+            self.suspend("step", node)
+        return self.call_body(node, body, bound)
+
+    def default_value(self, function: Function, node: ast.expr) -> Expr:
+        """A default argument, evaluated where its function is defined."""
+        caller = self.frames
+        self.frames = [Frame(function, None, {}, set(), [], self.blocks[0])]
+        value = self.expr(node)
+        self.frames = caller
+        return value
+
+    def call_body(self, node: ast.expr, body: Body, args: list[Expr]) -> list[Expr]:
+        self.calls[body] = None
+        results = [self.new_var("", type_) for type_ in body.results]
+        self.emit(Call(body, args, results, self.place(node)))
+        return [Local(var) for var in results]
+
+    def inline(self, node: ast.expr, function: Function, receiver: type[Record] | None, values: list[Expr]) -> list[Expr]:
+        if any(frame.function is function for frame in self.frames):
+            self.refuse(node, f"{function.name} calls itself", "write a loop")
+        place = self.place(node)
+        at = len(self.frames)
+        env: dict[str, Expr] = {}
+        self.enter(function, receiver, env, self.result_types(function))
+        frame = self.frames[at]
+        frame.at = place
+        for parameter, value in zip(function.parameters, values, strict=True):
+            declared = self.parameter_type(function, receiver, parameter)
+            if parameter in frame.assigned_once and isinstance(value, Const):
+                env[parameter] = Const(value.value, declared if value.value or not isinstance(declared, RefType) else value.type)
+                continue
+            if parameter in frame.assigned_once and isinstance(value, Local):
+                env[parameter] = value
+                continue
+            var = self.new_var(parameter, declared)
+            var.maybe_none = self.can_be_none(value)
+            env[parameter] = Local(var)
+            self.emit(Set(var, value))
+        self.statements(function.node.body)
+        self.goto(frame.exit)
+        self.block = frame.exit
+        self.frames.pop()
+        for var in frame.results:
+            var.maybe_none = isinstance(var.type, RefType) and var.type.optional
+        return [Local(var) for var in frame.results]
+
+    def builtin(self, node: ast.Call, name: str) -> Expr:
+        if node.keywords:
+            self.refuse(node, f"keywords for {name}", "pass plain arguments")
+        if name == "len":
+            return Const(self.pools.length(self.array(node.args[0]).field), INT)
+        if name in ("int", "bool"):
+            value = self.expr(node.args[0])
+            if not isinstance(value.type, (IntType, BoolType)):
+                self.refuse(node, f"{name} of {value.type!r}", "use integers and booleans")
+            return self.fold("+" if name == "int" else "!=", [value, Const(0, INT)], INT if name == "int" else BOOL)
+        if name in ("min", "max") and len(node.args) == 2:
+            a = self.stable_before(self.integer(node.args[0]), node.args[1])
+            return self.fold(name, [a, self.integer(node.args[1])], INT)
+        if name in ("all", "any", "sum") and len(node.args) == 1:
+            return self.reduce(name, node.args[0])
+        self.refuse(node, f"{name} of {len(node.args)} arguments", "see the language: len(a), min(a, b), all(... for x in a)")
+
+    def reduce(self, name: str, node: ast.expr) -> Expr:
+        """``all``, ``any`` and ``sum`` over an array or a generator."""
+        kind: ScalarType = INT if name == "sum" else BOOL
+        result = self.new_var("", kind)
+        self.emit(Set(result, Const(int(name == "all"), kind)))
+        if isinstance(node, ast.GeneratorExp):
+            if len(node.generators) != 1:
+                self.refuse(node, "a generator with several loops", "nest all() and any(), or write loops")
+            comprehension = node.generators[0]
+            target, iterable, tests, value = comprehension.target, comprehension.iter, comprehension.ifs, node.elt
+        else:
+            target = ast.copy_location(ast.Name(id=" element", ctx=ast.Store()), node)
+            value = ast.copy_location(ast.Name(id=" element", ctx=ast.Load()), node)
+            iterable, tests = node, []
+
+        def run(again: Block, done: Block) -> None:
+            for test in tests:
+                inside = self.new_block()
+                self.branch(self.condition(test), inside, again)
+                self.block = inside
+                self.not_none |= self.facts(test, True)
+            if name == "sum":
+                self.emit(Set(result, Op("+", [Local(result), self.expr(value)], INT)))
+                return
+            condition = self.boolean(value)
+            found = self.new_block()
+            self.branch(condition, again if name == "all" else found, found if name == "all" else again)
+            self.block = found
+            self.emit(Set(result, Const(int(name == "any"), BOOL)))
+            self.goto(done)
+
+        names = {n.id: self.frame.env.get(n.id) for n in ast.walk(target) if isinstance(n, ast.Name)}
+        known = set(self.not_none)
+        self.iterate(target, iterable, run)
+        self.not_none = known
+        for hidden, before in names.items():
+            self.frame.env.pop(hidden, None)
+            if before is not None:
+                self.frame.env[hidden] = before
+        return Local(result)
+
+    # ---- the words of the language
+
+    def word(self, node: ast.Call, name: str) -> list[Expr]:
+        arguments = node.args
+        place = self.place(node)
+        match name, len(arguments):
+            case "choose", 1 | 2:
+                return [self.choose(node, self.integer(arguments[0]))]
+            case "may", 1:
+                chosen = self.choose(node, Const(2, INT))
+                return [self.fold("!=", [chosen, Const(0, INT)], BOOL)]
+            case "when", 1:
+                if self.is_thread:
+                    self.refuse(node, "when() outside a step", "put it into a function with @step")
+                self.emit(When(self.condition(arguments[0]), place))
+                return []
+            case "require", 2:
+                self.emit(Require(self.condition(arguments[0]), self.text(arguments[1]), "", place))
+                return []
+            case "panic", 1:
+                self.emit(Require(Const(0, BOOL), NO_PANIC, self.text(arguments[0]), place))
+                return []
+            case "reached", 1:
+                self.emit(Reached(self.text(arguments[0])))
+                return []
+            case "charge", 1 | 2:
+                return []
+            case "current", 0:
+                return [Op("current", [], INT) if self.number is None else Const(self.number, INT)]
+        self.refuse(node, f"{name} with {len(arguments)} arguments", "see its documentation")
+
+    def choose(self, node: ast.Call, n: Expr) -> Expr:
+        if self.is_thread:
+            n = n if isinstance(n, (Const, Local)) else self.temp(n)
+            self.suspend("choose", node)
+        var = self.new_var("", INT)
+        var.bounds = (Const(0, INT), n)
+        self.emit(Choose(var, n, self.place(node)))
+        return Local(var)
+
+    def text(self, node: ast.expr) -> str:
+        value: Any = None
+        if isinstance(node, ast.Constant):
+            value = node.value
+        elif isinstance(node, ast.Name):
+            value = self.frame.function.globals.get(node.id)
+        elif isinstance(node, ast.Attribute) and self.outer_object(node.value) is not None:
+            value = getattr(self.outer_object(node.value), node.attr, None)
+        if not isinstance(value, str):
+            self.refuse(node, f"{ast.unparse(node)} where a text is expected", "write a string, or name a constant")
+        return value
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def raise_at(place: Place, what: str, instead: str) -> NoReturn:
+    """Refuse what stands at a place."""
+    from guestmem.model.errors import Refused
+
+    raise Refused(str(place), what, instead)
+
+
+def skip(block: Block) -> Block:
+    """The first block from here that does something."""
+    seen = set()
+    while not block.instrs and isinstance(block.end, Goto) and block not in seen:
+        seen.add(block)
+        block = block.end.target
+    return block
+
+
+def waits(body: Body) -> bool:
+    """Whether a body can say ``when``."""
+    own = any(isinstance(i, When) for block in body.blocks for i in block.instrs)
+    return own or any(waits(callee) for callee in body.calls)
+
+
+def changes(body: Body) -> bool:
+    """Whether a body can assign a field."""
+    return bool(body.writes) or any(changes(callee) for callee in body.calls)
+
+
+def is_definition(value: Any, function: Function) -> bool:
+    """Whether a class attribute is the definition of a function."""
+    return isinstance(value, types.FunctionType) and function_of(cast(Any, value)) is function

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What generated code needs; the file after it is search.c. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef uint64_t u64;
+typedef uint32_t u32;
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum { DONE, WAITS, BROKEN, FINISHED };
+
+/* One run of a slice: the choices it is to make, and what it did. */
+struct ctx {
+	int start;    /* run a thread to its first boundary, instead of one slice */
+	int self;     /* the running thread */
+	int cursor;   /* choices made in this run */
+	int depth;    /* choices prescribed */
+	int stepped;  /* whether the slice executed a step */
+	int site;     /* where a rule broke */
+	u64 reached;  /* situations met */
+	int chosen[MOST_CHOICES];
+	int of[MOST_CHOICES];
+};
+
+static inline int choose(struct ctx *c, int n, int *result)
+{
+	int i = c->cursor;
+
+	if (n <= 0)
+		return WAITS;
+	if (i == MOST_CHOICES) {
+		c->site = ENDLESS;
+		return BROKEN;
+	}
+	if (i == c->depth) {
+		c->chosen[i] = 0;
+		c->of[i] = n;
+		c->depth++;
+	}
+	c->cursor = i + 1;
+	*result = c->chosen[i];
+	return DONE;
+}
+
+/* Prescribe the next combination of choices; 0 when all were tried. */
+static inline int next_choices(struct ctx *c)
+{
+	while (c->depth > 0) {
+		if (++c->chosen[c->depth - 1] < c->of[c->depth - 1])
+			return 1;
+		c->depth--;
+	}
+	return 0;
+}
+
+static inline int min_int(int a, int b) { return a < b ? a : b; }
+static inline int max_int(int a, int b) { return a > b ? a : b; }
+static inline int floordiv_int(int a, int b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+static inline int floormod_int(int a, int b) { return a - b * floordiv_int(a, b); }
+
+/* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
+#define BATCH 1024
+#define ROOM (4 * BATCH)
+#define MOST_VIOLATIONS 64
+
+#if THREADS <= 8
+typedef uint8_t threads_t;
+#else
+typedef u64 threads_t;
+#endif
+#define ALL_THREADS ((threads_t)(THREADS < 64 ? (1ull << (THREADS % 64)) - 1 : ~0ull))
+
+enum status { RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY };
+enum kind { IN_STEP, IN_STATE, DEADLOCK };
+
+struct violation {
+	int kind;
+	int thread;         /* who made the last step; for DEADLOCK who waits */
+	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site */
+	u32 state;          /* IN_STEP: before the step; otherwise the state itself */
+	u32 depth;          /* steps of the trace */
+	int stepped, choices;
+	int chosen[MOST_CHOICES];
+};
+
+struct edge {
+	int thread, status, site, stepped, choices;
+	int chosen[MOST_CHOICES];
+	u64 state[WORDS];
+};
+
+/* A set of indices into the states, by a hash of what stands there: index + 1, and 32 bits of the hash above it. */
+struct set {
+	u64 *slots, size, room, used;
+};
+
+struct search {
+	u64 *states, *batch, *batch_hashes;
+	u32 *parents, *batch_parents, *fresh;
+	threads_t *moved;       /* threads that can go on, or have finished */
+	u64 count, head, capacity, transitions, level_end, limit_states, limit_bytes, reached;
+	u32 depth, pending, hashed; /* successors in the batch, and how many of them have their hash */
+	int status, stop_at_first, violations;
+	struct set set;
+	int zero_seen;
+	u32 *dead;              /* states that broke a property: not expanded */
+	u64 dead_count, dead_room, dead_next;
+	struct violation violation[MOST_VIOLATIONS];
+	struct ctx ctx;
+};
+
+static inline int same(const u64 *a, const u64 *b)
+{
+	u64 d = 0;
+
+	for (int i = 0; i < WORDS; i++)
+		d |= a[i] ^ b[i];
+	return !d;
+}
+
+static void lookup(struct search *x);
+
+/* A successor of `now`. */
+static inline void found(struct search *x, const u64 *now, const u64 *s)
+{
+	u64 *to = x->batch + x->pending * WORDS;
+
+	x->transitions++;
+	for (int i = 0; i < WORDS; i++)
+		to[i] = s[i];
+	x->pending += !same(s, now);
+	if (__builtin_expect(x->pending == ROOM, 0))
+		lookup(x);
+}

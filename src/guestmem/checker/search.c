@@ -1,0 +1,707 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Breadth-first search over packed states, exact.
+ *
+ * The states stand in one array in the order they were found, which is also the queue; a parent index for each gives
+ * the shortest path to it.  A set answers "seen before".  Generating successors and looking them up are kept apart,
+ * with a prefetch in between: a lookup is a cache miss, and finishing one before starting the next is half the speed.
+ */
+#include <sys/mman.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#define HUGE_PAGE (2ul << 20)
+#define NONE UINT32_MAX
+#define LINE 8 /* slots in a cache line */
+
+static void *reserve(u64 bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED)
+		return NULL;
+	if (bytes >= HUGE_PAGE)
+		madvise(at, bytes, MADV_HUGEPAGE);
+	return at;
+}
+
+static inline u64 mix(u64 h)
+{
+	h *= 0x9e3779b97f4a7c15ull;
+	h ^= h >> 32;
+	h *= 0xd6e8feb86659fd93ull;
+	return h ^ h >> 32;
+}
+
+static inline u64 hash(const u64 *s)
+{
+	u64 h = mix(s[0]);
+
+	for (int i = 1; i < WORDS; i++)
+		h = mix(h + s[i]);
+	return h;
+}
+
+/* Where to begin looking: a cache line, whatever the size of the set; it grows with the hash. */
+static inline u64 home(const struct set *set, u64 h)
+{
+	return (u64)((unsigned __int128)h * (set->size / LINE) >> 64) * LINE;
+}
+
+static int set_init(struct set *set, u64 size, u64 room)
+{
+	set->size = size;
+	set->room = room;
+	set->used = 0;
+	set->slots = reserve(room * sizeof(u64));
+	return set->slots != NULL;
+}
+
+static inline u64 next_slot(const struct set *set, u64 at)
+{
+	return at + 1 == set->size ? 0 : at + 1;
+}
+
+/* Sets of indices. */
+
+static void index_put(struct set *set, u64 h, u32 index)
+{
+	u64 at = home(set, h);
+
+	while (set->slots[at])
+		at = next_slot(set, at);
+	set->slots[at] = h << 32 | (index + 1ull);
+	set->used++;
+}
+
+static u32 index_find(const struct set *set, const u64 *states, const u64 *s, u64 h)
+{
+	for (u64 at = home(set, h); set->slots[at]; at = next_slot(set, at)) {
+		u64 entry = set->slots[at];
+
+		if (entry >> 32 == (u32)h && same(states + ((u32)entry - 1ull) * WORDS, s))
+			return (u32)entry - 1;
+	}
+	return NONE;
+}
+
+static int index_build(struct set *set, u64 size, const u64 *states, u64 count)
+{
+	if (!set_init(set, size, size))
+		return 0;
+	for (u64 i = 0; i < count; i += 16) {
+		u64 h[16], n = count - i < 16 ? count - i : 16;
+
+		for (u64 j = 0; j < n; j++) {
+			h[j] = hash(states + (i + j) * WORDS);
+			__builtin_prefetch(&set->slots[home(set, h[j])], 1);
+		}
+		for (u64 j = 0; j < n; j++)
+			index_put(set, h[j], (u32)(i + j));
+	}
+	return 1;
+}
+
+#if WORDS == 1
+/* The slot of the line at `at` that holds h or is empty; LINE if neither is there.  Lines fill from the left. */
+static inline u32 find_in_line(const u64 *line, u64 h)
+{
+	u32 hits = 1 << LINE;
+
+#ifdef __AVX2__
+	__m256i key = _mm256_set1_epi64x((long long)h), none = _mm256_setzero_si256();
+
+	for (u32 i = 0; i < LINE; i += 4) {
+		__m256i four = _mm256_load_si256((const __m256i *)(line + i));
+		__m256i hit = _mm256_or_si256(_mm256_cmpeq_epi64(four, key), _mm256_cmpeq_epi64(four, none));
+
+		hits |= (u32)_mm256_movemask_pd(_mm256_castsi256_pd(hit)) << i;
+	}
+#else
+	for (u32 i = 0; i < LINE; i++)
+		hits |= (u32)(line[i] == h || line[i] == 0) << i;
+#endif
+	return (u32)__builtin_ctz(hits);
+}
+
+static inline void keys_put(struct set *set, uint8_t *fill, u64 h)
+{
+	u64 at = home(set, h) / LINE;
+
+	while (__builtin_expect(fill[at] == LINE, 0))
+		at = at + 1 == set->size / LINE ? 0 : at + 1;
+	set->slots[at * LINE + fill[at]++] = h;
+}
+
+/*
+ * States of one word are kept in the set themselves: mix() is a bijection, so the hash is the state.  The set grows in
+ * place: a line's place grows with the hash, so going from the last line down, each key moves up to where all lines
+ * have been gone through.  The lowest lines, where that is not so, are put aside first.
+ */
+#define ASIDE (256 * LINE)
+
+static int keys_grow(struct set *set, u64 size)
+{
+	u64 aside[ASIDE], line[LINE], old = set->size, low = old < ASIDE ? old : ASIDE;
+	uint8_t *fill = calloc(size / LINE, 1); /* slots used in a line; reading them from there would wait for the stores */
+
+	if (!fill)
+		return 0;
+	memcpy(aside, set->slots, low * sizeof(u64));
+	memset(set->slots, 0, low * sizeof(u64));
+	set->size = size;
+	for (u64 at = old; at > low; at -= LINE) {
+		u64 *from = set->slots + at - LINE;
+
+		memcpy(line, from, sizeof(line));
+		memset(from, 0, sizeof(line));
+		for (int i = 0; i < LINE && line[i]; i++) {
+			if (home(set, line[i]) + LINE < at) {
+				free(fill);
+				return 0;
+			}
+			keys_put(set, fill, line[i]);
+		}
+	}
+	for (u64 i = 0; i < low; i++)
+		if (aside[i])
+			keys_put(set, fill, aside[i]);
+	free(fill);
+	return 1;
+}
+#endif
+
+static void new_state(struct search *x, const u64 *s, u32 parent)
+{
+	u64 copy[WORDS];
+	int broken;
+
+	memcpy(x->states + x->count * WORDS, s, sizeof(copy));
+	x->parents[x->count] = parent;
+	memcpy(copy, s, sizeof(copy));
+	if (STATE_SITUATIONS && ~x->reached & ((1ull << STATE_SITUATIONS) - 1))
+		x->reached |= situations(copy, &x->ctx);
+	broken = broken_rule(copy, &x->ctx);
+	if (broken) {
+		int site = broken < 0 ? -1 - x->ctx.site : broken - 1, known = 0;
+
+		for (int i = 0; i < x->violations; i++)
+			known |= x->violation[i].kind == IN_STATE && x->violation[i].site == site;
+		if (!known && x->violations < MOST_VIOLATIONS) {
+			struct violation *v = &x->violation[x->violations++];
+
+			memset(v, 0, sizeof(*v));
+			v->kind = IN_STATE;
+			v->thread = -1;
+			v->site = site;
+			v->state = (u32)x->count;
+			v->depth = parent == NONE ? 0 : x->depth + 1;
+		}
+		if (x->dead_count == x->dead_room) {
+			u64 room = x->dead_room ? 2 * x->dead_room : 1024;
+			u32 *dead = realloc(x->dead, room * sizeof(*dead));
+
+			if (!dead) {
+				x->status = NO_MEMORY;
+				return;
+			}
+			x->dead = dead;
+			x->dead_room = room;
+		}
+		x->dead[x->dead_count++] = (u32)x->count;
+		if (x->stop_at_first)
+			x->status = STOPPED;
+	}
+	x->count++;
+}
+
+static u64 bytes_used(const struct search *x)
+{
+	u64 each = WORDS * sizeof(u64) + sizeof(u32) + (THREADS > 1 ? sizeof(threads_t) : 0);
+
+	return x->count * each + x->set.size * sizeof(u64);
+}
+
+/* Hash the successors of the state at `head` that are in the batch, and prefetch what looking them up will read. */
+static inline void hash_batch(struct search *x)
+{
+	for (u32 i = x->hashed; i < x->pending; i++) {
+		u64 h = hash(x->batch + i * WORDS);
+
+		x->batch_hashes[i] = h;
+		x->batch_parents[i] = (u32)x->head;
+		__builtin_prefetch(&x->set.slots[home(&x->set, h)], 1);
+	}
+	x->hashed = x->pending;
+}
+
+/* Make room in the set for n more; 0, with the status set, if there is none. */
+static int make_room(struct search *x, u32 n)
+{
+	struct set *set = &x->set;
+	u64 size = set->size;
+
+#if WORDS == 1
+	while ((set->used + n) * 20 >= size * 17)
+		size = (size + size / 4 + LINE) / LINE * LINE;
+#else
+	while ((set->used + n) * 4 >= size * 3)
+		size *= 2;
+#endif
+	if (size == set->size)
+		return 1;
+	if (bytes_used(x) + (size - set->size) * sizeof(u64) > x->limit_bytes) {
+		x->status = OUT_OF_MEMORY;
+		return 0;
+	}
+#if WORDS == 1
+	if (!keys_grow(set, size)) {
+		x->status = NO_MEMORY;
+		return 0;
+	}
+#else
+	struct set new;
+
+	if (!index_build(&new, size, x->states, x->count)) {
+		x->status = NO_MEMORY;
+		return 0;
+	}
+	munmap(set->slots, set->room * sizeof(u64));
+	*set = new;
+#endif
+	return 1;
+}
+
+/* Look up the successors of the batch, and keep the new ones. */
+static void flush(struct search *x)
+{
+	u32 n = x->pending, *fresh = x->fresh, new = 0;
+	struct set set;
+
+	x->pending = x->hashed = 0;
+	if (x->status != RUNNING || !make_room(x, n))
+		return;
+	set = x->set;
+#if WORDS == 1
+	for (u32 i = 0; i < n; i++) {
+		u64 h = x->batch_hashes[i], *line = set.slots + home(&set, h);
+		u32 slot;
+
+		if (__builtin_expect(h == 0, 0)) {
+			if (!x->zero_seen)
+				fresh[new++] = i;
+			x->zero_seen = 1;
+			continue;
+		}
+		while (__builtin_expect((slot = find_in_line(line, h)) == LINE, 0))
+			line = line + LINE == set.slots + set.size ? set.slots : line + LINE;
+		if (!line[slot]) {
+			line[slot] = h;
+			fresh[new++] = i;
+		}
+	}
+	x->set.used += new;
+#else
+	/* First find which old state each could be, so that reading it is no miss later. */
+	for (u32 i = 0; i < n; i++) {
+		u64 entry = set.slots[home(&set, x->batch_hashes[i])];
+
+		if (entry)
+			__builtin_prefetch(x->states + ((u32)entry - 1ull) * WORDS);
+	}
+	for (u32 i = 0; i < n; i++) {
+		u64 *s = x->batch + i * WORDS, h = x->batch_hashes[i];
+
+		/* The states of this batch are stored as they are found, as later ones are compared with them. */
+		if (index_find(&set, x->states, s, h) == NONE) {
+			index_put(&set, h, (u32)(x->count + new));
+			if (x->count + new < x->capacity)
+				memcpy(x->states + (x->count + new) * WORDS, s, WORDS * sizeof(u64));
+			fresh[new++] = i;
+		}
+	}
+	x->set = set;
+#endif
+	for (u32 i = 0; i < new && x->status == RUNNING; i++) {
+		if (x->count == x->limit_states)
+			x->status = OUT_OF_STATES;
+		else if (x->count == x->capacity)
+			x->status = OUT_OF_MEMORY;
+		else
+			new_state(x, x->batch + fresh[i] * WORDS, x->batch_parents[fresh[i]]);
+	}
+}
+
+static void lookup(struct search *x)
+{
+	hash_batch(x);
+	flush(x);
+}
+
+static void __attribute__((noinline)) broken_step(struct search *x, int thread, const struct ctx *c)
+{
+	struct violation *v = &x->violation[x->violations];
+
+	for (int i = 0; i < x->violations; i++)
+		if (x->violation[i].kind == IN_STEP && x->violation[i].site == c->site && x->violation[i].thread == thread)
+			return;
+	if (x->violations == MOST_VIOLATIONS)
+		return;
+	x->violations++;
+	v->kind = IN_STEP;
+	v->thread = thread;
+	v->site = c->site;
+	v->state = (u32)x->head;
+	v->depth = x->depth + 1;
+	v->stepped = c->stepped;
+	v->choices = c->cursor;
+	memcpy(v->chosen, c->chosen, sizeof(v->chosen));
+	if (x->stop_at_first)
+		x->status = STOPPED;
+}
+
+static void __attribute__((noinline)) stuck(struct search *x, int thread, u32 state, u32 depth)
+{
+	struct violation *v = &x->violation[x->violations];
+
+	for (int i = 0; i < x->violations; i++)
+		if (x->violation[i].kind == DEADLOCK && (x->violation[i].thread == thread || thread < 0))
+			return;
+	if (x->violations == MOST_VIOLATIONS)
+		return;
+	x->violations++;
+	memset(v, 0, sizeof(*v));
+	v->kind = DEADLOCK;
+	v->thread = thread;
+	v->state = state;
+	v->depth = depth;
+	if (x->stop_at_first)
+		x->status = STOPPED;
+}
+
+/* Everything one thread can do next: each combination of choices, from a fresh copy of the state. */
+#define EXPAND(t) \
+	{ \
+		u64 next[WORDS]; \
+		struct ctx *c = &x->ctx; \
+		c->depth = 0; \
+		c->self = t; \
+		do { \
+			int st; \
+			for (int i = 0; i < WORDS; i++) \
+				next[i] = now[i]; \
+			c->cursor = 0; \
+			c->stepped = 0; \
+			c->reached = 0; \
+			st = thread_##t(next, c); \
+			if (st == DONE) { \
+				moved |= (threads_t)1 << t; \
+				x->reached |= c->reached; \
+				found(x, now, next); \
+			} else if (st == BROKEN) { \
+				moved |= (threads_t)1 << t; \
+				x->transitions++; \
+				broken_step(x, t, c); \
+			} else if (st == FINISHED) { \
+				moved |= (threads_t)1 << t; \
+				finished |= (threads_t)1 << t; \
+			} \
+		} while (next_choices(c)); \
+	}
+
+/* A thread that repeats one step, its choices unfolded; what broke a rule is run again to know the choices. */
+#define FORK(t, ...) \
+	{ \
+		u64 before = x->transitions; \
+		x->ctx.self = t; \
+		if (fork_##t(x, now, now __VA_ARGS__) & BROKEN) { \
+			moved |= (threads_t)1 << t; \
+			broken_fork(x, t, now); \
+		} \
+		if (x->transitions != before) \
+			moved |= (threads_t)1 << t; \
+	}
+
+static void __attribute__((noinline)) __attribute__((unused)) broken_fork(struct search *x, int thread, const u64 *now)
+{
+	u64 next[WORDS];
+
+	x->ctx.depth = 0;
+	do {
+		memcpy(next, now, sizeof(next));
+		x->ctx.cursor = 0;
+		x->ctx.stepped = 0;
+		if (advance[thread](next, &x->ctx) == BROKEN) {
+			x->transitions++;
+			broken_step(x, thread, &x->ctx);
+		}
+	} while (next_choices(&x->ctx));
+}
+
+static void expand(struct search *x)
+{
+	u64 now[WORDS];
+	threads_t moved = 0, finished = 0;
+
+	for (int i = 0; i < WORDS; i++)
+		now[i] = x->states[x->head * WORDS + i];
+	EXPAND_ALL
+	if (moved == finished && moved != ALL_THREADS)
+		stuck(x, -1, (u32)x->head, x->depth);
+	if (THREADS > 1)
+		x->moved[x->head] = moved;
+}
+
+void search_free(struct search *x)
+{
+	if (!x)
+		return;
+	if (x->states)
+		munmap(x->states, x->capacity * WORDS * sizeof(u64));
+	if (x->parents)
+		munmap(x->parents, x->capacity * sizeof(u32));
+	if (x->moved)
+		munmap(x->moved, x->capacity * sizeof(threads_t));
+	if (x->set.slots)
+		munmap(x->set.slots, x->set.room * sizeof(u64));
+	free(x->batch);
+	free(x->batch_hashes);
+	free(x->batch_parents);
+	free(x->fresh);
+	free(x->dead);
+	free(x);
+}
+
+/*
+ * Begin at the world whose fields `initial` holds.  Threads run to their first boundary, in order; `BROKEN` there is
+ * the caller's to report (see model_start).  NULL: not enough memory.
+ */
+struct search *search_new(const u64 *initial, u64 limit_states, u64 limit_bytes, int stop_at_first)
+{
+	struct search *x = calloc(1, sizeof(*x));
+	u64 start = 1024;
+
+	if (!x)
+		return NULL;
+	x->limit_states = limit_states;
+	x->limit_bytes = limit_bytes;
+	x->stop_at_first = stop_at_first;
+	x->capacity = limit_bytes / (WORDS * sizeof(u64) + sizeof(u32));
+	if (x->capacity > NONE - 1)
+		x->capacity = NONE - 1;
+	if (x->capacity > limit_states)
+		x->capacity = limit_states;
+	x->states = reserve(x->capacity * WORDS * sizeof(u64));
+	x->parents = reserve(x->capacity * sizeof(u32));
+	x->moved = THREADS > 1 ? reserve(x->capacity * sizeof(threads_t)) : NULL;
+	x->batch = malloc(ROOM * WORDS * sizeof(u64));
+	x->batch_hashes = malloc(ROOM * sizeof(u64));
+	x->batch_parents = malloc(ROOM * sizeof(u32));
+	x->fresh = malloc((ROOM + 1) * sizeof(u32));
+	if (!x->states || !x->parents || (THREADS > 1 && !x->moved) || !x->batch || !x->batch_hashes || !x->batch_parents || !x->fresh ||
+	    !set_init(&x->set, start, WORDS == 1 ? limit_bytes / sizeof(u64) : start)) {
+		search_free(x);
+		return NULL;
+	}
+	x->head = NONE;
+	memcpy(x->batch, initial, WORDS * sizeof(u64));
+	x->pending = 1;
+	lookup(x);
+	x->head = 0;
+	x->level_end = 1;
+	return x;
+}
+
+/* Expand at most `most` states; the status. */
+int search_run(struct search *x, u64 most)
+{
+	while (x->status == RUNNING && most--) {
+		if (x->head == x->count)
+			flush(x);
+		if (x->status != RUNNING)
+			break;
+		if (x->head == x->count) {
+			x->status = COMPLETE;
+			break;
+		}
+		if (x->head == x->level_end) {
+			flush(x);
+			x->depth++;
+			x->level_end = x->count;
+			if (x->status != RUNNING)
+				break;
+		}
+		if (x->dead_next < x->dead_count && x->dead[x->dead_next] == x->head) {
+			x->dead_next++;
+			if (THREADS > 1)
+				x->moved[x->head] = ALL_THREADS;
+		} else {
+			expand(x);
+			hash_batch(x);
+			if (x->pending >= BATCH)
+				flush(x);
+		}
+		x->head++;
+	}
+	return x->status;
+}
+
+/* All that can happen in a state; the number of edges, or -1 if there are more than `most`. */
+int model_edges(const u64 *now, struct edge *edges, int most)
+{
+	struct ctx c;
+	int n = 0;
+
+	memset(&c, 0, sizeof(c));
+	for (int t = 0; t < THREADS; t++) {
+		c.depth = 0;
+		do {
+			struct edge *e = &edges[n];
+			int status;
+
+			if (n == most)
+				return -1;
+			memcpy(e->state, now, sizeof(e->state));
+			c.cursor = 0;
+			c.stepped = 0;
+			status = advance[t](e->state, &c);
+			if (status == FINISHED || status == WAITS)
+				continue;
+			e->thread = t;
+			e->status = status;
+			e->site = c.site;
+			e->stepped = c.stepped;
+			e->choices = c.cursor;
+			memcpy(e->chosen, c.chosen, sizeof(e->chosen));
+			n++;
+		} while (next_choices(&c));
+	}
+	return n;
+}
+
+/* Run each thread to its first boundary; 0, or 1 + the thread that broke a rule doing so (`*site`). */
+int model_start(u64 *s, int *site)
+{
+	struct ctx c;
+
+	memset(&c, 0, sizeof(c));
+	c.start = 1;
+	for (int t = 0; t < THREADS; t++) {
+		c.depth = 0;
+		c.cursor = 0;
+		if (advance[t](s, &c) != DONE) {
+			*site = c.site;
+			return t + 1;
+		}
+	}
+	return 0;
+}
+
+/* The property a state breaks, plus one; 0 if none, -1 if evaluating one broke a rule (`*site`). */
+int model_broken_rule(const u64 *s, int *site)
+{
+	u64 copy[WORDS];
+	struct ctx c;
+	int broken;
+
+	memset(&c, 0, sizeof(c));
+	memcpy(copy, s, sizeof(copy));
+	broken = broken_rule(copy, &c);
+	*site = c.site;
+	return broken;
+}
+
+static u32 depth_of(const struct search *x, u64 state)
+{
+	u32 depth = 0;
+
+	for (; x->parents[state] != NONE; depth++)
+		state = x->parents[state];
+	return depth;
+}
+
+/*
+ * A wait ends: from every state in which a thread cannot go on, some state can be reached in which it can.  Call when
+ * complete; notes the first state of each thread that waits for ever.  0: not enough memory.
+ */
+int search_waits(struct search *x)
+{
+	struct set own = {0}, *set = &x->set;
+	int changed = 1, result = 0;
+	struct edge *edges;
+	int room = 4096;
+
+	if (THREADS == 1)
+		return 1;
+	edges = malloc(room * sizeof(*edges));
+	if (!edges)
+		return 0;
+	if (WORDS == 1) {
+		set = &own;
+		if (!index_build(&own, (x->count + x->count / 2) / LINE * LINE + 2 * LINE, x->states, x->count))
+			goto out;
+	}
+	while (changed) {
+		changed = 0;
+		for (u64 i = x->count; i-- > 0;) {
+			threads_t mask = x->moved[i];
+			int n;
+
+			if (mask == ALL_THREADS)
+				continue;
+			while ((n = model_edges(x->states + i * WORDS, edges, room)) < 0) {
+				struct edge *more = realloc(edges, 2 * room * sizeof(*edges));
+
+				if (!more)
+					goto out;
+				edges = more;
+				room *= 2;
+			}
+			for (int j = 0; j < n && mask != ALL_THREADS; j++) {
+				u32 to = edges[j].status == DONE ?
+					index_find(set, x->states, edges[j].state, hash(edges[j].state)) : NONE;
+
+				mask |= to == NONE ? ALL_THREADS : x->moved[to];
+			}
+			if (mask != x->moved[i]) {
+				x->moved[i] = mask;
+				changed = 1;
+			}
+		}
+	}
+	for (u64 i = 0; i < x->count; i++)
+		for (int t = 0; x->moved[i] != ALL_THREADS && t < THREADS; t++)
+			if (!(x->moved[i] >> t & 1))
+				stuck(x, t, (u32)i, depth_of(x, i));
+	result = 1;
+out:
+	free(edges);
+	if (own.slots)
+		munmap(own.slots, own.room * sizeof(u64));
+	return result;
+}
+
+struct summary {
+	u64 count, head, transitions, reached, bytes, table_bytes;
+	u32 depth;
+	int status, violations;
+};
+
+void search_summary(const struct search *x, struct summary *out)
+{
+	out->count = x->count;
+	out->head = x->head;
+	out->transitions = x->transitions;
+	out->reached = x->reached;
+	out->bytes = bytes_used(x);
+	out->table_bytes = x->set.size * sizeof(u64);
+	out->depth = x->depth;
+	out->status = x->status;
+	out->violations = x->violations;
+}
+
+const struct violation *search_violation(const struct search *x, int i) { return &x->violation[i]; }
+const u64 *search_state(const struct search *x, u64 i) { return x->states + i * WORDS; }
+u32 search_parent(const struct search *x, u64 i) { return x->parents[i]; }
+int model_words(void) { return WORDS; }

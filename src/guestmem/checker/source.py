@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The source of model functions: syntax trees found again from the running function objects."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from guestmem.model.errors import Refused
+
+
+class Place(NamedTuple):
+    """A line of source."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Function:
+    """A Python function of the model: its tree, the names it sees, whether it is one step."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.is_step = hasattr(function, "_step")
+        self.python: Any = inspect.unwrap(function)
+        code = self.python.__code__
+        self.file: str = code.co_filename
+        self.name: str = self.python.__qualname__
+        self.globals: dict[str, Any] = self.python.__globals__
+        definition = _definitions(self.file).get(code.co_firstlineno)
+        if definition is None:
+            raise Refused(
+                f"{self.file}:{code.co_firstlineno}", f"the source of {self.name} is not found", "use def in a file"
+            )
+        self.node = definition
+        arguments = definition.args
+        if arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.kwonlyargs:
+            self.refuse(definition, "a starred or keyword-only parameter", "name each parameter plainly")
+        if code.co_freevars:
+            self.refuse(
+                definition, f"the name {code.co_freevars[0]!r} of an enclosing function", "pass it, or make it a field"
+            )
+        self.parameters = [a.arg for a in arguments.args]
+        self.defaults = dict(zip(self.parameters[::-1], arguments.defaults[::-1], strict=False))
+
+    @functools.cached_property
+    def hints(self) -> dict[str, Any]:
+        """The annotations of parameters and of the result ("return"), resolved."""
+        return typing.get_type_hints(self.python)
+
+    def place(self, node: ast.AST) -> Place:
+        """Where a node of the tree stands."""
+        return Place(self.file, getattr(node, "lineno", self.node.lineno))
+
+    def refuse(self, node: ast.AST, what: str, instead: str) -> NoReturn:
+        """Refuse a piece of this function: say what it is and what to write instead."""
+        raise Refused(str(self.place(node)), what, instead)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@functools.cache
+def function_of(function: Callable[..., Any]) -> Function:
+    """The source of a function object, read once."""
+    return Function(function)
+
+
+@functools.cache
+def _definitions(file: str) -> dict[int, ast.FunctionDef]:
+    """The functions defined in a file, by the line where Python says they start (the first decorator's)."""
+    with open(file, encoding="utf-8") as stream:
+        tree = ast.parse(stream.read(), file)
+    found: dict[int, ast.FunctionDef] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            found[min([node.lineno, *(d.lineno for d in node.decorator_list)])] = node
+    return found
+
+
+def source_line(place: Place) -> str:
+    """The text of a line, without its indentation; empty when the file cannot be read."""
+    return _lines(place.file)[place.line - 1].strip() if 0 < place.line <= len(_lines(place.file)) else ""
+
+
+@functools.cache
+def _lines(file: str) -> list[str]:
+    try:
+        with open(file, encoding="utf-8") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        return []

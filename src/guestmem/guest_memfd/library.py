@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guest memory in a file: the page cache owns the pages, the library the direct map, a driver the guest's side.
+
+A page of a file is private to the guest or shared with the host.  Where the protection unmaps, a private page is in
+the file and not in the direct map; it leaves the direct map before any guest can reach it, and comes back after the
+last guest has lost it and its content is gone.
+
+Lock order: invalidate lock (shared to add pages, exclusive to remove or convert), folio lock, the driver's own.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from errno import EAGAIN, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
+
+from guestmem.guest_memfd.driver import Driver
+from guestmem.machine.cost import Cost
+from guestmem.machine.cpu import Cpu
+from guestmem.machine.frame import Content
+from guestmem.machine.guest import Guest
+from guestmem.machine.machine import Fault
+from guestmem.mm.direct_map import (
+    can_set_direct_map,
+    flush_tlb_kernel_range,
+    set_direct_map_default_noflush,
+    set_direct_map_invalid_noflush,
+)
+from guestmem.mm.exception import kernel_store
+from guestmem.mm.filemap import (
+    AddressSpace,
+    Pgoff,
+    filemap_grab_folio,
+    filemap_remove_folio,
+    map_user,
+    unmap_mapping_page,
+)
+from guestmem.mm.folio import Folio, Kernel, folio_put
+from guestmem.model import Record, array, charge, panic, part, step
+
+__all__ = ["GuestMemfd", "Protection"]
+
+
+class Protection(Enum):
+    """How uninvited accesses of the host are kept from doing harm."""
+
+    NONE = 0
+    UNMAP = 1  # private pages leave the direct map: stage 1 says what stage 2 says
+    FIXUP = 2  # the direct map stays; handlers of stage-2 faults consult the exception table
+    UNMAP_FIXUP = 3
+
+
+class GuestMemfd(Record):
+    """One file (inode) of guest memory.
+
+    Attributes:
+        kernel, driver: where it lives, and whose guests use it.
+        protection: the policy of the library on this host.
+        open: somebody has the file.
+        shared: by page offset, whether the host may use the page; otherwise it is private to the guest.
+        bound: by page offset, the guest that has the page, at the gfn of the same number.
+    """
+
+    kernel: Kernel
+    driver: Driver
+    protection: Protection = Protection.NONE
+    mapping: AddressSpace = part()
+    open: bool = False
+    shared: list[bool] = array("pages")
+    bound: list[Guest | None] = array("pages")
+
+    def unmaps(self) -> bool:
+        """Whether private pages leave the direct map."""
+        return self.protection is Protection.UNMAP or self.protection is Protection.UNMAP_FIXUP
+
+    # ---- creating, binding
+
+    @step
+    def create(self) -> int:
+        """Create the file, all pages private.  -EOPNOTSUPP: the protection cannot be had on this host."""
+        if self.unmaps() and not can_set_direct_map(self.kernel):
+            return -EOPNOTSUPP
+        self.open = True
+        return 0
+
+    def bind(self, guest: Guest, start: int, end: int) -> int:
+        """Give a guest the pages start <= pgoff < end.  -EEXIST: one of them has a guest already."""
+        if start >= end:
+            return -EINVAL
+        with self.mapping.invalidate_lock.exclusive:
+            for pgoff in Pgoff.span(start, end):
+                if self.bound[pgoff] is not None:
+                    return -EEXIST
+            for pgoff in Pgoff.span(start, end):
+                self.bound[pgoff] = guest
+        return 0
+
+    def unbind(self, guest: Guest) -> int:
+        """Take a guest's pages from it; they stay in the file.  The driver may refuse."""
+        with self.mapping.invalidate_lock.exclusive:
+            for pgoff in Pgoff.span(0, len(self.bound)):
+                if self.bound[pgoff] is guest:
+                    err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
+                    if err:
+                        return err
+                    folio = self.mapping.slots[pgoff]
+                    if folio is not None:
+                        err = self.driver.reclaim(self, pgoff, folio)
+                        if err:
+                            return err
+            for pgoff in Pgoff.span(0, len(self.bound)):
+                if self.bound[pgoff] is guest:
+                    self.bound[pgoff] = None
+        return 0
+
+    # ---- pages coming
+
+    def grab_folio(self, cpu: Cpu, pgoff: Pgoff) -> tuple[int, Folio | None]:
+        """Find or create a page, initialised, in or out of the direct map as it must be; locked, with a reference.
+
+        The invalidate lock is held shared.  -ENOMEM, or -EAGAIN when the caller should try again.
+        """
+        err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff)
+        if folio is None:
+            return err, None
+        if not folio.uptodate:
+            charge(Cost.PAGE_ZEROED)
+            kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)
+            folio.uptodate = True
+        if not self.shared[pgoff] and not folio.zapped:
+            err = self.zap_direct_map(folio)
+            if err:
+                self.put_folio(folio)
+                return err, None
+        return 0, folio
+
+    def put_folio(self, folio: Folio) -> None:
+        """Let go of a page that was grabbed."""
+        folio.lock.release()
+        folio_put(self.kernel, folio)
+
+    def allocate(self, cpu: Cpu, start: int, end: int) -> int:
+        """fallocate: populate pages.  -ENOMEM leaves those that came before."""
+        with self.mapping.invalidate_lock.shared:
+            for pgoff in Pgoff.span(start, end):
+                err, folio = self.grab_folio(cpu, pgoff)
+                if folio is None:
+                    return err
+                self.put_folio(folio)
+        return 0
+
+    def fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
+        """The VMM touches its mapping where it has no entry.  -EINVAL: the page is private (SIGBUS)."""
+        charge(Cost.USER_FAULT)
+        with self.mapping.invalidate_lock.shared:
+            if not self.shared[pgoff]:
+                return -EINVAL
+            err, folio = self.grab_folio(cpu, pgoff)
+            if folio is None:
+                return err
+            map_user(self.mapping, pgoff, folio)
+            self.put_folio(folio)
+        return 0
+
+    # ---- the direct map
+
+    def zap_direct_map(self, folio: Folio) -> int:
+        """Take a page out of the direct map, and out of all TLBs."""
+        if not self.unmaps():
+            return 0
+        err = set_direct_map_invalid_noflush(self.kernel, folio.frame)
+        if err:
+            return err
+        folio.zapped = True
+        flush_tlb_kernel_range(self.kernel.machine, folio.frame)
+        return 0
+
+    def restore_direct_map(self, folio: Folio) -> int:
+        """Put a page back into the direct map."""
+        if not folio.zapped:
+            return 0
+        err = set_direct_map_default_noflush(self.kernel, folio.frame)
+        if not err:
+            folio.zapped = False
+        return err
+
+    # ---- conversion in place
+
+    def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
+        """Make pages shared or private, all or none; an error comes with the page that stood in the way.
+
+        -EAGAIN: somebody still holds a reference to a page that is to become private.
+        """
+        with self.mapping.invalidate_lock.exclusive:
+            if to_shared:
+                err, at = self.make_shared(start, end)
+            else:
+                err, at = self.make_private(start, end)
+            if err == 0:
+                for pgoff in Pgoff.span(start, end):
+                    self.shared[pgoff] = to_shared
+            self.driver.invalidate_end(self, start, end)
+        return err, at
+
+    def make_private(self, start: int, end: int) -> tuple[int, int]:
+        """Take pages from the host.  Until the last check has passed, only mappings that can be faulted in again go."""
+        for pgoff in Pgoff.span(start, end):
+            unmap_mapping_page(self.mapping, pgoff)
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None and self.shared[pgoff] and folio.refcount != 1 + self.driver_references(pgoff, folio):
+                return -EAGAIN, pgoff
+        err, at = self.driver.invalidate_begin(self, start, end)
+        if err:
+            return err, at
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None:
+                err = self.driver.prepare_inaccessible(self, pgoff, folio)
+                if err:
+                    return err, pgoff
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None and not folio.zapped:
+                err = self.zap_direct_map(folio)
+                if err:
+                    self.undo_zaps(start, pgoff)
+                    return err, pgoff
+        return 0, 0
+
+    def undo_zaps(self, start: int, end: int) -> None:
+        """Put back into the direct map what is still shared."""
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None and self.shared[pgoff] and self.restore_direct_map(folio):
+                folio.lost = True
+                panic("a page that was just mapped cannot be mapped again")
+
+    def driver_references(self, pgoff: Pgoff, folio: Folio) -> int:
+        """References the driver holds for a guest that has the page mapped."""
+        return 0
+
+    def make_shared(self, start: int, end: int) -> tuple[int, int]:
+        """Give pages to the host, once the hypervisor has let go of all of them."""
+        err, at = self.driver.invalidate_begin(self, start, end)
+        if err:
+            return err, at
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None:
+                err = self.driver.prepare_accessible(self, pgoff, folio)
+                if err:
+                    return err, pgoff
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None:
+                err = self.restore_direct_map(folio)
+                if err:
+                    return err, pgoff
+        return 0, 0

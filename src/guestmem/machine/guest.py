@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests: their stage 2, what their TLBs may still hold, and what they have put into their memory."""
+
+from __future__ import annotations
+
+from guestmem.machine.cost import Cost
+from guestmem.machine.frame import Content, Frame
+from guestmem.model import Index, Record, array, charge, may, require, step
+
+__all__ = ["Gfn", "Guest", "GuestEntry"]
+
+GIVEN_CLEAN = "a frame given to a guest holds no host data"
+
+
+class Gfn(Index, below="pages"):
+    """Guest frame number."""
+
+
+class GuestEntry(Record):
+    """One entry of a guest's stage 2.
+
+    Attributes:
+        frame: what it points to.  Kept when the entry is removed, until the guest's TLB is flushed.
+        live: the table has the entry; without it only a TLB may.
+        private: the guest holds the page as its own, not shared with the host.
+    """
+
+    frame: Frame | None = None
+    live: bool = False
+    private: bool = False
+
+
+class Guest(Record):
+    """A VM as its memory sees it.
+
+    Attributes:
+        running: it executes; a VM that was torn down does not.
+        entries: its stage 2, by gfn.
+        secret: how the content it keeps for itself is labelled.
+        wrote: by gfn, whether it has put its secret there and counts on finding it again.
+        gave: by gfn, whether it has given the page up (shared or relinquished it) and keeps its hands off.
+    """
+
+    running: bool = False
+    secret: Content = Content.SECRET_0
+    entries: list[GuestEntry] = array("pages")
+    wrote: list[bool] = array("pages")
+    gave: list[bool] = array("pages")
+
+    def holds_private(self, frame: Frame) -> bool:
+        """Whether the guest can reach a frame as its private page, be it through its TLB."""
+        return any(entry.private and entry.frame is frame for entry in self.entries)
+
+    def reaches(self, frame: Frame) -> bool:
+        """Whether the guest can reach a frame, be it through its TLB."""
+        return any(entry.frame is frame for entry in self.entries)
+
+    @step
+    def touch(self, gfn: Gfn) -> bool:
+        """Write to a page, a secret if it is private; whether the page was there."""
+        entry = self.entries[gfn]
+        if entry.frame is None:
+            return False
+        if not entry.live and not may("the guest's TLB still holds the entry"):
+            return False
+        if entry.private:
+            entry.frame.content = self.secret
+            self.wrote[gfn] = True
+        else:
+            entry.frame.content = Content.SHARED
+        return True
+
+    @step
+    def map(self, gfn: Gfn, frame: Frame, private: bool) -> None:
+        """Enter a frame into the guest's stage 2."""
+        require(frame.content is not Content.HOST, GIVEN_CLEAN)
+        entry = self.entries[gfn]
+        entry.frame = frame
+        entry.live = True
+        entry.private = private
+
+    @step
+    def zap(self, gfn: Gfn) -> None:
+        """Remove an entry from the guest's stage 2; its TLB may keep it."""
+        self.entries[gfn].live = False
+
+    @step
+    def flush(self, gfn: Gfn) -> None:
+        """Flush an entry that was removed from the guest's TLB."""
+        charge(Cost.GUEST_FLUSH)
+        self.forget(gfn)
+
+    def forget(self, gfn: Gfn) -> None:
+        """The guest reaches nothing at this gfn any more."""
+        entry = self.entries[gfn]
+        if not entry.live:
+            entry.frame = None
+            entry.private = False

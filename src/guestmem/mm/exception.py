@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exception path, and who touches memory uninvited.
+
+Which fault reaches the exception table and which kills is as arm64 has it: arch/arm64/mm/fault.c, do_mem_abort.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from guestmem.machine.cost import Cost
+from guestmem.machine.cpu import Cpu
+from guestmem.machine.frame import Content, Frame
+from guestmem.machine.machine import Fault
+from guestmem.mm.direct_map import kernel_page_present
+from guestmem.mm.folio import Kernel
+from guestmem.model import charge, panic, reached, step
+
+__all__ = [
+    "Loaded",
+    "copy_from_kernel_nofault",
+    "copy_present_page",
+    "do_mem_abort",
+    "kernel_load",
+    "kernel_store",
+    "load_unaligned_zeropad",
+    "load_with_fixup",
+]
+
+
+class Loaded(Enum):
+    """What a load that may be fixed up gave."""
+
+    DATA = 0  # what is there
+    PADDED = 1  # zeros for what could not be reached, or -EFAULT
+
+
+def fixup_exception() -> None:
+    """Continue at the fixup of the faulting instruction (arch/arm64/mm/extable.c)."""
+    charge(Cost.FIXUP)
+    reached("an access is fixed up through the exception table")
+
+
+def do_mem_abort(kernel: Kernel, fault: Fault, frame: Frame, has_entry: bool) -> Loaded:
+    """Handle the fault of an access through the direct map; DATA means: try again.
+
+    ``has_entry``: the faulting instruction has an entry in the exception table.
+    """
+    if fault is Fault.TRANSLATION:
+        # do_translation_fault -> do_bad_area -> __do_kernel_fault
+        if has_entry:
+            fixup_exception()
+            return Loaded.PADDED
+        panic("unable to handle kernel paging request: the direct map has no entry for the page")
+    if fault is Fault.SEA:
+        # do_sea does not consult the exception table; the protection "fixup" makes it do so.
+        if has_entry and kernel.fixup_stage2:
+            fixup_exception()
+            return Loaded.PADDED
+        panic("synchronous external abort: the hypervisor gave the page to a guest, and do_sea finds no fixup")
+    if fault is Fault.S1PTW:
+        if has_entry:
+            fixup_exception()
+            return Loaded.PADDED
+        # A spurious fault to stage 1, as AT S1E1R succeeds: the handler asks EL2 for the page.
+        if kernel.machine.hypervisor.force_reclaim(frame) == 0:
+            return Loaded.DATA
+        panic("unable to handle kernel access to hypervisor-protected memory")
+    panic("HYP panic: BUG in handle_host_mem_abort, the host touched what it does not own")
+
+
+def kernel_load(kernel: Kernel, cpu: Cpu, frame: Frame) -> None:
+    """A plain load of the kernel from a page: no exception-table entry."""
+    fault = kernel.machine.load(cpu, frame)
+    while fault is not Fault.NONE:
+        do_mem_abort(kernel, fault, frame, has_entry=False)
+        fault = kernel.machine.load(cpu, frame)
+
+
+def kernel_store(kernel: Kernel, cpu: Cpu, frame: Frame, content: Content) -> None:
+    """A plain store of the kernel that overwrites a page."""
+    fault = kernel.machine.store(cpu, frame, content)
+    while fault is not Fault.NONE:
+        do_mem_abort(kernel, fault, frame, has_entry=False)
+        fault = kernel.machine.store(cpu, frame, content)
+
+
+def load_with_fixup(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
+    """A load of the kernel whose instruction has an exception-table entry."""
+    fault = kernel.machine.load(cpu, frame)
+    if fault is Fault.NONE:
+        return Loaded.DATA
+    return do_mem_abort(kernel, fault, frame, has_entry=True)
+
+
+def load_unaligned_zeropad(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
+    """Load eight bytes that begin at the end of ``frame``, which the caller may read, and run into the next.
+
+    Word-at-a-time string code (path lookup) does this; the bytes of the next page do not matter to it.
+    arch/arm64/include/asm/word-at-a-time.h
+    """
+    if frame.next is None:
+        return Loaded.DATA
+    return load_with_fixup(kernel, cpu, frame.next)
+
+
+def copy_from_kernel_nofault(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
+    """Read a page that may be anybody's (/proc/kcore, kgdb): PADDED is -EFAULT."""
+    return load_with_fixup(kernel, cpu, frame)
+
+
+@step
+def copy_present_page(kernel: Kernel, cpu: Cpu, frame: Frame) -> None:
+    """Copy a page if the direct map has it, all other CPUs stopped; no exception-table entry.
+
+    The first half of safe_copy_page() in kernel/power/snapshot.c: stage 1 is asked, stage 2 cannot be.
+    """
+    if kernel_page_present(frame):
+        kernel_load(kernel, cpu, frame)

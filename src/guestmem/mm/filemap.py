@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page cache of a file, and the VMM's mapping of it."""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EEXIST, ENOMEM
+
+from guestmem.machine.cost import Cost
+from guestmem.machine.frame import is_secret
+from guestmem.machine.machine import HOST_READS_SECRET, Fault, Machine
+from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
+from guestmem.model import Index, Record, RwSem, array, charge, current, may, part, require, step
+
+__all__ = [
+    "AddressSpace",
+    "Pgoff",
+    "UserEntry",
+    "filemap_add_folio",
+    "filemap_get_folio",
+    "filemap_grab_folio",
+    "filemap_remove_folio",
+    "map_user",
+    "unmap_mapping_page",
+    "user_access",
+]
+
+
+class Pgoff(Index, below="pages"):
+    """Page offset in a file."""
+
+
+class UserEntry(Record):
+    """One page-table entry of the VMM's mapping; the folio is kept until the flush when the entry is removed."""
+
+    folio: Folio | None = None
+    live: bool = False
+
+
+class AddressSpace(Record):
+    """The page cache of a file (struct address_space).
+
+    Attributes:
+        slots: the folios, by page offset.
+        invalidate_lock: shared to add folios, exclusive to remove or convert them.
+        user: the VMM's page-table entries for the file, by page offset.
+    """
+
+    slots: list[Folio | None] = array("pages")
+    invalidate_lock: RwSem = part()
+    user: list[UserEntry] = array("pages")
+
+
+@step
+def filemap_get_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
+    """Look a folio up and take a reference."""
+    folio = mapping.slots[pgoff]
+    if folio is not None:
+        folio.refcount += 1
+    return folio
+
+
+@step
+def filemap_add_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> int:
+    """Add a new folio, locked; -EEXIST if somebody else was faster."""
+    if mapping.slots[pgoff] is not None:
+        return -EEXIST
+    mapping.slots[pgoff] = folio
+    folio.refcount += 1
+    folio.lock.holder = current() + 1
+    return 0
+
+
+@step
+def filemap_remove_folio(mapping: AddressSpace, pgoff: Pgoff) -> None:
+    """Take a folio out of the page cache; the cache's reference is the caller's to drop."""
+    mapping.slots[pgoff] = None
+
+
+def filemap_grab_folio(kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff) -> tuple[int, Folio | None]:
+    """Find or create a folio; it comes locked, with a reference.  -ENOMEM, or -EAGAIN when a race was lost."""
+    folio = filemap_get_folio(mapping, pgoff)
+    if folio is not None:
+        folio.lock.acquire()
+        return 0, folio
+    folio = alloc_folio(kernel)
+    if folio is None:
+        return -ENOMEM, None
+    if filemap_add_folio(mapping, folio, pgoff) != 0:
+        folio_put(kernel, folio)
+        return -EAGAIN, None
+    return 0, folio
+
+
+@step
+def map_user(mapping: AddressSpace, pgoff: Pgoff, folio: Folio) -> None:
+    """Enter a folio into the VMM's page table."""
+    mapping.user[pgoff].folio = folio
+    mapping.user[pgoff].live = True
+
+
+def unmap_mapping_page(mapping: AddressSpace, pgoff: Pgoff) -> None:
+    """Remove a page from the VMM's page table, and from TLBs (unmap_mapping_pages)."""
+    if mapping.user[pgoff].live:
+        clear_user(mapping, pgoff)
+        flush_user(mapping, pgoff)
+
+
+@step
+def clear_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
+    """Clear an entry of the VMM's page table; TLBs may keep it."""
+    mapping.user[pgoff].live = False
+
+
+@step
+def flush_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
+    """Flush a cleared entry of the VMM's page table from all TLBs."""
+    charge(Cost.USER_FLUSH)
+    mapping.user[pgoff].folio = None
+
+
+@step
+def user_access(machine: Machine, mapping: AddressSpace, pgoff: Pgoff) -> Fault:
+    """The VMM reads its mapping; TRANSLATION where it has no entry."""
+    entry = mapping.user[pgoff]
+    if entry.folio is None:
+        return Fault.TRANSLATION
+    if not entry.live and not may("the TLB still holds the entry"):
+        return Fault.TRANSLATION
+    fault = machine.stage2_fault(entry.folio.frame)
+    if fault is Fault.NONE:
+        require(not is_secret(entry.folio.frame.content), HOST_READS_SECRET)
+    return fault

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model language: a strict subset of Python that runs as it stands and is translated by the checker."""
+
+from guestmem.model.control import alone, charge, choose, current, guard, may, panic, reached, require, step, when
+from guestmem.model.errors import Deadlock, Refused, Verdict
+from guestmem.model.lock import Mutex, RwSem
+from guestmem.model.record import Index, Record, array, bounded, part
+from guestmem.model.world import World, always, sometimes, thread
+
+__all__ = [
+    "Deadlock",
+    "Index",
+    "Mutex",
+    "Record",
+    "Refused",
+    "RwSem",
+    "Verdict",
+    "World",
+    "alone",
+    "always",
+    "array",
+    "bounded",
+    "charge",
+    "choose",
+    "current",
+    "guard",
+    "may",
+    "panic",
+    "part",
+    "reached",
+    "require",
+    "sometimes",
+    "step",
+    "thread",
+    "when",
+]

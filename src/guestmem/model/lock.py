@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks, written in the model language itself: who holds what is part of the state, so rules can speak of it."""
+
+from guestmem.model.control import current, guard, require, step, when
+from guestmem.model.record import Record, array, bounded
+
+__all__ = ["Mutex", "RwSem"]
+
+HOLDER_RELEASES = "a lock is released by the thread that holds it"
+TAKEN_ONCE = "a thread does not take a lock it already holds"
+
+
+class Mutex(Record):
+    """One holder at a time (struct mutex, spinlock_t, the folio lock)."""
+
+    holder: int = bounded("threads")
+
+    @step
+    def acquire(self) -> None:
+        """Wait until nobody holds the lock, then hold it."""
+        require(self.holder != current() + 1, TAKEN_ONCE)
+        when(self.holder == 0)
+        self.holder = current() + 1
+
+    @step
+    def try_acquire(self) -> bool:
+        """Hold the lock if nobody does; whether it worked."""
+        if self.holder != 0:
+            return False
+        self.holder = current() + 1
+        return True
+
+    @step
+    def release(self) -> None:
+        """Let the next one in."""
+        require(self.holder == current() + 1, HOLDER_RELEASES)
+        self.holder = 0
+
+    def held(self) -> bool:
+        """Whether the running thread holds the lock."""
+        return self.holder == current() + 1
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            self.release()
+
+
+class RwSem(Record):
+    """Several readers or one writer (struct rw_semaphore, as the invalidate lock of a mapping)."""
+
+    writer: int = bounded("threads")
+    readers: list[bool] = array("threads")
+
+    shared = guard("down_read", "up_read")
+    exclusive = guard("down_write", "up_write")
+
+    @step
+    def down_read(self) -> None:
+        """Wait until there is no writer, then read."""
+        require(not self.held(), TAKEN_ONCE)
+        when(self.writer == 0)
+        self.readers[current()] = True
+
+    @step
+    def up_read(self) -> None:
+        """Stop reading."""
+        require(self.readers[current()], HOLDER_RELEASES)
+        self.readers[current()] = False
+
+    @step
+    def down_write(self) -> None:
+        """Wait until there is nobody, then write."""
+        require(not self.held(), TAKEN_ONCE)
+        when(self.writer == 0 and not any(self.readers))
+        self.writer = current() + 1
+
+    @step
+    def up_write(self) -> None:
+        """Stop writing."""
+        require(self.writer == current() + 1, HOLDER_RELEASES)
+        self.writer = 0
+
+    def held(self) -> bool:
+        """Whether the running thread holds the lock, either way."""
+        return self.writer == current() + 1 or self.readers[current()]

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain Python threads of a world, switched at steps.
+
+Each thread of the world is a thread of Python, of which one runs at a time, from one boundary to the next.  What runs
+is the model code as it stands, so a debugger can stop in it; the state of a thread that waits is its Python frames.
+"""
+
+from __future__ import annotations
+
+import enum
+import pdb
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, Self
+
+from guestmem.model import control
+from guestmem.model.errors import NO_NONE, Verdict
+from guestmem.model.world import World
+
+
+class Slice(NamedTuple):
+    """What a thread does when it is scheduled: the choices it makes, and whether it executes a step.
+
+    A slice that begins at a choice goes on to the step after it, unless that step must wait or something others can
+    change was read in between.
+    """
+
+    thread: int
+    choices: tuple[int, ...] = ()
+    stepped: bool = True
+
+
+class Choice(NamedTuple):
+    """A choice made in a slice: what it was about, what was taken, out of how many."""
+
+    label: str
+    taken: int
+    of: int
+
+
+class Event(NamedTuple):
+    """A slice as it ran: the step's name, where it was called from, and the choices made."""
+
+    step: str
+    file: str
+    line: int
+    function: str
+    choices: list[Choice]
+
+
+class _Stop(BaseException):
+    """Unwinds a thread that is no longer needed."""
+
+
+class _Task:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.go = threading.Semaphore(0)
+        self.thread: threading.Thread | None = None
+        self.finished = False
+        self.error: BaseException | None = None
+
+
+class Schedule:
+    """The threads of a world under control.  Use as a context manager: leaving it ends the threads.
+
+    ``run(slice)`` lets one thread go on and returns what it did, or None if its step must wait.  Raises
+    :class:`Verdict` when a rule is broken.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.in_step = False
+        self.situations: set[str] = set()
+        self.costs: Counter[enum.Enum] = Counter()
+        self.debug = False
+        self._tasks = [_Task(number) for number in range(len(world.threads))]
+        self._back = threading.Semaphore(0)
+        self._active = self._tasks[0] if self._tasks else _Task(0)
+        self._slice = Slice(0, (), False)
+        self._chosen = 0
+        self._stepped = True
+        self._waits = False
+        self._stopping = False
+        self._event: Event | None = None
+        self._choices: list[Choice] = []
+
+    def __enter__(self) -> Self:
+        with control.running(self):
+            for task, thread in zip(self._tasks, self.world.threads, strict=True):
+                task.thread = threading.Thread(target=self._run, args=(task, thread), daemon=True)
+                self._active = task
+                task.thread.start()
+                self._back.acquire()
+                self._raise(task)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopping = True
+        for task in self._tasks:
+            if task.thread is not None and not task.finished:
+                self._active = task
+                task.go.release()
+                self._back.acquire()
+                task.thread.join()
+
+    def _run(self, task: _Task, thread: Any) -> None:
+        try:
+            thread.function(self.world, *thread.arguments)
+        except _Stop:
+            pass
+        except BaseException as error:
+            task.error = error
+        task.finished = True
+        self._back.release()
+
+    def _raise(self, task: _Task) -> None:
+        error, task.error = task.error, None
+        if isinstance(error, AttributeError) and "'NoneType'" in str(error):
+            raise Verdict(NO_NONE, str(error)) from error
+        if error is not None:
+            raise error
+
+    # ---- for whoever drives the threads
+
+    def finished(self, thread: int) -> bool:
+        """Whether a thread has returned."""
+        return self._tasks[thread].finished
+
+    def run(self, slice_: Slice) -> Event | None:
+        """Let a thread do one slice."""
+        task = self._tasks[slice_.thread]
+        self._active, self._slice = task, slice_
+        self._chosen, self._stepped, self._waits = 0, False, False
+        self._event, self._choices = None, []
+        with control.running(self):
+            task.go.release()
+            self._back.acquire()
+        self._raise(task)
+        if self._waits:
+            return None
+        return self._event or Event("", "", 0, self.world.threads[slice_.thread].name, self._choices)
+
+    def check(self) -> None:
+        """Raise :class:`Verdict` if a property of the world does not hold now."""
+        with control.running(self):
+            self.in_step = True
+            try:
+                for function in self.world.marked("_always"):
+                    if not function(self.world):
+                        raise Verdict(function._always)
+            finally:
+                self.in_step = False
+
+    def frames(self, thread: int) -> Iterator[FrameType]:
+        """The Python frames of a thread that waits, innermost first."""
+        task = self._tasks[thread]
+        frame = sys._current_frames().get(task.thread.ident or 0) if task.thread and not task.finished else None
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+
+    # ---- for the words of the language, called in the thread that runs
+
+    def _pause(self) -> None:
+        task = self._active
+        self._back.release()
+        task.go.acquire()
+        if self._stopping:
+            raise _Stop
+        if self.debug:
+            pdb.Pdb(skip=["guestmem.model.control", "guestmem.model.schedule"]).set_trace()
+
+    def boundary(self, function: Callable[..., Any]) -> None:
+        """Pause before a step, unless the slice is to go on into it."""
+        if self._stepped or not self._slice.stepped:
+            self._pause()
+        self._stepped = True
+        caller = sys._getframe(2)
+        while caller.f_code.co_filename == control.__file__ or caller.f_code.co_name in ("__enter__", "__exit__", "held"):
+            assert caller.f_back is not None
+            caller = caller.f_back
+        code = caller.f_code
+        self._event = Event(function.__qualname__, code.co_filename, caller.f_lineno, code.co_qualname, self._choices)
+
+    def blocked(self, function: Callable[..., Any]) -> None:
+        """Pause in front of a step that must wait."""
+        self._waits = True
+        self._pause()
+        self._stepped = True
+
+    def choose(self, n: int, label: str) -> int:
+        """Take the next choice of the slice; outside a step, pause first where the slice ends."""
+        if not self.in_step and (self._stepped or self._chosen == len(self._slice.choices)):
+            self._pause()
+        taken = self._slice.choices[self._chosen] if self._chosen < len(self._slice.choices) else 0
+        self._chosen += 1
+        self._choices.append(Choice(label, taken, n))
+        return taken
+
+    def current(self) -> int:
+        """The number of the running thread."""
+        return self._active.number
+
+    def reached(self, situation: str) -> None:
+        """Note a situation."""
+        self.situations.add(situation)
+
+    def charge(self, kind: enum.Enum, n: int) -> None:
+        """Account for work done."""
+        self.costs[kind] += n
