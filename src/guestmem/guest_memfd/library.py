@@ -11,14 +11,13 @@ Lock order: invalidate lock (shared to add pages, exclusive to remove or convert
 from __future__ import annotations
 
 from enum import Enum
-from errno import EAGAIN, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
+from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, EOPNOTSUPP
 
 from guestmem.guest_memfd.driver import Driver
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
-from guestmem.machine.guest import Guest
-from guestmem.machine.machine import Fault
+from guestmem.machine.guest import Gfn, Guest
 from guestmem.mm.direct_map import (
     can_set_direct_map,
     flush_tlb_kernel_range,
@@ -35,7 +34,7 @@ from guestmem.mm.filemap import (
     unmap_mapping_page,
 )
 from guestmem.mm.folio import Folio, Kernel, folio_put
-from guestmem.model import Record, array, charge, panic, part, step
+from guestmem.model import Record, array, charge, part, step
 
 __all__ = ["GuestMemfd", "Protection"]
 
@@ -57,7 +56,8 @@ class GuestMemfd(Record):
         protection: the policy of the library on this host.
         open: somebody has the file.
         shared: by page offset, whether the host may use the page; otherwise it is private to the guest.
-        bound: by page offset, the guest that has the page, at the gfn of the same number.
+        bound: by page offset, whether a guest has the page, at the gfn of the same number.
+        owner: by page offset, which guest has it; after unbinding, whose secret may still be in it.
     """
 
     kernel: Kernel
@@ -66,7 +66,8 @@ class GuestMemfd(Record):
     mapping: AddressSpace = part()
     open: bool = False
     shared: list[bool] = array("pages")
-    bound: list[Guest | None] = array("pages")
+    bound: list[bool] = array("pages")
+    owner: list[Guest | None] = array("pages")
 
     def unmaps(self) -> bool:
         """Whether private pages leave the direct map."""
@@ -83,34 +84,47 @@ class GuestMemfd(Record):
         return 0
 
     def bind(self, guest: Guest, start: int, end: int) -> int:
-        """Give a guest the pages start <= pgoff < end.  -EEXIST: one of them has a guest already."""
+        """Give a guest the pages start <= pgoff < end.
+
+        -EINVAL: no pages.  -EEXIST: one of them has a guest.  -EBUSY: one may hold the secret of another guest.
+        """
         if start >= end:
             return -EINVAL
         with self.mapping.invalidate_lock.exclusive:
             for pgoff in Pgoff.span(start, end):
-                if self.bound[pgoff] is not None:
+                if self.bound[pgoff]:
                     return -EEXIST
+                if self.mapping.slots[pgoff] is not None and self.owner[pgoff] is not guest:
+                    if self.owner[pgoff] is not None:
+                        return -EBUSY
             for pgoff in Pgoff.span(start, end):
-                self.bound[pgoff] = guest
+                self.bound[pgoff] = True
+                self.owner[pgoff] = guest
         return 0
 
     def unbind(self, guest: Guest) -> int:
-        """Take a guest's pages from it; they stay in the file.  The driver may refuse."""
+        """Take its pages from a guest that does not run any more; they stay in the file.
+
+        An error of the driver leaves the guest bound, to be tried again.
+        """
         with self.mapping.invalidate_lock.exclusive:
             for pgoff in Pgoff.span(0, len(self.bound)):
-                if self.bound[pgoff] is guest:
-                    err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
+                if self.bound[pgoff] and self.owner[pgoff] is guest:
+                    err = self.take_back(pgoff)
                     if err:
                         return err
-                    folio = self.mapping.slots[pgoff]
-                    if folio is not None:
-                        err = self.driver.reclaim(self, pgoff, folio)
-                        if err:
-                            return err
             for pgoff in Pgoff.span(0, len(self.bound)):
-                if self.bound[pgoff] is guest:
-                    self.bound[pgoff] = None
+                if self.owner[pgoff] is guest:
+                    self.bound[pgoff] = False
         return 0
+
+    def take_back(self, pgoff: Pgoff) -> int:
+        """Have the guest lose a page for good."""
+        err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
+        folio = self.mapping.slots[pgoff]
+        if err or folio is None:
+            return err
+        return self.driver.reclaim(self, pgoff, folio)
 
     # ---- pages coming
 
@@ -139,7 +153,7 @@ class GuestMemfd(Record):
         folio_put(self.kernel, folio)
 
     def allocate(self, cpu: Cpu, start: int, end: int) -> int:
-        """fallocate: populate pages.  -ENOMEM leaves those that came before."""
+        """fallocate: populate pages.  An error leaves those that came before."""
         with self.mapping.invalidate_lock.shared:
             for pgoff in Pgoff.span(start, end):
                 err, folio = self.grab_folio(cpu, pgoff)
@@ -149,17 +163,31 @@ class GuestMemfd(Record):
         return 0
 
     def fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
-        """The VMM touches its mapping where it has no entry.  -EINVAL: the page is private (SIGBUS)."""
+        """The VMM touches its mapping where it has no entry.  -EFAULT: the page is private (SIGBUS)."""
         charge(Cost.USER_FAULT)
         with self.mapping.invalidate_lock.shared:
             if not self.shared[pgoff]:
-                return -EINVAL
+                return -EFAULT
             err, folio = self.grab_folio(cpu, pgoff)
             if folio is None:
                 return err
             map_user(self.mapping, pgoff, folio)
             self.put_folio(folio)
         return 0
+
+    def guest_fault(self, cpu: Cpu, guest: Guest, gfn: Gfn) -> int:
+        """A guest touches a page that its stage 2 does not have.  -EFAULT: it has no such page."""
+        charge(Cost.GUEST_FAULT)
+        pgoff = Pgoff(gfn)
+        with self.mapping.invalidate_lock.shared:
+            if not self.bound[pgoff] or self.owner[pgoff] is not guest:
+                return -EFAULT
+            err, folio = self.grab_folio(cpu, pgoff)
+            if folio is None:
+                return err
+            err = self.driver.provide(self, guest, pgoff, folio)
+            self.put_folio(folio)
+        return err
 
     # ---- the direct map
 
@@ -174,22 +202,21 @@ class GuestMemfd(Record):
         flush_tlb_kernel_range(self.kernel.machine, folio.frame)
         return 0
 
-    def restore_direct_map(self, folio: Folio) -> int:
-        """Put a page back into the direct map."""
-        if not folio.zapped:
-            return 0
-        err = set_direct_map_default_noflush(self.kernel, folio.frame)
-        if not err:
+    def restore_direct_map(self, folio: Folio) -> None:
+        """Put a page back into the direct map: its page entry exists, so this cannot fail."""
+        if folio.zapped:
+            set_direct_map_default_noflush(self.kernel, folio.frame)
             folio.zapped = False
-        return err
 
     # ---- conversion in place
 
     def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
         """Make pages shared or private, all or none; an error comes with the page that stood in the way.
 
-        -EAGAIN: somebody still holds a reference to a page that is to become private.
+        -EAGAIN: somebody still holds a reference to a page that is to become private.  -EINVAL: no pages.
         """
+        if start >= end:
+            return -EINVAL, start
         with self.mapping.invalidate_lock.exclusive:
             if to_shared:
                 err, at = self.make_shared(start, end)
@@ -207,37 +234,28 @@ class GuestMemfd(Record):
             unmap_mapping_page(self.mapping, pgoff)
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
-            if folio is not None and self.shared[pgoff] and folio.refcount != 1 + self.driver_references(pgoff, folio):
+            if folio is not None and self.shared[pgoff] and folio.refcount != 1:
                 return -EAGAIN, pgoff
         err, at = self.driver.invalidate_begin(self, start, end)
         if err:
             return err, at
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
-            if folio is not None:
-                err = self.driver.prepare_inaccessible(self, pgoff, folio)
-                if err:
-                    return err, pgoff
-        for pgoff in Pgoff.span(start, end):
-            folio = self.mapping.slots[pgoff]
-            if folio is not None and not folio.zapped:
+            if folio is not None and self.shared[pgoff]:
                 err = self.zap_direct_map(folio)
+                if err == 0:
+                    err = self.driver.prepare_inaccessible(self, pgoff, folio)
                 if err:
-                    self.undo_zaps(start, pgoff)
+                    self.restore_shared(start, end)
                     return err, pgoff
         return 0, 0
 
-    def undo_zaps(self, start: int, end: int) -> None:
+    def restore_shared(self, start: int, end: int) -> None:
         """Put back into the direct map what is still shared."""
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
-            if folio is not None and self.shared[pgoff] and self.restore_direct_map(folio):
-                folio.lost = True
-                panic("a page that was just mapped cannot be mapped again")
-
-    def driver_references(self, pgoff: Pgoff, folio: Folio) -> int:
-        """References the driver holds for a guest that has the page mapped."""
-        return 0
+            if folio is not None and self.shared[pgoff]:
+                self.restore_direct_map(folio)
 
     def make_shared(self, start: int, end: int) -> tuple[int, int]:
         """Give pages to the host, once the hypervisor has let go of all of them."""
@@ -246,14 +264,66 @@ class GuestMemfd(Record):
             return err, at
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
-            if folio is not None:
+            if folio is not None and not self.shared[pgoff]:
                 err = self.driver.prepare_accessible(self, pgoff, folio)
                 if err:
                     return err, pgoff
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None:
-                err = self.restore_direct_map(folio)
-                if err:
-                    return err, pgoff
+                self.restore_direct_map(folio)
         return 0, 0
+
+    # ---- pages going
+
+    def punch_hole(self, start: int, end: int) -> int:
+        """Discard pages, all or none; the driver may refuse.  -EINVAL: no pages."""
+        if start >= end:
+            return -EINVAL
+        with self.mapping.invalidate_lock.exclusive:
+            err, _ = self.driver.invalidate_begin(self, start, end)
+            for pgoff in Pgoff.span(start, end):
+                folio = self.mapping.slots[pgoff]
+                if folio is not None and err == 0:
+                    err = self.driver.reclaim(self, pgoff, folio)
+            if err == 0:
+                for pgoff in Pgoff.span(start, end):
+                    self.discard(pgoff)
+            self.driver.invalidate_end(self, start, end)
+        return err
+
+    def discard(self, pgoff: Pgoff) -> None:
+        """Remove a page that no guest reaches any more, and what is in it.
+
+        It is cleared before it returns to the direct map: in the other order, that of secretmem_free_folio(), everybody
+        can read it for a moment.
+        """
+        folio = self.mapping.slots[pgoff]
+        if folio is None:
+            return
+        unmap_mapping_page(self.mapping, pgoff)
+        owner = self.owner[pgoff]
+        if owner is not None:
+            owner.wrote[pgoff] = False  # the VMM's to decide: no rule promises the guest otherwise
+        if not self.shared[pgoff] and not self.driver.sanitises:
+            charge(Cost.PAGE_ZEROED)
+            self.kernel.machine.store_local(folio.frame, Content.ZERO)
+        self.restore_direct_map(folio)
+        filemap_remove_folio(self.mapping, pgoff)
+        folio_put(self.kernel, folio)
+
+    def release(self) -> None:
+        """The last user is gone, and no guest runs: discard everything.  What a driver cannot get back is lost."""
+        with self.mapping.invalidate_lock.exclusive:
+            for pgoff in Pgoff.span(0, len(self.bound)):
+                folio = self.mapping.slots[pgoff]
+                if self.take_back(pgoff) == 0:
+                    self.discard(pgoff)
+                elif folio is not None:
+                    folio.lost = True
+                    unmap_mapping_page(self.mapping, pgoff)
+                    filemap_remove_folio(self.mapping, pgoff)
+                self.bound[pgoff] = False
+                self.owner[pgoff] = None
+                self.shared[pgoff] = False
+            self.open = False

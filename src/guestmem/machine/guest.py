@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Content, Frame
-from guestmem.model import Index, Record, array, charge, may, require, step
+from guestmem.model import Index, Record, array, charge, may, require, step, when
 
 __all__ = ["Gfn", "Guest", "GuestEntry"]
 
@@ -35,13 +35,16 @@ class Guest(Record):
 
     Attributes:
         running: it executes; a VM that was torn down does not.
+        exited: its vCPU is in the host, which handles a fault.
         entries: its stage 2, by gfn.
         secret: how the content it keeps for itself is labelled.
         wrote: by gfn, whether it has put its secret there and counts on finding it again.
-        gave: by gfn, whether it has given the page up (shared or relinquished it) and keeps its hands off.
+        gave: by gfn, whether it has offered the page to the host, which has not made it private since; until then the
+            guest puts no secret there.
     """
 
     running: bool = False
+    exited: bool = False
     secret: Content = Content.SECRET_0
     entries: list[GuestEntry] = array("pages")
     wrote: list[bool] = array("pages")
@@ -57,22 +60,43 @@ class Guest(Record):
 
     @step
     def touch(self, gfn: Gfn) -> bool:
-        """Write to a page, a secret if it is private; whether the page was there."""
+        """Write to a page, a secret if it is private.  False: the page is not there, and the vCPU exits."""
+        when(self.running)
         entry = self.entries[gfn]
-        if entry.frame is None:
+        if entry.frame is None or not (entry.live or may("the guest's TLB still holds the entry")):
+            self.exited = True
             return False
-        if not entry.live and not may("the guest's TLB still holds the entry"):
-            return False
-        if entry.private:
+        if not entry.private:
+            entry.frame.content = Content.SHARED
+        elif not self.gave[gfn]:
             entry.frame.content = self.secret
             self.wrote[gfn] = True
-        else:
-            entry.frame.content = Content.SHARED
         return True
+
+    @step
+    def stop(self) -> None:
+        """Take the vCPU out of the guest for good, once the host has handled its exit."""
+        when(not self.exited)
+        self.running = False
+        for gfn in Gfn.span(0, len(self.entries)):
+            self.wrote[gfn] = False
+            self.gave[gfn] = False
+
+    def offer(self, gfn: Gfn, content: Content) -> None:
+        """Leave ``content`` in a page in place of the secret and offer the page to the host."""
+        frame = self.entries[gfn].frame
+        if frame is not None:
+            frame.content = content
+        self.wrote[gfn] = False
+        self.gave[gfn] = True
 
     @step
     def map(self, gfn: Gfn, frame: Frame, private: bool) -> None:
         """Enter a frame into the guest's stage 2."""
+        self.enter(gfn, frame, private)
+
+    def enter(self, gfn: Gfn, frame: Frame, private: bool) -> None:
+        """The part of ``map`` that a hypercall does along with other things."""
         require(frame.content is not Content.HOST, GIVEN_CLEAN)
         entry = self.entries[gfn]
         entry.frame = frame
@@ -93,6 +117,6 @@ class Guest(Record):
     def forget(self, gfn: Gfn) -> None:
         """The guest reaches nothing at this gfn any more."""
         entry = self.entries[gfn]
-        if not entry.live:
-            entry.frame = None
-            entry.private = False
+        entry.live = False
+        entry.frame = None
+        entry.private = False

@@ -8,19 +8,19 @@ Accesses are sequentially consistent; that locks and TLB invalidation are used s
 from __future__ import annotations
 
 from enum import Enum
+from errno import EPERM
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, is_secret
 from guestmem.machine.guest import Guest
-from errno import EPERM
-
 from guestmem.model import Record, array, charge, may, require, step
 
 __all__ = ["Enforcement", "Fault", "Hypervisor", "Machine"]
 
 HOST_READS_SECRET = "the host never reads a guest's secret"
 HOST_WRITES_PRIVATE = "the host never writes a guest's private page"
+
 
 class Enforcement(Enum):
     """What happens when the host touches a frame that its stage 2 does not map."""
