@@ -203,6 +203,11 @@ def used_bodies(calls: Sequence[Body]) -> list[Body]:
     return list(order)
 
 
+def common_base(classes: Sequence[type[Record]]) -> type[Record]:
+    """The most derived class that all of these are or come from."""
+    return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+
+
 def lower(world: World) -> Program:
     """Lower the threads and properties of a world, until what changes is known for good."""
     pools = Pools(world)
@@ -1179,8 +1184,8 @@ class Lowering:
             self.refuse(node, f"no {ref.type.cls.__name__} exists in this world", "give the world one, or do not call it")
         if len(targets) == 1:
             (function, classes), *_ = targets.items()
-            receiver = classes[0] if len(classes) == 1 else ref.type.cls
-            return self.invoke(node, function, receiver, [ref], args, keywords)
+            receiver = common_base(classes)
+            return self.invoke(node, function, receiver, [self.as_class(ref, receiver)], args, keywords)
         ref = ref if isinstance(ref, Local) else self.temp(ref)
         given = [self.temp(self.expr(a)) for a in (*args, *(k.value for k in keywords))]
         names = [k.arg for k in keywords]
@@ -1192,8 +1197,10 @@ class Lowering:
             self.branch(self.is_one_of(ref, classes), inside, other)
             self.block = inside
             self.not_none = set(known)
-            receiver = classes[0] if len(classes) == 1 else ref.type.cls
-            values = self.invoke_with(node, function, receiver, [ref, *given[: len(args)]], dict(zip(names, given[len(args) :], strict=True)))
+            receiver = common_base(classes)
+            this = self.as_class(ref, receiver)
+            named = dict(zip(names, given[len(args) :], strict=True))
+            values = self.invoke_with(node, function, receiver, [this, *given[: len(args)]], named)
             if results is None:
                 results = [self.new_var("", type_) for type_ in self.result_types(function)]
             for var, value in zip(results, values, strict=True):
@@ -1206,6 +1213,17 @@ class Lowering:
         self.block = join
         self.not_none = known
         return [Local(var) for var in results or []]
+
+    def as_class(self, ref: Expr, cls: type[Record]) -> Expr:
+        """A reference known to point to a record of ``cls``."""
+        assert isinstance(ref.type, RefType)
+        if isinstance(ref, Const):
+            return Const(ref.value, RefType(cls, False))
+        if ref.type.cls is cls:
+            return ref
+        var = self.new_var("", RefType(cls, False))
+        self.emit(Set(var, ref))
+        return Local(var)
 
     def is_one_of(self, ref: Expr, classes: list[type[Record]]) -> Expr:
         result: Expr = Const(0, BOOL)
@@ -1335,21 +1353,14 @@ class Lowering:
         result = self.new_var("", kind)
         self.emit(Set(result, Const(int(name == "all"), kind)))
         if isinstance(node, ast.GeneratorExp):
-            if len(node.generators) != 1:
-                self.refuse(node, "a generator with several loops", "nest all() and any(), or write loops")
-            comprehension = node.generators[0]
-            target, iterable, tests, value = comprehension.target, comprehension.iter, comprehension.ifs, node.elt
+            loops, value = node.generators, node.elt
         else:
             target = ast.copy_location(ast.Name(id=" element", ctx=ast.Store()), node)
             value = ast.copy_location(ast.Name(id=" element", ctx=ast.Load()), node)
-            iterable, tests = node, []
+            loops = [ast.comprehension(target=target, iter=node, ifs=[], is_async=0)]
+        finished = self.new_block()
 
-        def run(again: Block, done: Block) -> None:
-            for test in tests:
-                inside = self.new_block()
-                self.branch(self.condition(test), inside, again)
-                self.block = inside
-                self.not_none |= self.facts(test, True)
+        def each(again: Block) -> None:
             if name == "sum":
                 self.emit(Set(result, Op("+", [Local(result), self.expr(value)], INT)))
                 return
@@ -1358,11 +1369,28 @@ class Lowering:
             self.branch(condition, again if name == "all" else found, found if name == "all" else again)
             self.block = found
             self.emit(Set(result, Const(int(name == "any"), BOOL)))
-            self.goto(done)
+            self.goto(finished)
 
-        names = {n.id: self.frame.env.get(n.id) for n in ast.walk(target) if isinstance(n, ast.Name)}
+        def nest(depth: int, outer: Block) -> None:
+            if depth == len(loops):
+                each(outer)
+                return
+
+            def run(again: Block, done: Block) -> None:
+                for test in loops[depth].ifs:
+                    inside = self.new_block()
+                    self.branch(self.condition(test), inside, again)
+                    self.block = inside
+                    self.not_none |= self.facts(test, True)
+                nest(depth + 1, again)
+
+            self.iterate(loops[depth].target, loops[depth].iter, run)
+
+        names = {n.id: self.frame.env.get(n.id) for l in loops for n in ast.walk(l.target) if isinstance(n, ast.Name)}
         known = set(self.not_none)
-        self.iterate(target, iterable, run)
+        nest(0, finished)
+        self.goto(finished)
+        self.block = finished
         self.not_none = known
         for hidden, before in names.items():
             self.frame.env.pop(hidden, None)

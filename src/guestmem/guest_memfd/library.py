@@ -13,7 +13,6 @@ from __future__ import annotations
 from enum import Enum
 from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, EOPNOTSUPP
 
-from guestmem.guest_memfd.driver import Driver
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
@@ -36,7 +35,7 @@ from guestmem.mm.filemap import (
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.model import Record, array, charge, part, step
 
-__all__ = ["GuestMemfd", "Protection"]
+__all__ = ["Driver", "GuestMemfd", "Protection"]
 
 
 class Protection(Enum):
@@ -46,6 +45,43 @@ class Protection(Enum):
     UNMAP = 1  # private pages leave the direct map: stage 1 says what stage 2 says
     FIXUP = 2  # the direct map stays; handlers of stage-2 faults consult the exception table
     UNMAP_FIXUP = 3
+
+
+class Driver(Record):
+    """The operations of a driver (struct guest_memfd_operations).
+
+    All but ``provide`` are called with the invalidate lock held exclusively, ``provide`` with it held shared and the
+    folio locked.  An error means that the operation has not happened; the library then leaves the page as it was.
+
+    Attributes:
+        sanitises: the hypervisor hands pages back without what the guest kept in them.
+    """
+
+    sanitises: bool = False
+
+    def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
+        """Let a guest reach a page, as its own or shared with the host as ``file.shared`` says."""
+        guest.map(Gfn(pgoff), folio.frame, private=not file.shared[pgoff])
+        return 0
+
+    def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
+        """Let no guest reach the pages start <= pgoff < end; an error comes with the page it is about."""
+        return 0, 0
+
+    def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:
+        """Guests may fault the pages in again."""
+
+    def prepare_inaccessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
+        """The page, already out of the host's reach, becomes the guest's alone."""
+        return 0
+
+    def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
+        """The host is about to use the page: have the hypervisor let it."""
+        return 0
+
+    def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
+        """The page is about to lose its guest: have the hypervisor give it back for good."""
+        return self.prepare_accessible(file, pgoff, folio)
 
 
 class GuestMemfd(Record):
@@ -122,7 +158,7 @@ class GuestMemfd(Record):
         """Have the guest lose a page for good."""
         err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
         folio = self.mapping.slots[pgoff]
-        if err or folio is None:
+        if err != 0 or folio is None:
             return err
         return self.driver.reclaim(self, pgoff, folio)
 

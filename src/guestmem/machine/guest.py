@@ -23,11 +23,13 @@ class GuestEntry(Record):
         frame: what it points to.  Kept when the entry is removed, until the guest's TLB is flushed.
         live: the table has the entry; without it only a TLB may.
         private: the guest holds the page as its own, not shared with the host.
+        poison: the hypervisor took the page away while the guest ran; the guest ends when it comes back to it.
     """
 
     frame: Frame | None = None
     live: bool = False
     private: bool = False
+    poison: bool = False
 
 
 class Guest(Record):
@@ -120,3 +122,4 @@ class Guest(Record):
         entry.live = False
         entry.frame = None
         entry.private = False
+        entry.poison = False

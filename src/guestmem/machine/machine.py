@@ -22,6 +22,9 @@ HOST_READS_SECRET = "the host never reads a guest's secret"
 HOST_WRITES_PRIVATE = "the host never writes a guest's private page"
 
 
+HYP_PANIC = "HYP panic: BUG in handle_host_mem_abort, the host touched what it does not own"
+
+
 class Enforcement(Enum):
     """What happens when the host touches a frame that its stage 2 does not map."""
 

@@ -11,7 +11,7 @@ from enum import Enum
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame
-from guestmem.machine.machine import Fault
+from guestmem.machine.machine import HYP_PANIC, Fault
 from guestmem.mm.direct_map import kernel_page_present
 from guestmem.mm.folio import Kernel
 from guestmem.model import charge, panic, reached, step
@@ -66,7 +66,7 @@ def do_mem_abort(kernel: Kernel, fault: Fault, frame: Frame, has_entry: bool) ->
         if kernel.machine.hypervisor.force_reclaim(frame) == 0:
             return Loaded.DATA
         panic("unable to handle kernel access to hypervisor-protected memory")
-    panic("HYP panic: BUG in handle_host_mem_abort, the host touched what it does not own")
+    panic(HYP_PANIC)
 
 
 def kernel_load(kernel: Kernel, cpu: Cpu, frame: Frame) -> None:

@@ -7,9 +7,9 @@ from errno import EAGAIN, EEXIST, ENOMEM
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import is_secret
-from guestmem.machine.machine import HOST_READS_SECRET, Fault, Machine
+from guestmem.machine.machine import HOST_READS_SECRET, HYP_PANIC, Fault, Machine
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
-from guestmem.model import Index, Record, RwSem, array, charge, current, may, part, require, step
+from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, require, step
 
 __all__ = [
     "AddressSpace",
@@ -120,13 +120,15 @@ def flush_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
 
 @step
 def user_access(machine: Machine, mapping: AddressSpace, pgoff: Pgoff) -> Fault:
-    """The VMM reads its mapping; TRANSLATION where it has no entry."""
+    """The VMM reads its mapping; TRANSLATION where it has no entry.  Of an abort in stage 2, it dies by a signal."""
     entry = mapping.user[pgoff]
     if entry.folio is None:
         return Fault.TRANSLATION
     if not entry.live and not may("the TLB still holds the entry"):
         return Fault.TRANSLATION
     fault = machine.stage2_fault(entry.folio.frame)
+    if fault is Fault.EL2:
+        panic(HYP_PANIC)
     if fault is Fault.NONE:
         require(not is_secret(entry.folio.frame.content), HOST_READS_SECRET)
     return fault

@@ -205,6 +205,8 @@ class Record:
     """Base class of everything a world is made of.  See the module's text for the fields a subclass may declare."""
 
     _declared_fields: ClassVar[dict[str, Field] | None] = None
+    _geometry: Mapping[str, int]
+    _name: str
 
     def __init_subclass__(cls) -> None:
         cls._declared_fields = None

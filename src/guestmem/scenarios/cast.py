@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard cast: a VMM, guests, uninvited accessors on other CPUs, another user of memory; and what must hold.
+
+A hypervisor's scenario names its driver and says what its guests can ask of it.
+"""
+
+from __future__ import annotations
+
+from guestmem.guest_memfd.library import Driver, GuestMemfd, Protection
+from guestmem.machine.cpu import Cpu
+from guestmem.machine.frame import Content, Pfn
+from guestmem.machine.guest import Gfn, Guest
+from guestmem.machine.machine import Fault, Hypervisor, Machine
+from guestmem.mm.exception import (
+    copy_from_kernel_nofault,
+    copy_present_page,
+    kernel_load,
+    kernel_store,
+    load_unaligned_zeropad,
+)
+from guestmem.mm.filemap import Pgoff, user_access
+from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
+from guestmem.model import Index, World, always, choose, part, reached, require, sometimes, step, thread, when
+
+__all__ = ["Cast"]
+
+DONE_OR_NOTHING = "success means done, failure means nothing changed"
+NO_LOCK_HELD = "no lock is held at return"
+SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_3)
+
+
+class Pages(Index, below="pages + 1"):
+    """A number of pages of the file."""
+
+
+class Cast(World):
+    """One host, one file of guest memory.
+
+    Attributes:
+        protection: the library's policy.
+        rented: the folio that another user of memory has.
+        pinned: the folio that a user of the VMM's mapping holds (GUP).
+    """
+
+    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1}
+
+    machine: Machine = part()
+    kernel: Kernel = part()
+    file: GuestMemfd = part()
+    protection: Protection = Protection.NONE
+    rented: Folio | None = None
+    pinned: Folio | None = None
+
+    # ---- what a hypervisor's scenario says
+
+    def host(self) -> tuple[Hypervisor, Driver]:
+        """The hypervisor and the driver; called by ``setup``."""
+        raise NotImplementedError
+
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        """The guest offers the host a page."""
+        raise NotImplementedError
+
+    def keep(self, guest: Guest, gfn: Gfn) -> None:
+        """The guest takes back a page that it offered, where it can by itself."""
+
+    def may_share(self, pgoff: Pgoff) -> bool:
+        """Whether a VMM that means well makes a page shared."""
+        return True
+
+    def setup(self) -> None:
+        hypervisor, driver = self.host()
+        self.machine.hypervisor = hypervisor
+        self.machine.wire()
+        self.kernel.machine = self.machine
+        self.kernel.wire()
+        self.kernel.fixup_stage2 = self.protection in (Protection.FIXUP, Protection.UNMAP_FIXUP)
+        self.file.kernel = self.kernel
+        self.file.driver = driver
+        self.file.protection = self.protection
+        for vm, guest in enumerate(self.machine.guests):
+            guest.secret = SECRETS[vm]
+
+    # ---- the VMM
+
+    @thread
+    def vmm(self) -> None:
+        """Any legal operation, in any order."""
+        while True:
+            self.operate(self.machine.cpus[0])
+
+    def operate(self, cpu: Cpu) -> None:
+        """One operation on the file or on a VM."""
+        operation = choose(6, "operation")
+        if operation == 5:
+            self.open_or_release()
+        elif operation == 4:
+            self.start_or_stop(self.machine.guests[choose(len(self.machine.guests), "VM")])
+        else:
+            start = choose(len(self.file.shared), "start")
+            end = start + 1 + choose(len(self.file.shared) - start, "pages")
+            if operation == 3:
+                self.file.allocate(cpu, start, end)
+            elif operation == 2:
+                self.punch(start, end)
+            else:
+                self.convert(start, end, operation == 1)
+        require(not self.file.mapping.invalidate_lock.held(), NO_LOCK_HELD)
+
+    def open_or_release(self) -> None:
+        """Open the file, or have its last user go."""
+        if not self.file.open:
+            self.file.create()
+        elif not any(guest.running for guest in self.machine.guests):
+            self.file.release()
+
+    def start_or_stop(self, guest: Guest) -> None:
+        """Give a VM its memory and run it; or tear it down, and take its memory."""
+        if guest.running:
+            guest.stop()
+            self.file.unbind(guest)
+        elif self.file.open:
+            if self.file.bind(guest, 0, len(self.file.bound)) == 0:
+                guest.running = True
+
+    def punch(self, start: int, end: int) -> None:
+        """Discard pages."""
+        if self.file.punch_hole(start, end) == 0:
+            for pgoff in Pgoff.span(start, end):
+                require(self.file.mapping.slots[pgoff] is None, DONE_OR_NOTHING)
+
+    def convert(self, start: int, end: int, to_shared: bool) -> None:
+        """Make pages shared or private."""
+        if to_shared and not all(self.may_share(pgoff) for pgoff in Pgoff.span(start, end)):
+            return
+        before = self.shared_pages(start, end)
+        err, at = self.file.convert(start, end, to_shared)
+        if err:
+            require(start <= at < end and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
+            reached("a conversion fails")
+            return
+        for pgoff in Pgoff.span(start, end):
+            require(self.file.shared[pgoff] == to_shared, DONE_OR_NOTHING)
+            owner = self.file.owner[pgoff]
+            if owner is not None and not to_shared:
+                owner.gave[pgoff] = False
+
+    def shared_pages(self, start: int, end: int) -> Pages:
+        """How many pages of a range are shared."""
+        count = 0
+        for pgoff in Pgoff.span(start, end):
+            if self.file.shared[pgoff]:
+                count += 1
+        return Pages(count)
+
+    # ---- guests
+
+    @thread("vms")
+    def vcpu(self, vm: int) -> None:
+        """A guest touches its pages, offers some, takes some back."""
+        guest = self.machine.guests[vm]
+        while True:
+            gfn = Gfn(choose(len(guest.entries), "gfn"))
+            action = choose(3, "touch, offer, take back")
+            if action == 2:
+                self.keep(guest, gfn)
+            elif action == 1:
+                self.give(guest, gfn)
+            elif not guest.touch(gfn):
+                self.file.guest_fault(self.machine.cpus[0], guest, gfn)
+                guest.exited = False
+
+    # ---- others on the host
+
+    @thread
+    def user(self) -> None:
+        """Another thread of the VMM uses its mapping, itself and through the kernel."""
+        mapping = self.file.mapping
+        while True:
+            pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
+            if user_access(self.machine, mapping, pgoff) is Fault.TRANSLATION:
+                self.file.fault(self.machine.cpus[0], pgoff)
+
+    @thread
+    def tenant(self) -> None:
+        """Somebody else allocates memory, writes it, reads it, frees it."""
+        while True:
+            folio = alloc_folio(self.kernel)
+            if folio is not None:
+                self.rented = folio
+                kernel_store(self.kernel, self.machine.cpus[0], folio.frame, Content.HOST)
+                kernel_load(self.kernel, self.machine.cpus[0], folio.frame)
+                folio_put(self.kernel, folio)
+                self.rented = None
+
+    @thread("cpus - 1")
+    def zeropad(self, cpu: int) -> None:
+        """The kernel looks up a name that ends where its page ends."""
+        while True:
+            self.look_up_name(self.machine.cpus[cpu + 1])
+
+    @step
+    def look_up_name(self, cpu: Cpu) -> None:
+        frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
+        when(frame.content is Content.HOST)
+        load_unaligned_zeropad(self.kernel, cpu, frame)
+
+    @thread("cpus - 1")
+    def kcore(self, cpu: int) -> None:
+        """Somebody reads /proc/kcore."""
+        while True:
+            frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
+            copy_from_kernel_nofault(self.kernel, self.machine.cpus[cpu + 1], frame)
+
+    @thread("cpus - 1")
+    def snapshot(self, cpu: int) -> None:
+        """Somebody walks memory and reads what the direct map has, as the hibernation snapshot does."""
+        while True:
+            frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
+            copy_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)
+
+    # ---- what must hold
+
+    @always("a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody")
+    def free_frames(self) -> bool:
+        return all(
+            not folio.free
+            or (
+                folio.frame.present
+                and folio.frame.stage2
+                and not folio.zapped
+                and not folio.lost
+                and not any(guest.reaches(folio.frame) for guest in self.machine.guests)
+                and not any(entry.folio is folio for entry in self.file.mapping.user)
+            )
+            for folio in self.kernel.folios
+        )
+
+    @always("a page has at most one private owner")
+    def single_owner(self) -> bool:
+        return all(self.owners(pfn) <= 1 for pfn in Pfn.span(0, len(self.machine.frames)))
+
+    def owners(self, pfn: Pfn) -> int:
+        """How many guests have a frame as their private page."""
+        count = 0
+        for guest in self.machine.guests:
+            if guest.holds_private(self.machine.frames[pfn]):
+                count += 1
+        return count
+
+    @always("counters equal the holders they count")
+    def references(self) -> bool:
+        lock = self.file.mapping.invalidate_lock
+        if lock.writer != 0 or any(lock.readers):
+            return True
+        return all(folio.refcount == self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
+
+    def holders(self, pfn: int) -> int:
+        """How many hold a reference while nobody works on the file."""
+        folio = self.kernel.folios[pfn]
+        count = 0
+        if pfn == 0 or folio.lost:
+            count += 1
+        if self.rented is folio:
+            count += 1
+        if self.pinned is folio:
+            count += 1
+        for slot in self.file.mapping.slots:
+            if slot is folio:
+                count += 1
+        return count
+
+    @always("contents survive where the contract says so")
+    def contents(self) -> bool:
+        return all(
+            not guest.wrote[gfn] or self.keeps(guest, gfn)
+            for guest in self.machine.guests
+            for gfn in Gfn.span(0, len(guest.entries))
+        )
+
+    def keeps(self, guest: Guest, gfn: Gfn) -> bool:
+        """Whether what a guest wrote is still where it will find it."""
+        folio = self.file.mapping.slots[gfn]
+        return folio is not None and self.file.bound[gfn] and folio.frame.content is guest.secret
+
+    # ---- what must have been seen
+
+    @sometimes("a guest keeps a secret in its memory")
+    def secret_kept(self) -> bool:
+        return any(guest.wrote[gfn] for guest in self.machine.guests for gfn in Gfn.span(0, len(guest.wrote)))
+
+    @sometimes("a guest and the VMM use a page together")
+    def shared_with_guest(self) -> bool:
+        return any(
+            entry.live and not entry.private and folio is not None and folio.frame is entry.frame
+            for guest in self.machine.guests
+            for entry in guest.entries
+            for folio in self.file.mapping.slots
+        )

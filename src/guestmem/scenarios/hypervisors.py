@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard cast on each hypervisor."""
+
+from __future__ import annotations
+
+from guestmem.guest_memfd.library import Driver
+from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
+from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.hypervisors.pkvm import Pkvm, PkvmDriver
+from guestmem.machine.frame import Content
+from guestmem.machine.guest import Gfn, Guest
+from guestmem.machine.machine import Enforcement, Hypervisor
+from guestmem.mm.filemap import Pgoff
+from guestmem.model import part, step
+from guestmem.scenarios.cast import Cast
+
+__all__ = ["OnGunyah", "OnKvm", "OnPkvm"]
+
+
+class OnKvm(Cast):
+    """Plain KVM: a guest asks the VMM to share a page, and the VMM does it or not."""
+
+    hypervisor: Hypervisor = part()
+    driver: KvmDriver = part()
+
+    def host(self) -> tuple[Hypervisor, Driver]:
+        return self.hypervisor, self.driver
+
+    @step
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        """KVM_HC_MAP_GPA_RANGE."""
+        if guest.running and guest.entries[gfn].private:
+            guest.offer(gfn, Content.SHARED)
+
+    def may_share(self, pgoff: Pgoff) -> bool:
+        """What the guest has asked for, or what it never had."""
+        owner = self.file.owner[pgoff]
+        return owner is None or owner.gave[pgoff] or self.file.mapping.slots[pgoff] is None
+
+
+class OnGunyah(Cast):
+    """Gunyah."""
+
+    hypervisor: Gunyah = part()
+    driver: GunyahDriver = part()
+
+    def host(self) -> tuple[Hypervisor, Driver]:
+        self.hypervisor.enforcement = Enforcement.SEA
+        self.driver.hypervisor = self.hypervisor
+        self.driver.sanitises = True
+        return self.hypervisor, self.driver
+
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        self.hypervisor.relinquish(guest, gfn)
+
+
+class OnPkvm(Cast):
+    """pKVM as of Linux 7.3.
+
+    Attributes:
+        el2_panics: as of 6.12, where an access of the host to what it does not own is a bug at EL2.
+        asks: guests wait for the host's answer before they take back what they shared.
+    """
+
+    hypervisor: Pkvm = part()
+    driver: PkvmDriver = part()
+    el2_panics: bool = False
+    asks: bool = False
+
+    def host(self) -> tuple[Hypervisor, Driver]:
+        self.hypervisor.enforcement = Enforcement.EL2_PANIC if self.el2_panics else Enforcement.S1PTW
+        self.hypervisor.machine = self.machine
+        self.hypervisor.asks = self.asks
+        self.driver.hypervisor = self.hypervisor
+        self.driver.sanitises = True
+        return self.hypervisor, self.driver
+
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        self.hypervisor.guest_share_host(guest, gfn)
+
+    def keep(self, guest: Guest, gfn: Gfn) -> None:
+        self.hypervisor.guest_unshare_host(guest, gfn)
