@@ -776,6 +776,8 @@ class Lowering:
 
     def condition(self, node: ast.expr) -> Expr:
         """A condition; an integer is true when it is not 0."""
+        if isinstance(node, ast.BoolOp):
+            return self.bool_op(isinstance(node.op, ast.And), node.values, self.condition)
         value = self.expr(node)
         if isinstance(value.type, IntType):
             return self.fold("!=", [value, Const(0, INT)], BOOL)
@@ -870,7 +872,7 @@ class Lowering:
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return self.fold("-", [Const(0, INT), self.integer(operand)], INT)
             case ast.BoolOp(op=op, values=values):
-                return self.bool_op(isinstance(op, ast.And), values)
+                return self.bool_op(isinstance(op, ast.And), values, self.boolean)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 return self.compare(node, left, ops, comparators)
             case ast.IfExp(test=test, body=body, orelse=orelse):
@@ -1047,9 +1049,9 @@ class Lowering:
             self.refuse(node, f"{a.type!r} compared with {b.type!r}", "compare values of one kind")
         return self.fold(name, [a, b], BOOL)
 
-    def bool_op(self, is_and: bool, values: list[ast.expr]) -> Expr:
+    def bool_op(self, is_and: bool, values: list[ast.expr], lower_one: Callable[[ast.expr], Expr]) -> Expr:
         op = "&&" if is_and else "||"
-        result = self.boolean(values[0])
+        result = lower_one(values[0])
         for i, node in enumerate(values[1:], 1):
             if isinstance(result, Const) and bool(result.value) != is_and:
                 return result
@@ -1059,7 +1061,7 @@ class Lowering:
             before = self.block
             inside = self.new_block()
             self.block = inside
-            right = self.boolean(node)
+            right = lower_one(node)
             self.not_none = saved
             if self.block is inside and not inside.instrs:
                 self.block = before

@@ -158,7 +158,7 @@ class GuestMemfd(Record):
         """Have the guest lose a page for good."""
         err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
         folio = self.mapping.slots[pgoff]
-        if err != 0 or folio is None:
+        if err or folio is None:
             return err
         return self.driver.reclaim(self, pgoff, folio)
 

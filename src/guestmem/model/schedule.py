@@ -85,8 +85,8 @@ class Schedule:
         self._stepped = True
         self._waits = False
         self._stopping = False
-        self._event: Event | None = None
-        self._choices: list[Choice] = []
+        self.event: Event | None = None
+        self.choices: list[Choice] = []
 
     def __enter__(self) -> Self:
         with control.running(self):
@@ -135,14 +135,14 @@ class Schedule:
         task = self._tasks[slice_.thread]
         self._active, self._slice = task, slice_
         self._chosen, self._stepped, self._waits = 0, False, False
-        self._event, self._choices = None, []
+        self.event, self.choices = None, []
         with control.running(self):
             task.go.release()
             self._back.acquire()
         self._raise(task)
         if self._waits:
             return None
-        return self._event or Event("", "", 0, self.world.threads[slice_.thread].name, self._choices)
+        return self.event or Event("", "", 0, self.world.threads[slice_.thread].name, self.choices)
 
     def check(self) -> None:
         """Raise :class:`Verdict` if a property of the world does not hold now."""
@@ -184,7 +184,7 @@ class Schedule:
             assert caller.f_back is not None
             caller = caller.f_back
         code = caller.f_code
-        self._event = Event(function.__qualname__, code.co_filename, caller.f_lineno, code.co_qualname, self._choices)
+        self.event = Event(function.__qualname__, code.co_filename, caller.f_lineno, code.co_qualname, self.choices)
 
     def blocked(self, function: Callable[..., Any]) -> None:
         """Pause in front of a step that must wait."""
@@ -198,7 +198,7 @@ class Schedule:
             self._pause()
         taken = self._slice.choices[self._chosen] if self._chosen < len(self._slice.choices) else 0
         self._chosen += 1
-        self._choices.append(Choice(label, taken, n))
+        self.choices.append(Choice(label, taken, n))
         return taken
 
     def current(self) -> int:

@@ -61,6 +61,7 @@ class Cast(World):
         """The guest offers the host a page."""
         raise NotImplementedError
 
+    @step
     def keep(self, guest: Guest, gfn: Gfn) -> None:
         """The guest takes back a page that it offered, where it can by itself."""
 

@@ -33,9 +33,9 @@ class OnKvm(Cast):
             guest.offer(gfn, Content.SHARED)
 
     def may_share(self, pgoff: Pgoff) -> bool:
-        """What the guest has asked for, or what it never had."""
+        """What the guest has asked for, or what no guest ever had."""
         owner = self.file.owner[pgoff]
-        return owner is None or owner.gave[pgoff] or self.file.mapping.slots[pgoff] is None
+        return owner is None or owner.gave[pgoff]
 
 
 class OnGunyah(Cast):

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counterexamples as people read them: replayed in plain Python, a row for each step, with what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from guestmem.checker.source import Place, source_line
+from guestmem.model.errors import Verdict
+from guestmem.model.schedule import Schedule, Slice
+from guestmem.model.world import World, snapshot
+
+__all__ = ["Row", "replay", "table"]
+
+
+@dataclass
+class Row:
+    """One step of a trace.
+
+    ``changes`` are (field, before, after); ``choices`` what the world decided; ``broken`` the rule that this step broke.
+    """
+
+    number: int
+    thread: str
+    step: str
+    function: str
+    place: Place
+    choices: list[str] = field(default_factory=list)
+    changes: list[tuple[str, str, str]] = field(default_factory=list)
+    broken: str = ""
+
+    @property
+    def text(self) -> str:
+        """The line of source at which the step was called."""
+        return source_line(self.place)
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    return [(name, before[name], value) for name, value in after.items() if before[name] != value]
+
+
+def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -> Iterator[Row]:
+    """Run a trace as ordinary Python; a row for each slice.  The row of the step that breaks a rule is the last.
+
+    ``debug_at``: enter the debugger in front of the step with this number.
+    """
+    with Schedule(world) as schedule:
+        before = dict(snapshot(world))
+        last: Row | None = None
+        for number, slice_ in enumerate(slices, 1):
+            schedule.debug = number == debug_at
+            row = Row(number, world.threads[slice_.thread].name, "", "", Place("", 0))
+            verdict: Verdict | None = None
+            try:
+                schedule.run(slice_)
+                schedule.check()
+            except Verdict as error:
+                verdict = error
+            event = schedule.event
+            if event is not None:
+                row.step, row.function, row.place = event.step, event.function, Place(event.file, event.line)
+            row.choices = [f"{c.label or 'choice'} {c.taken} of {c.of}" for c in schedule.choices]
+            after = dict(snapshot(world))
+            row.changes = _changed(before, after)
+            before = after
+            if verdict is not None:
+                row.broken = str(verdict)
+                yield row
+                return
+            if last is not None:
+                yield last
+            last = row
+        if last is not None:
+            yield last
+
+
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a step table: who, which line of source, what it changed; the broken rule last."""
+    broken = ""
+    for row in rows:
+        where = f"{row.function}: {row.text}" if row.text else row.step
+        chosen = f"   [{', '.join(row.choices)}]" if row.choices else ""
+        yield f"{row.number:>4}  {row.thread:<10} {where}{chosen}"
+        for name, old, new in row.changes:
+            yield f"{'':>4}  {'':<10}     {name}: {old} -> {new}"
+        broken = row.broken
+    if broken:
+        yield f"      broken: {broken}"
