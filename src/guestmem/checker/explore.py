@@ -182,7 +182,7 @@ class Model:
                 if progress is not None:
                     summary = self._summary(search)
                     progress(summary.count, summary.depth, time.monotonic() - began)
-            if status == COMPLETE and not lib.search_waits(search):
+            if status == COMPLETE and not self._summary(search).violations and not lib.search_waits(search):
                 status = NO_MEMORY
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:

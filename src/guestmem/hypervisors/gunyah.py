@@ -75,22 +75,22 @@ class GunyahDriver(Driver):
     """Gunyah's driver as a client of the library: lends private pages, shares shared ones, on demand.
 
     Attributes:
-        lent: by page offset, whether the frame was donated to the guest (the folios in ghvm->mm).
+        lent: by frame number, whether the folio was donated to a guest (PG_private).
     """
 
     hypervisor: Gunyah
-    lent: list[bool] = array("pages")
+    lent: list[bool] = array("frames")
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
         """gunyah_vm_provide_folio: donate, then map; where mapping fails, take the donation back."""
         if guest.entries[pgoff].live:
             return 0  # another vCPU was faster
         private = not file.shared[pgoff]
-        if private and not self.lent[pgoff]:
+        if private and not self.lent[folio.frame.pfn]:
             err = self.hypervisor.donate_to_protected(folio.frame)
             if err:
                 return err
-            self.lent[pgoff] = True
+            self.lent[folio.frame.pfn] = True
         err = self.hypervisor.addrspace_map(guest, Gfn(pgoff), folio.frame, private)
         if err and private:
             self.take_back(guest, pgoff, folio)
@@ -100,7 +100,7 @@ class GunyahDriver(Driver):
         """End a loan.  An error leaves the page lent; the next fault or invalidation goes on from there."""
         err = self.hypervisor.donate_from_protected(guest, folio.frame)
         if err == 0:
-            self.lent[pgoff] = False
+            self.lent[folio.frame.pfn] = False
         return err
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
@@ -116,6 +116,6 @@ class GunyahDriver(Driver):
     def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """End the loan of a page, if it is lent."""
         guest = file.owner[pgoff]
-        if guest is None or not self.lent[pgoff]:
+        if guest is None or not self.lent[folio.frame.pfn]:
             return 0
         return self.take_back(guest, pgoff, folio)

@@ -19,6 +19,7 @@ __all__ = [
     "filemap_get_folio",
     "filemap_grab_folio",
     "filemap_remove_folio",
+    "gup_fast",
     "map_user",
     "unmap_mapping_page",
     "user_access",
@@ -116,6 +117,16 @@ def flush_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
     """Flush a cleared entry of the VMM's page table from all TLBs."""
     charge(Cost.USER_FLUSH)
     mapping.user[pgoff].folio = None
+
+
+@step
+def gup_fast(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
+    """Take a reference to the folio that the VMM's page table has (gup_fast_pte_range); None if it has none."""
+    entry = mapping.user[pgoff]
+    if not entry.live or entry.folio is None:
+        return None
+    entry.folio.refcount += 1
+    return entry.folio
 
 
 @step

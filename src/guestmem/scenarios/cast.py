@@ -10,7 +10,7 @@ from guestmem.guest_memfd.library import Driver, GuestMemfd, Protection
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Pfn
 from guestmem.machine.guest import Gfn, Guest
-from guestmem.machine.machine import Fault, Hypervisor, Machine
+from guestmem.machine.machine import Enforcement, Fault, Hypervisor, Machine
 from guestmem.mm.exception import (
     copy_from_kernel_nofault,
     copy_present_page,
@@ -18,7 +18,7 @@ from guestmem.mm.exception import (
     kernel_store,
     load_unaligned_zeropad,
 )
-from guestmem.mm.filemap import Pgoff, user_access
+from guestmem.mm.filemap import Pgoff, gup_fast, user_access
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
 from guestmem.model import Index, World, always, choose, part, reached, require, sometimes, step, thread, when
 
@@ -75,7 +75,9 @@ class Cast(World):
         self.machine.wire()
         self.kernel.machine = self.machine
         self.kernel.wire()
-        self.kernel.fixup_stage2 = self.protection in (Protection.FIXUP, Protection.UNMAP_FIXUP)
+        # Only do_sea() needs to learn it: the abort that pKVM injects is handled like any other.
+        needs_fixup = hypervisor.enforcement is Enforcement.SEA
+        self.kernel.fixup_stage2 = needs_fixup and self.protection in (Protection.FIXUP, Protection.UNMAP_FIXUP)
         self.file.kernel = self.kernel
         self.file.driver = driver
         self.file.protection = self.protection
@@ -97,12 +99,12 @@ class Cast(World):
             self.open_or_release()
         elif operation == 4:
             self.start_or_stop(self.machine.guests[choose(len(self.machine.guests), "VM")])
+        elif operation == 3:
+            self.file.allocate(cpu, 0, len(self.file.shared))
         else:
             start = choose(len(self.file.shared), "start")
             end = start + 1 + choose(len(self.file.shared) - start, "pages")
-            if operation == 3:
-                self.file.allocate(cpu, start, end)
-            elif operation == 2:
+            if operation == 2:
                 self.punch(start, end)
             else:
                 self.convert(start, end, operation == 1)
@@ -174,25 +176,38 @@ class Cast(World):
     # ---- others on the host
 
     @thread
-    def user(self) -> None:
-        """Another thread of the VMM uses its mapping, itself and through the kernel."""
+    def process(self) -> None:
+        """Another thread of the VMM uses its mapping; another process allocates memory, writes it, reads it, frees it."""
         mapping = self.file.mapping
+        cpu = self.machine.cpus[len(self.machine.cpus) - 1]
         while True:
-            pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
-            if user_access(self.machine, mapping, pgoff) is Fault.TRANSLATION:
-                self.file.fault(self.machine.cpus[0], pgoff)
+            what = choose(3, "touch the mapping, have the kernel read it, allocate")
+            if what == 2:
+                self.rent(cpu)
+            else:
+                pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
+                if what == 1:
+                    self.write_to_disk(cpu, pgoff)
+                elif user_access(self.machine, mapping, pgoff) is Fault.TRANSLATION:
+                    self.file.fault(cpu, pgoff)
 
-    @thread
-    def tenant(self) -> None:
-        """Somebody else allocates memory, writes it, reads it, frees it."""
-        while True:
-            folio = alloc_folio(self.kernel)
-            if folio is not None:
-                self.rented = folio
-                kernel_store(self.kernel, self.machine.cpus[0], folio.frame, Content.HOST)
-                kernel_load(self.kernel, self.machine.cpus[0], folio.frame)
-                folio_put(self.kernel, folio)
-                self.rented = None
+    def write_to_disk(self, cpu: Cpu, pgoff: Pgoff) -> None:
+        """O_DIRECT: the kernel takes a reference to a page of the mapping and reads it through the direct map."""
+        folio = gup_fast(self.file.mapping, pgoff)
+        if folio is not None:
+            self.pinned = folio
+            kernel_load(self.kernel, cpu, folio.frame)
+            folio_put(self.kernel, folio)
+            self.pinned = None
+
+    def rent(self, cpu: Cpu) -> None:
+        """Use a page frame for a while."""
+        folio = alloc_folio(self.kernel)
+        if folio is not None:
+            self.rented = folio
+            kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+            folio_put(self.kernel, folio)
+            self.rented = None
 
     @thread("cpus - 1")
     def zeropad(self, cpu: int) -> None:
