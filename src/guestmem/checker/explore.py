@@ -127,6 +127,11 @@ class Model:
         self._edge_type = CEdge
         self._edges = (CEdge * 1024)()
 
+    @staticmethod
+    def translate(world: World) -> Translation:
+        """The C text of a world, without compiling it."""
+        return Translation(world)
+
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
         words = self._word_array(*self.translation.initial)

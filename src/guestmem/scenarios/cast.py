@@ -22,9 +22,10 @@ from guestmem.mm.filemap import Pgoff, gup_fast, user_access
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
 from guestmem.model import Index, World, always, choose, part, reached, require, sometimes, step, thread, when
 
-__all__ = ["Cast"]
+__all__ = ["CONTENTS_SURVIVE", "Cast"]
 
 DONE_OR_NOTHING = "success means done, failure means nothing changed"
+CONTENTS_SURVIVE = "contents survive where the contract says so"
 NO_LOCK_HELD = "no lock is held at return"
 SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_3)
 
@@ -286,7 +287,7 @@ class Cast(World):
                 count += 1
         return count
 
-    @always("contents survive where the contract says so")
+    @always(CONTENTS_SURVIVE)
     def contents(self) -> bool:
         return all(
             not guest.wrote[gfn] or self.keeps(guest, gfn)

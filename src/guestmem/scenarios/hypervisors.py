@@ -11,10 +11,10 @@ from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import part, step
+from guestmem.model import part, sometimes, step
 from guestmem.scenarios.cast import Cast
 
-__all__ = ["OnGunyah", "OnKvm", "OnPkvm"]
+__all__ = ["OnGunyah", "OnKvm", "OnPkvm", "TwoOnGunyah"]
 
 
 class OnKvm(Cast):
@@ -52,6 +52,14 @@ class OnGunyah(Cast):
 
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.relinquish(guest, gfn)
+
+
+class TwoOnGunyah(OnGunyah):
+    """Two VMs that the VMM binds to the same pages, one at a time."""
+
+    @sometimes("a guest has a page that another guest had before")
+    def second_guest(self) -> bool:
+        return self.machine.guests[1].wrote[0]
 
 
 class OnPkvm(Cast):

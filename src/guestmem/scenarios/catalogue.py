@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenarios by name, and what is expected of each under each protection."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guestmem.guest_memfd.library import Protection
+from guestmem.model import Refused, World
+from guestmem.model.errors import NO_PANIC
+from guestmem.machine.machine import HOST_READS_SECRET
+from guestmem.scenarios.cast import CONTENTS_SURVIVE
+from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm, TwoOnGunyah
+
+__all__ = ["PROTECTIONS", "SCENARIOS", "Scenario", "find"]
+
+PROTECTIONS = {p.name.lower().replace("_", "+"): p for p in Protection}
+HOLDS = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A world with a name.
+
+    ``expected`` maps a protection to the rule that is broken first, or to the empty string where all rules hold.
+    """
+
+    name: str
+    text: str
+    world: Callable[..., World]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, str] = field(default_factory=dict)
+
+    def build(self, **options: Any) -> World:
+        """The world, with sizes and options over the scenario's own."""
+        return self.world(**{**self.options, **options})
+
+
+def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:
+    return dict(zip(PROTECTIONS, (none, unmap, fixup, both), strict=True))
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "kvm",
+            "plain KVM: nothing but the direct map keeps the host out",
+            OnKvm,
+            expected=_each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS),
+        ),
+        Scenario(
+            "pkvm",
+            "pKVM of Linux 7.3: a stage-2 abort is injected; guests take pages back without asking",
+            OnPkvm,
+            expected=_each(*[CONTENTS_SURVIVE] * 4),
+        ),
+        Scenario(
+            "gunyah",
+            "Gunyah: the host gets a synchronous external abort for a lent page",
+            OnGunyah,
+            expected=_each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+        ),
+        Scenario(
+            "pkvm-asks",
+            "pKVM whose guests wait for the host's answer before they take a page back",
+            OnPkvm,
+            {"asks": True},
+            _each(CONTENTS_SURVIVE, HOLDS, CONTENTS_SURVIVE, HOLDS),
+        ),
+        Scenario(
+            "pkvm-6.12",
+            "pKVM of Linux 6.12: a host access to a guest's page is a bug at EL2",
+            OnPkvm,
+            {"el2_panics": True, "asks": True},
+            _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+        ),
+        Scenario(
+            "gunyah-two-vms",
+            "two VMs on Gunyah, one after the other and side by side in one file",
+            TwoOnGunyah,
+            {"vms": 2, "pages": 1},
+            _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+        ),
+    )
+}
+
+
+def find(name: str) -> Scenario:
+    """The scenario with a name, or the world ``file.py:name`` of a user's file.  Raises :class:`Refused`."""
+    if name in SCENARIOS:
+        return SCENARIOS[name]
+    file, colon, attribute = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise Refused(name, "no such scenario", f"use one of {', '.join(SCENARIOS)}; or file.py:name, a World in a file of yours")
+    path = Path(file)
+    if not path.is_file():
+        raise Refused(name, f"there is no file {file}", "name a Python file with a World in it")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Refused:
+        raise
+    except Exception as error:
+        at = _line_in(error, path)
+        raise Refused(f"{file}{at}", f"{type(error).__name__}: {error}", "correct the file") from error
+    world = getattr(module, attribute, None)
+    if not (isinstance(world, type) and issubclass(world, World)):
+        known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == path.stem]
+        raise Refused(name, f"{attribute!r} is no World of {file}", f"it has: {', '.join(known) or 'none'}")
+    return Scenario(name, (world.__doc__ or "").partition("\n")[0], world)
+
+
+def _line_in(error: Exception, path: Path) -> str:
+    """The line of a file at which an error arose, as ``:line``."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f":{lines[-1]}" if lines else ""

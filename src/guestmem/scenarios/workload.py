@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workload costs under a protection: the library run as ordinary Python, its work counted.
+
+A workload is a list of operations, made up (``boot``) or read from a recorded run of a real kernel (``from_trace``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from guestmem.machine.guest import Gfn
+from guestmem.machine.machine import Fault
+from guestmem.mm.filemap import Pgoff, user_access
+from guestmem.model import Refused
+from guestmem.model.control import Alone, running
+from guestmem.scenarios.cast import Cast
+from guestmem.scenarios.catalogue import Scenario
+
+__all__ = ["Operation", "Workload", "boot", "from_trace", "price"]
+
+PAGE_SHIFT = 12
+
+
+class Operation(NamedTuple):
+    """One thing done to pages start <= pgoff < end.
+
+    ``kind``: "allocate" by the VMM, "guest" touches, "user" touches through the mapping, "share" and "private" are
+    conversions the guest asked for, "punch" a hole.
+    """
+
+    kind: str
+    start: int
+    end: int
+
+
+class Workload(NamedTuple):
+    """Operations on a file of ``pages`` pages; ``text`` says where they come from."""
+
+    text: str
+    pages: int
+    operations: Sequence[Operation]
+
+
+def boot(pages: int = 128) -> Workload:
+    """A small guest boots: image loaded, memory touched, an I/O buffer shared and taken back, some ballooned away."""
+    image, buffer = pages // 4, pages // 16
+    operations = [Operation("allocate", 0, image)]
+    operations += [Operation("guest", p, p + 1) for p in range(pages)]
+    operations.append(Operation("share", image, image + buffer))
+    operations += [Operation("user", p, p + 1) for p in range(image, image + buffer)]
+    operations.append(Operation("private", image, image + buffer))
+    operations += [Operation("guest", p, p + 1) for p in range(image, image + buffer)]
+    operations.append(Operation("punch", pages - buffer, pages))
+    return Workload(f"built-in boot of a guest with {pages} pages", pages, operations)
+
+
+ADDED = re.compile(r"mm_filemap_add_to_page_cache: dev (\S+) ino (\w+) .*\bofs=(\d+)")
+GUEST = re.compile(r"kvm_mmu_set_spte: gfn (\w+) ")
+PUNCH = re.compile(r"sys_fallocate\(fd: \w+, mode: (?:0x)?3, offset: (\w+), len: (\w+)\)")
+USER = re.compile(r"page_fault_user:")
+
+
+def from_trace(name: str, lines: Iterable[str]) -> Workload:
+    """The operations on the file that a text of ftrace shows most of, its pages numbered without the gaps.
+
+    A page added while the VMM takes a page fault was touched by it; one whose stage-2 entry is set next, by the guest;
+    the others were allocated.  Raises :class:`Refused` when the text shows no page added to a file.
+    """
+    kept = list(lines)
+    counts: dict[tuple[str, str], int] = {}
+    for line in kept:
+        if found := ADDED.search(line):
+            counts[found[1], found[2]] = counts.get((found[1], found[2]), 0) + 1
+    if not counts:
+        raise Refused(name, "no mm_filemap_add_to_page_cache in it", "record with that event on, as text")
+    file = max(counts, key=lambda key: counts[key])
+    offsets = sorted({int(f[3]) >> PAGE_SHIFT for line in kept if (f := ADDED.search(line)) and (f[1], f[2]) == file})
+    dense = {offset: page for page, offset in enumerate(offsets)}
+    operations: list[Operation] = []
+    added: int | None = None
+    faulting = False
+    for line in kept:
+        if found := ADDED.search(line):
+            if (found[1], found[2]) == file:
+                added = dense[int(found[3]) >> PAGE_SHIFT]
+                operations.append(Operation("user" if faulting else "allocate", added, added + 1))
+                faulting = False
+        elif found := GUEST.search(line):
+            page = dense.get(int(found[1], 16))
+            if page is not None:
+                if page == added and operations[-1] == Operation("allocate", page, page + 1):
+                    operations.pop()
+                operations.append(Operation("guest", page, page + 1))
+        elif found := PUNCH.search(line):
+            first = int(found[1], 16) >> PAGE_SHIFT
+            hole = [dense[offset] for offset in offsets if first <= offset < first + (int(found[2], 16) >> PAGE_SHIFT)]
+            if hole:
+                operations.append(Operation("punch", hole[0], hole[-1] + 1))
+        elif USER.search(line):
+            faulting = True
+    return Workload(f"{name}: {len(operations)} operations on inode {file[1]}", len(offsets), operations)
+
+
+class _Plain(Alone):
+    """Nothing fails, and the allocator hands out the next free frame."""
+
+    def __init__(self, world: Cast) -> None:
+        super().__init__()
+        self.folios = world.kernel.folios
+        self.last = 0
+
+    def choose(self, n: int, label: str) -> int:
+        if label != "frame":
+            return 0
+        while not self.folios[self.last].free:
+            self.last = (self.last + 1) % n
+        return self.last
+
+
+def price(scenario: Scenario, protection: object, workload: Workload) -> dict[str, int]:
+    """What a workload costs, by kind of work; "refused" counts operations that the driver did not allow."""
+    pages = workload.pages
+    world = scenario.build(protection=protection, pages=pages, frames=pages + 2)
+    assert isinstance(world, Cast)
+    runner = _Plain(world)
+    refused = 0
+    with running(runner):
+        _begin(world, any(op.kind == "user" for op in workload.operations[:1]))
+        for operation in workload.operations:
+            refused += _perform(world, operation) != 0
+        guest = world.machine.guests[0]
+        guest.stop()
+        refused += world.file.unbind(guest) != 0
+        world.file.release()
+    costs = {kind.name.lower(): n for kind, n in runner.costs.items()}
+    if refused:
+        costs["refused"] = refused
+    return dict(sorted(costs.items()))
+
+
+def _begin(world: Cast, shared: bool) -> None:
+    """Create the file, all shared if its VMM uses it first, and start the VM."""
+    world.file.create()
+    if shared:
+        world.file.convert(0, len(world.file.shared), True)
+    guest = world.machine.guests[0]
+    world.file.bind(guest, 0, len(world.file.bound))
+    guest.running = True
+
+
+def _perform(world: Cast, operation: Operation) -> int:
+    """Do one operation as the cast would; its errno."""
+    kind, start, end = operation
+    file, guest, cpu = world.file, world.machine.guests[0], world.machine.cpus[0]
+    if kind == "allocate":
+        return file.allocate(cpu, start, end)
+    if kind == "user":
+        if user_access(world.machine, file.mapping, Pgoff(start)) is not Fault.TRANSLATION:
+            return 0
+        return file.fault(cpu, Pgoff(start))
+    if kind == "guest":
+        gfn = Gfn(start)
+        err = 0
+        if not guest.touch(gfn):
+            err = file.guest_fault(cpu, guest, gfn)
+            guest.exited = False
+            if err == 0:
+                guest.touch(gfn)
+        return err
+    if kind in ("share", "punch"):
+        for page in range(start, end):
+            world.give(guest, Gfn(page))
+    if kind == "punch":
+        return file.punch_hole(start, end)
+    err, _ = file.convert(start, end, kind == "share")
+    if err == 0 and kind == "private":
+        for page in range(start, end):
+            guest.gave[page] = False
+            world.keep(guest, Gfn(page))
+    return err
