@@ -8,33 +8,39 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from guestmem.checker.explore import Model, Outcome, default_memory
-from guestmem.checker.source import Place, source_line
+from guestmem.checker.source import source_line
+from guestmem.checker.trace import replay
+from guestmem.model import World
 from guestmem.scenarios.cast import Cast
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.workload import Workload, price
 
 __all__ = ["Cell", "cells", "comparable", "table"]
 
-#: Who reaches into memory uninvited; for each, compare says what becomes of it.
-ACCESSORS = {
+#: Who reaches into memory uninvited, by the name of the thread.
+UNINVITED = {
     "zeropad0": "load_unaligned_zeropad",
     "kcore0": "copy_from_kernel_nofault",
-    "snapshot0": "a plain read by a walker of memory",
-    "process": "the VMM's process",
-    "vmm": "the VMM",
-    "vcpu0": "the guest",
+    "snapshot0": "plain read",
 }
+
+
+class Found(NamedTuple):
+    """A broken rule: by whose access, after how many steps, and the last line of the shortest way there."""
+
+    who: str
+    rule: str
+    detail: str
+    steps: int
+    last: str
 
 
 @dataclass
 class Cell:
-    """One hypervisor under one protection.
-
-    ``found`` are the broken rules as (accessor, rule, detail, steps, last line), the shortest first.
-    """
+    """One hypervisor under one protection; ``found`` has the shortest way first."""
 
     hypervisor: str
     protection: str
@@ -42,25 +48,28 @@ class Cell:
     states: int
     transitions: int
     why: str
-    found: list[tuple[str, str, str, int, str]] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
     cost: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The cell as one object."""
-        first = self.found[0] if self.found else None
-        keys = ("who", "rule", "detail", "steps", "last")
         return {
             "hypervisor": self.hypervisor,
             "protection": self.protection,
             "verdict": self.verdict,
-            "rule": first[1] if first else None,
-            "steps": first[3] if first else None,
+            "rule": self.found[0].rule if self.found else None,
+            "steps": self.found[0].steps if self.found else None,
             "states": self.states,
             "transitions": self.transitions,
             "why": self.why or None,
-            "violations": [dict(zip(keys, violation, strict=True)) for violation in self.found],
+            "violations": [found._asdict() for found in self.found],
+            "survive": self.survive(),
             "cost": self.cost,
         }
+
+    def survive(self) -> list[str]:
+        """The uninvited accessors that do no harm."""
+        return [who for who in UNINVITED.values() if who not in [found.who for found in self.found]]
 
 
 def comparable() -> list[str]:
@@ -74,21 +83,20 @@ def _digest(hypervisor: str, protection: str) -> str:
     return hashlib.sha256(Model.translate(world).source.encode()).hexdigest()
 
 
-def _explore(hypervisor: str, protection: str, memory: int) -> Outcome:
-    world = SCENARIOS[hypervisor].build(protection=PROTECTIONS[protection])
-    return Model(world).explore(stop_at_first=False, memory=memory)
+def _explore(hypervisor: str, protection: str, memory: int) -> tuple[Outcome, list[Found]]:
+    def build() -> World:
+        return SCENARIOS[hypervisor].build(protection=PROTECTIONS[protection])
 
-
-def _cell(hypervisor: str, protection: str, outcome: Outcome, cost: dict[str, int]) -> Cell:
-    threads = SCENARIOS[hypervisor].build().threads
-    found = []
-    for v in sorted(outcome.violations, key=lambda v: v.steps):
-        name = threads[v.thread].name if v.thread is not None else ""
-        last = source_line(v.place) if isinstance(v.place, Place) else ""
-        found.append((ACCESSORS.get(name, name), v.rule, v.detail, v.steps, last))
-    for missed in outcome.missed:
-        found.append(("", f"nothing shows: {missed}", "", 0, ""))
-    return Cell(hypervisor, protection, outcome.verdict, outcome.states, outcome.transitions, outcome.why, found, cost)
+    model = Model(build())
+    outcome = model.explore(stop_at_first=False, memory=memory)
+    found = [Found("", f"nothing shows: {missed}", "", 0, "") for missed in outcome.missed]
+    for violation in sorted(outcome.violations, key=lambda v: v.steps):
+        *_, row = replay(build(), violation.slices)
+        who = UNINVITED.get(row.thread, row.thread)
+        changes = "; ".join(f"{name}: {old} -> {new}" for name, old, new in row.changes)
+        last = changes or (source_line(violation.place) if violation.place else row.text)
+        found.append(Found(who, violation.rule, violation.detail, violation.steps, last))
+    return outcome, found
 
 
 def cells(wanted: Sequence[tuple[str, str]], workload: Workload, note: Callable[[str], None]) -> list[Cell]:
@@ -99,28 +107,38 @@ def cells(wanted: Sequence[tuple[str, str]], workload: Workload, note: Callable[
         digests = dict(zip(wanted, pool.map(_digest, *zip(*wanted, strict=True)), strict=True))
         first = {digest: cell for cell, digest in reversed(digests.items())}
         running = {pool.submit(_explore, *cell, memory): digest for digest, cell in first.items()}
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, tuple[Outcome, list[Found]]] = {}
         for done in as_completed(running):
             outcomes[running[done]] = done.result()
             note(f"{len(outcomes)} of {len(running)} explored")
-        return [
-            _cell(h, p, outcomes[digests[h, p]], price(SCENARIOS[h], PROTECTIONS[p], workload)) for h, p in wanted
-        ]
+        table = []
+        for hypervisor, protection in wanted:
+            outcome, found = outcomes[digests[hypervisor, protection]]
+            cost = price(SCENARIOS[hypervisor], PROTECTIONS[protection], workload)
+            counts = outcome.states, outcome.transitions
+            table.append(Cell(hypervisor, protection, outcome.verdict, *counts, outcome.why, found, cost))
+        return table
 
 
 def table(cells: Sequence[Cell], workload: Workload) -> Iterator[str]:
     """The lines of the table."""
-    yield f"{'hypervisor':<11} {'protection':<12} {'verdict':<11} {'states':>11} {'transitions':>12}  steps  first broken rule"
+    yield f"{'hypervisor':<11} {'protection':<12} {'verdict':<11} {'states':>11} {'transitions':>12} {'steps':>6}  broken rule"
     for cell in cells:
-        first = cell.found[0] if cell.found else None
         line = f"{cell.hypervisor:<11} {cell.protection:<12} {cell.verdict:<11} {cell.states:>11} {cell.transitions:>12}"
         if cell.why:
             line += f"         {cell.why}"
-        yield f"{line}  {first[3]:>5}  {first[1]}" if first else line
-        for who, rule, detail, steps, last in cell.found:
-            yield f"{'':<12}{steps:>3} steps, {who}: {detail or rule}"
-            if last:
-                yield f"{'':<12}          at: {last}"
+        if cell.found:
+            line += f" {cell.found[0].steps:>6}  {cell.found[0].rule}"
+        yield line
+        together: dict[tuple[int, str, str], list[str]] = {}
+        for found in cell.found:
+            together.setdefault((found.steps, found.detail or found.rule, found.last), []).append(found.who)
+        for (steps, detail, last), who in together.items():
+            yield f"{'':<11} {steps:>12}  {', '.join(who)}: {detail}"
+            if detail not in last:
+                yield f"{'':<26}{last}"
+        if cell.found and cell.survive():
+            yield f"{'':<11} {'no harm':>12}  {', '.join(cell.survive())}"
     yield ""
     yield f"cost of {workload.text}"
     for cell in cells:

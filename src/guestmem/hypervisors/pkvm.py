@@ -86,8 +86,13 @@ class Pkvm(Hypervisor):
 
     @step
     def force_reclaim(self, frame: Frame) -> int:
-        """The host kernel faulted: zero the page, give it to the host, poison the guest's entry."""
+        """The host kernel faulted: zero the page, give it to the host, poison the guest's entry.
+
+        0 also where another CPU was faster (-EAGAIN in the kernel, which tries again either way).
+        """
         charge(Cost.HYPERCALL)
+        if frame.stage2:
+            return 0
         for guest in self.machine.guests:
             for entry in guest.entries:
                 if entry.frame is frame and entry.private:
