@@ -260,9 +260,10 @@ def print_outcome(
     what = " ".join([scenario.name, *(f"{k}={v}" for k, v in plain(given).items())])
     if violation is not None:
         print(f"{what}: violated in {violation.steps} steps")
-        for line in table(replay(build(scenario, given), violation.slices)):
+        rows = list(replay(build(scenario, given), violation.slices))
+        for line in table(rows):
             print(line)
-        if violation.place is None or not violation.slices:
+        if not rows or not rows[-1].broken:
             print(f"      broken: {violation.rule}" + (f": {violation.detail}" if violation.detail else ""))
     elif outcome.verdict == "violated":
         print(f"{what}: no rule is broken, but nothing shows: {'; '.join(outcome.missed)}")

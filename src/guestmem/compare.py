@@ -93,7 +93,7 @@ def _explore(hypervisor: str, protection: str, memory: int) -> tuple[Outcome, li
     for violation in sorted(outcome.violations, key=lambda v: v.steps):
         *_, row = replay(build(), violation.slices)
         who = UNINVITED.get(row.thread, row.thread)
-        changes = "; ".join(f"{name}: {old} -> {new}" for name, old, new in row.changes)
+        changes = "; ".join(f"{name}: {old} -> {new}" for name, old, new in row.changes[:2])
         last = changes or (source_line(violation.place) if violation.place else row.text)
         found.append(Found(who, violation.rule, violation.detail, violation.steps, last))
     return outcome, found

@@ -95,7 +95,7 @@ class Translation:
             threads.append((thread, Intervals(self.pools, thread.blocks, [], self.results)))
         changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
         self.layout = Layout(self.pools, changing, threads)
-        self.initial = self.layout.pack(world)
+        self.initial = self.layout.pack(self.layout.pools)
         self.always = [rule for rule, _ in self.program.always]
         self.situations = [situation for situation, _ in self.program.sometimes]
         self.sites: list[Site] = []
@@ -323,7 +323,7 @@ class Translation:
         return [
             f"\t{{ int st = {text};",
             f"\t  if (st == WAITS && began != {boundary.pc}) {{ {park} return DONE; }}",
-            "\t  if (st) return st; }",
+            "\t  if (st) { c->stepped = 1; return st; } }",
             *after,
         ]
 

@@ -8,6 +8,7 @@ at each boundary, so that what is dead is zero and equal futures are equal state
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -118,16 +119,16 @@ class Layout:
         self.words = max(1, len(words.used))
         self.bits = sum(words.used)
 
-    def pack(self, world: World) -> list[int]:
-        """The words for the fields of a world; the threads' areas are zero."""
+    def pack(self, pools: Pools) -> list[int]:
+        """The words for the fields of a world, this one or one built like it; the threads' areas are zero."""
         words = [0] * self.words
         for declared, bits in self.fields.items():
             cell = 0
-            for record in self.pools.records(declared.owner):
+            for record in pools.records(declared.owner):
                 value = getattr(record, declared.name)
                 for element in value if isinstance(value, Array) else [value]:
                     word, shift = bits.where(cell)
-                    words[word] |= (self.pools.encode(element, declared.type) - bits.low) << shift
+                    words[word] |= (pools.encode(element, declared.type) - bits.low) << shift
                     cell += 1
         return words
 
@@ -182,6 +183,6 @@ def _area(body: ThreadBody, intervals: Intervals) -> tuple[Area, list[int]]:
             saved.append(Saved(var, chunk, used[chunk], width, interval[0]))
             used[chunk] += width
         area.saved[boundary] = saved
-        widths = [max(a, b) for a, b in zip(widths + [0] * (len(used) - len(widths)), used + [0] * (len(widths) - len(used)), strict=True)]
+        widths = [max(a, b) for a, b in itertools.zip_longest(widths, used, fillvalue=0)]
     area.chunks = [(0, 0, 0)] * len(widths)
     return area, widths

@@ -88,3 +88,8 @@ class OnPkvm(Cast):
 
     def keep(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_unshare_host(guest, gfn)
+
+    def may_share(self, pgoff: Pgoff) -> bool:
+        """Where guests wait for an answer: what the guest has asked for, or what no guest ever had."""
+        owner = self.file.owner[pgoff]
+        return not self.asks or owner is None or owner.gave[pgoff]
