@@ -2,10 +2,10 @@
 """The shared test model: the numbers that other checkers report for it, exactly."""
 
 import pytest
-from donate import Donate
-from lockstep import Lockstep
 
+from donate import Donate
 from guestmem.checker import Model
+from lockstep import Lockstep
 
 
 @pytest.mark.parametrize(("pages", "states", "transitions"), [(2, 1728, None), (3, 41472, None), (4, 995328, 10174464)])

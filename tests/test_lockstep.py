@@ -4,10 +4,10 @@
 import functools
 
 import pytest
-from lockstep import Lockstep
 
 from guestmem.checker import Model
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
+from lockstep import Lockstep
 
 
 @pytest.mark.parametrize("protection", PROTECTIONS)

@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", help="print a saved counterexample, re-run in plain Python")
     explain.add_argument("file", metavar="FILE")
-    explain.add_argument("--pdb", type=int, metavar="STEP", nargs="?", const=0, help="enter the debugger at a step (default: the last)")
+    explain.add_argument(
+        "--pdb", type=int, metavar="STEP", nargs="?", const=0, help="enter the debugger at a step (default: the last)"
+    )
     explain.set_defaults(run=run_explain)
 
     listing = commands.add_parser("list", help="the scenarios, and what is expected of them")
@@ -201,13 +203,14 @@ def run_check(arguments: argparse.Namespace) -> int:
             memory=arguments.memory,
             progress=lambda states, depth, seconds: note(f"{states} states, {depth} steps deep, {seconds:.0f} s"),
         )
+    took = time.monotonic() - began
     violation = min(outcome.violations, key=lambda v: v.steps) if outcome.violations else None
-    if arguments.save_trace and violation is not None:
-        write_whole(arguments.save_trace, json.dumps(saved(arguments.scenario, given, violation), indent=1) + "\n")
     if arguments.json:
         print(json.dumps(check_json(arguments.scenario, outcome, violation, given), indent=1))
     else:
-        print_outcome(scenario, given, outcome, violation, time.monotonic() - began)
+        print_outcome(scenario, given, outcome, violation, took)
+    if arguments.save_trace and violation is not None:
+        write_whole(arguments.save_trace, json.dumps(saved(arguments.scenario, given, violation), indent=1) + "\n")
     return EXIT[outcome.verdict]
 
 

@@ -255,7 +255,7 @@ class Translation:
         area = self.layout.areas[number]
         lines = [f"static inline int thread_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
-        word, shift, width = area.chunks[0]
+        word, shift, _ = area.chunks[0]
         pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
         lines += ["\tint fresh = 1, began = -1;", "\t(void)fresh; (void)began;", "\tif (c->start) goto start;"]
         lines.append(f"\tbegan = {pc};")
@@ -374,7 +374,7 @@ class Translation:
         return lines
 
     def _property(self, body: Body, world: int, then: str, condition: str) -> list[str]:
-        if body.writes or not isinstance(body.results[0], type(INT)) and len(body.results) != 1:
+        if body.writes or (not isinstance(body.results[0], type(INT)) and len(body.results) != 1):
             body.function.refuse(body.function.node, "a property that changes the world", "return a condition")
         arguments = f", {world}" if body.parameters else ""
         text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
@@ -417,9 +417,7 @@ class Translation:
             self.sites.append(site)
         return self._site_numbers[site]
 
-    def _store(
-        self, declared: Field, ref: Expr, index: Expr | None, value: Expr, place: Place, known: Intervals
-    ) -> list[str]:
+    def _store(self, declared: Field, ref: Expr, index: Expr | None, value: Expr, place: Place, known: Intervals) -> list[str]:
         low, high = self.pools.interval(declared.type)
         values = known.expr(value) or (low, high)
         cell, name = self._cell(declared, ref, index), self._field_names[declared]

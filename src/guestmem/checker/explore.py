@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -227,7 +228,7 @@ class Model:
             indices.append(parent)
         indices.reverse()
         slices = []
-        for before, after in zip(indices, indices[1:], strict=False):
+        for before, after in itertools.pairwise(indices):
             wanted = self._state(search, after)
             found = next(e for e in self.edges(self._state(search, before)) if e.state == wanted and e.broken is None)
             slices.append(found.slice)

@@ -328,9 +328,7 @@ class Lowering:
 
     # ---- frames, blocks, variables
 
-    def enter(
-        self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]
-    ) -> None:
+    def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         counts: dict[str, int] = dict.fromkeys(function.parameters, 1)
         for node in ast.walk(function.node):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -497,7 +495,7 @@ class Lowering:
     def resolve_annotation(self, node: ast.expr) -> Any:
         scope = self.frame.function.globals
         try:
-            return eval(compile(ast.Expression(node), "annotation", "eval"), scope)  # noqa: S307
+            return eval(compile(ast.Expression(node), "annotation", "eval"), scope)
         except Exception as error:
             self.refuse(node, f"the annotation {ast.unparse(node)}: {error}", "use a type known in the module")
 
@@ -758,9 +756,7 @@ class Lowering:
             nodes = value.elts
         elif value is not None and not (isinstance(value, ast.Constant) and value.value is None and not wanted):
             nodes = [value]
-        if len(wanted) > 1 and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
-            values = self.call(nodes[0])
-        elif not wanted and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
+        if len(wanted) != 1 and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
             values = self.call(nodes[0])
         else:
             values = [self.stable_before(self.expr(n), *nodes[i + 1 :]) for i, n in enumerate(nodes)]
@@ -1388,7 +1384,7 @@ class Lowering:
 
             self.iterate(loops[depth].target, loops[depth].iter, run)
 
-        names = {n.id: self.frame.env.get(n.id) for l in loops for n in ast.walk(l.target) if isinstance(n, ast.Name)}
+        names = {n.id: self.frame.env.get(n.id) for loop in loops for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
         known = set(self.not_none)
         nest(0, finished)
         self.goto(finished)

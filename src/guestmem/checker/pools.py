@@ -105,5 +105,3 @@ class Pools:
             value = getattr(record, field.name)
             found.extend(self.number(element) for element in (value if field.kind == "array" else [value]))
         return found
-
-

@@ -35,17 +35,13 @@ class Function:
         self.globals: dict[str, Any] = self.python.__globals__
         definition = _definitions(self.file).get(code.co_firstlineno)
         if definition is None:
-            raise Refused(
-                f"{self.file}:{code.co_firstlineno}", f"the source of {self.name} is not found", "use def in a file"
-            )
+            raise Refused(f"{self.file}:{code.co_firstlineno}", f"the source of {self.name} is not found", "use def in a file")
         self.node = definition
         arguments = definition.args
         if arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.kwonlyargs:
             self.refuse(definition, "a starred or keyword-only parameter", "name each parameter plainly")
         if code.co_freevars:
-            self.refuse(
-                definition, f"the name {code.co_freevars[0]!r} of an enclosing function", "pass it, or make it a field"
-            )
+            self.refuse(definition, f"the name {code.co_freevars[0]!r} of an enclosing function", "pass it, or make it a field")
         self.parameters = [a.arg for a in arguments.args]
         self.defaults = dict(zip(self.parameters[::-1], arguments.defaults[::-1], strict=False))
 

@@ -23,7 +23,6 @@ class Row:
 
     number: int
     thread: str
-    step: str
     function: str
     place: Place
     choices: list[str] = field(default_factory=list)
@@ -47,39 +46,31 @@ def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -
     """
     with Schedule(world) as schedule:
         before = dict(snapshot(world))
-        last: Row | None = None
         for number, slice_ in enumerate(slices, 1):
             schedule.debug = number == debug_at
-            row = Row(number, world.threads[slice_.thread].name, "", "", Place("", 0))
-            verdict: Verdict | None = None
+            row = Row(number, world.threads[slice_.thread].name, "", Place("", 0))
             try:
                 schedule.run(slice_)
                 schedule.check()
-            except Verdict as error:
-                verdict = error
+            except Verdict as verdict:
+                row.broken = str(verdict)
             event = schedule.event
             if event is not None:
-                row.step, row.function, row.place = event.step, event.function, Place(event.file, event.line)
-            row.choices = [f"{c.label or 'choice'} {c.taken} of {c.of}" for c in schedule.choices]
+                row.function, row.place = event.function, Place(event.file, event.line)
+            row.choices = [text for text in map(str, schedule.choices) if text]
             after = dict(snapshot(world))
             row.changes = _changed(before, after)
             before = after
-            if verdict is not None:
-                row.broken = str(verdict)
-                yield row
+            yield row
+            if row.broken:
                 return
-            if last is not None:
-                yield last
-            last = row
-        if last is not None:
-            yield last
 
 
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """The lines of a step table: who, which line of source, what it changed; the broken rule last."""
     broken = ""
     for row in rows:
-        where = f"{row.function}: {row.text}" if row.text else row.step
+        where = f"{row.function}: {row.text}" if row.text else "decides"
         chosen = f"   [{', '.join(row.choices)}]" if row.choices else ""
         yield f"{row.number:>4}  {row.thread:<10} {where}{chosen}"
         for name, old, new in row.changes:

@@ -16,7 +16,7 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
-from guestmem.model import charge, may, reached, step
+from guestmem.model import charge, may, step
 
 __all__ = ["Pkvm", "PkvmDriver"]
 
@@ -96,7 +96,6 @@ class Pkvm(Hypervisor):
         for guest in self.machine.guests:
             for entry in guest.entries:
                 if entry.frame is frame and entry.private:
-                    reached("the hypervisor destroys a guest's page so that the host survives")
                     frame.content = Content.ZERO
                     frame.stage2 = True
                     entry.frame = None

@@ -161,13 +161,16 @@ class guard:
 
 
 def choose(n: int, label: str = "") -> int:
-    """What the world may decide: any of 0..n-1.  The checker tries all; ``label`` names the decision in a trace."""
+    """What the world may decide: any of 0..n-1.  The checker tries all.
+
+    ``label`` names the decision in a trace: what is decided ("pgoff"), or each alternative ("allocate, punch, convert").
+    """
     return _runner.choose(n, label)
 
 
 def may(what: str) -> bool:
     """Whether something that can happen does: an allocation fails, a hypercall is refused.  The checker tries both."""
-    return _runner.choose(2, what) == 1
+    return _runner.choose(2, f"{what}?") == 1
 
 
 def when(condition: bool) -> None:

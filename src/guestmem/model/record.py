@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import inspect
 import sys
 import types
 import typing
@@ -145,6 +146,13 @@ class Field:
     def __repr__(self) -> str:
         return f"{self.owner.__name__}.{self.name}"
 
+    def narrows(self, other: Field) -> bool:
+        """Whether this is a record of a class derived from that of ``other``."""
+        if self.kind != "part" or other.kind != "part":
+            return False
+        assert isinstance(self.type, RefType) and isinstance(other.type, RefType)
+        return issubclass(self.type.cls, other.type.cls)
+
 
 def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
     """The value of a size or bound: an integer, or sums, differences and products of names in the geometry."""
@@ -205,6 +213,7 @@ class Record:
     """Base class of everything a world is made of.  See the module's text for the fields a subclass may declare."""
 
     _declared_fields: ClassVar[dict[str, Field] | None] = None
+    _root: ClassVar[bool] = False  # a world, which may have a variant of a record where its base class has the record
     _geometry: Mapping[str, int]
     _name: str
 
@@ -225,7 +234,7 @@ class Record:
                 if issubclass(base, Record):
                     fields.update(base.fields())
             for field in _own_fields(cls):
-                if field.name in fields:
+                if field.name in fields and not (cls._root and field.narrows(fields[field.name])):
                     raise Refused(_where(cls, field.name), "a field declared twice", "set another value in setup()")
                 fields[field.name] = field
             cls._declared_fields = fields
@@ -317,7 +326,7 @@ def _default(field: Field, geometry: Mapping[str, int]) -> Any:
 
 
 def _own_fields(cls: type[Record]) -> Iterator[Field]:
-    own = cls.__dict__.get("__annotations__", {})
+    own = inspect.get_annotations(cls)
     if not own:
         return
     hints = typing.get_type_hints(cls)

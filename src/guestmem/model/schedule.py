@@ -40,6 +40,17 @@ class Choice(NamedTuple):
     taken: int
     of: int
 
+    def __str__(self) -> str:
+        """The alternative taken, by its name if the label names them all; empty for something that did not happen."""
+        alternatives = self.label.split(", ")
+        if self.of == 1:
+            return ""
+        if len(alternatives) == self.of:
+            return alternatives[self.taken]
+        if self.label.endswith("?"):
+            return self.label[:-1] if self.taken else ""
+        return f"{self.label or 'choice'} {self.taken}"
+
 
 class Event(NamedTuple):
     """A slice as it ran: the step's name, where it was called from, and the choices made."""

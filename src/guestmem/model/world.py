@@ -84,6 +84,7 @@ class World(Record):
         threads: the threads, in the order of their declaration.
     """
 
+    _root = True
     geometry: ClassVar[dict[str, int]] = {}
     threads: ClassVar[list[Thread]]
 
@@ -170,5 +171,3 @@ def snapshot(world: World) -> Mapping[str, str]:
                 for index, element in enumerate(value):
                     values[f"{prefix}{field.name}[{index}]"] = show(element)
     return values
-
-

@@ -95,7 +95,7 @@ class Cast(World):
 
     def operate(self, cpu: Cpu) -> None:
         """One operation on the file or on a VM."""
-        operation = choose(6, "operation")
+        operation = choose(6, "make private, make shared, punch, allocate, start or stop a VM, open or release")
         if operation == 5:
             self.open_or_release()
         elif operation == 4:
@@ -104,7 +104,7 @@ class Cast(World):
             self.file.allocate(cpu, 0, len(self.file.shared))
         else:
             start = choose(len(self.file.shared), "start")
-            end = start + 1 + choose(len(self.file.shared) - start, "pages")
+            end = start + 1 + choose(len(self.file.shared) - start, "further pages")
             if operation == 2:
                 self.punch(start, end)
             else:

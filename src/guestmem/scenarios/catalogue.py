@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from guestmem.guest_memfd.library import Protection
+from guestmem.machine.machine import HOST_READS_SECRET
 from guestmem.model import Refused, World
 from guestmem.model.errors import NO_PANIC
-from guestmem.machine.machine import HOST_READS_SECRET
 from guestmem.scenarios.cast import CONTENTS_SURVIVE
 from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm, TwoOnGunyah
 

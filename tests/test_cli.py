@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: exit codes, what is printed, and one line for each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guestmem import cli
+
+SMALL = ["--pages", "1"]
+TWO_LOCKS = '''
+from guestmem.model import Mutex, World, part, thread
+
+class Two(World):
+    """Two locks, taken in two orders."""
+
+    a: Mutex = part()
+    b: Mutex = part()
+
+    @thread
+    def first(self) -> None:
+        while True:
+            with self.a:
+                with self.b:
+                    pass
+
+    @thread
+    def second(self) -> None:
+        while True:
+            with self.b:
+                with self.a:
+                    pass
+'''
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """The line that a mistake gives."""
+    assert cli.main(arguments) == code
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    return err
+
+
+def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    saved = tmp_path / "trace.json"
+    assert cli.main(["check", "gunyah", "--protection", "none", *SMALL, "--save-trace", str(saved)]) == 1
+    printed = capsys.readouterr().out
+    assert "violated in 13 steps" in printed
+    assert "Cast.zeropad: self.look_up_name(" in printed
+    assert "driver.lent[1]: no -> yes" in printed
+    assert "broken: no host access ends in a panic: synchronous external abort" in printed
+    assert cli.main(["explain", str(saved)]) == 1
+    replayed = capsys.readouterr().out.splitlines()
+    assert replayed[1:] == printed.splitlines()[1:-1]
+
+
+def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "gunyah", "--protection", "unmap", *SMALL, "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 31302, None)
+
+
+def test_a_budget_that_runs_out_is_not_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "gunyah", "--protection", "unmap", "--max-states", "1000"]) == 3
+    assert "incomplete: the budget of 1000 states is used up; every state up to" in capsys.readouterr().out
+
+
+def test_a_users_own_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "two.py"
+    file.write_text(TWO_LOCKS)
+    assert cli.main(["check", f"{file}:Two"]) == 1
+    assert "broken: no deadlock; a wait ends: every thread waits" in capsys.readouterr().out
+
+
+def test_compare_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "--hypervisor", "gunyah-two-vms", "--protection", "none", "unmap", "--json"]) == 1
+    table = json.loads(capsys.readouterr().out)
+    assert table["schema"] == 1
+    none, unmap = table["cells"]
+    assert (none["verdict"], none["rule"], none["steps"]) == ("violated", "no host access ends in a panic", 13)
+    assert (unmap["verdict"], unmap["rule"], unmap["steps"]) == ("holds", None, None)
+    assert unmap["cost"]["kernel_flush"] == 136
+    assert "kernel_flush" not in none["cost"]
+
+
+def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)["scenarios"]]
+    assert {"kvm", "pkvm", "gunyah"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "notes.md"], "notes.md: no such scenario: use one of kvm, "),
+        (["check", "xen"], "xen: no such scenario"),
+        (["check", "nowhere.py:World"], "there is no file nowhere.py"),
+        (["check", "kvm", "--protection", "magic"], "'magic' is no protection: use one of none, unmap, fixup, unmap+fixup"),
+        (["check", "kvm", "--pages", "0"], "--pages 0: at least 1"),
+        (["check", "kvm", "--memory", "much"], "'much' is no size"),
+        (["compare", "--hypervisor", "xen"], "'xen' is no hypervisor: use some of kvm"),
+        (["compare", "--trace", "/nonexistent"], "/nonexistent: No such file or directory"),
+        (["explain", "/nonexistent"], "/nonexistent: No such file or directory"),
+        (["explain", __file__], "no saved trace"),
+        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    assert says in one_line(capsys, *arguments)
+
+
+def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text(TWO_LOCKS.replace("pass", "x = 'text'"))
+    line = one_line(capsys, "check", f"{file}:Two")
+    assert "bad.py:15: " in line
+    file.write_text("from guestmem.model import World\n\nclass Two(World):\n    n: int = 0\n")
+    assert "an int without bounds: write bounded(hi)" in one_line(capsys, "check", f"{file}:Two")
+    file.write_text("import nothing_of_this_name\n")
+    assert "bad.py:1: ModuleNotFoundError" in one_line(capsys, "check", f"{file}:Two")
+    file.write_text("def (:\n")
+    assert "bad.py:1: SyntaxError" in one_line(capsys, "check", f"{file}:Two")
+
+
+def test_no_compiler(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "no C compiler: install gcc or clang, or pip install 'guestmem[cc]'" in one_line(capsys, "check", "kvm")
+
+
+def test_a_full_disk_loses_no_old_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    saved = tmp_path / "trace.json"
+    saved.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    arguments = ["check", "gunyah", "--protection", "none", *SMALL, "--save-trace", str(saved)]
+    assert "No space left on device" in one_line(capsys, *arguments, code=3)
+    assert [f.name for f in tmp_path.iterdir()] == ["trace.json"]
+    assert saved.read_text() == "old"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = "import sys; from guestmem import cli; cli.parser(); print([m for m in sys.modules if m.startswith('guestmem.')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['guestmem.cli']"
