@@ -466,8 +466,6 @@ class Lowering:
             case ast.Return(value=value):
                 self.return_statement(node, value)
             case ast.Break() | ast.Continue():
-                if not self.frame.loops:
-                    self.refuse(node, "break or continue outside a loop", "remove it")
                 again, done, held = self.frame.loops[-1]
                 self.release(held)
                 self.goto(again if isinstance(node, ast.Continue) else done)
@@ -1331,9 +1329,9 @@ class Lowering:
     def builtin(self, node: ast.Call, name: str) -> Expr:
         if node.keywords:
             self.refuse(node, f"keywords for {name}", "pass plain arguments")
-        if name == "len":
+        if name == "len" and len(node.args) == 1:
             return Const(self.pools.length(self.array(node.args[0]).field), INT)
-        if name in ("int", "bool"):
+        if name in ("int", "bool") and len(node.args) == 1:
             value = self.expr(node.args[0])
             if not isinstance(value.type, (IntType, BoolType)):
                 self.refuse(node, f"{name} of {value.type!r}", "use integers and booleans")

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is outside the language is refused, with the line and what to write instead; a test per kind."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from guestmem.checker.emit import Translation
+from guestmem.model import Refused
+
+MODULE = """\
+from enum import Enum
+from guestmem.model import Index, Mutex, Record, World, always, array, bounded, choose, may, part, require, step, thread, when
+
+class Colour(Enum):
+    RED = 0
+    BLUE = 1
+
+class Slot(Index, below=2):
+    pass
+
+class Cell(Record):
+    n: int = bounded(3)
+    flag: bool = False
+    peer: "Cell | None" = None
+
+def helper(cell: Cell, n: int) -> int:
+    return cell.n + n
+
+def pair(cell: Cell) -> tuple[int, int]:
+    return cell.n, 1
+
+class W(World):
+    cells: list[Cell] = array(2)
+    marks: list[bool] = array(2)
+    lock: Mutex = part()
+    colour: Colour = Colour.RED
+    count: int = bounded(3)
+
+    @thread
+    def only(self) -> None:
+        while True:
+            self.act()
+
+    @step
+    def act(self) -> None:
+        {body}
+"""
+
+BODIES = [
+    ("raise ValueError", "raise: return -ERRNO, or panic(why)"),
+    ("assert self.count == 0", "assert: use require(condition, rule)"),
+    ("try:\n            pass\n        finally:\n            pass", "try: return -ERRNO and test it"),
+    ("for i in range(2):\n            pass\n        else:\n            pass", "else on a loop: set a variable"),
+    ("match self.count:\n            case 1:\n                pass", "match: use if and elif"),
+    ("import os", "import in a function: put imports and state outside"),
+    ("def inner() -> None:\n            pass", "a definition inside a function: put it at the top of the module"),
+    ("x: int", "a declaration without a value: assign a value"),
+    ("a = b = 1", "several targets in one assignment: assign one after the other"),
+    ("a, b = 1, 2", "several values assigned at once"),
+    ("a, b, c = pair(self.cells[0])", "2 results for 3 names: name each result"),
+    ("self.count, b = pair(self.cells[0])", "a result assigned to something that is no name"),
+    ("self.lock = self.lock", "assignment to the part 'lock': assign its fields or elements"),
+    ("self.cells[0] = self.cells[1]", "assignment to an element of W.cells: assign the fields of the record"),
+    ("cells = self.cells", "the array W.cells in a variable: name the array where it is used"),
+    ("x = None\n        x = self.cells[0]", "None in 'x', which has no type yet: write x: Record | None = None"),
+    ("for i in range(2):\n            i = 1", "assignment to the loop variable 'i': use another name"),
+    ("for i in range(0, 2, 2):\n            pass", "range with a step: use a while loop"),
+    ("for i in self.count:\n            pass", "self.count is no array: use an array field, range() or Index.span()"),
+    ("with self.lock as held:\n            pass", "several guards, or a guard with a name"),
+    ("return 1", "1 results where 0 are declared: return what the annotation says"),
+    ("if self.colour:\n            pass", "self.colour as a condition: compare it"),
+    ("self.count = self.colour", "Colour where W.count is 0..3: use a value of that type"),
+    ("self.cells[0].n = self.cells[0]", "Cell where Cell.n is 0..3"),
+    ("self.cells[0].colour = 1", "Cell has no field 'colour': use one of: n, flag, peer"),
+    ("self.marks[0] = self.count or self.marks[1]", "self.count is no boolean: compare it with != 0 or `is not None`"),
+    ("self.count = self.count / 2", "the operator in self.count / 2: use + - * // % << >> & | ^"),
+    ("self.count = 1 in self.marks", "the comparison in 1 in self.marks: use == != < <= > >= is, or a loop"),
+    ("self.marks[0] = self.cells == self.cells", "an array in a comparison: compare its elements"),
+    ("self.marks[0] = self.colour == 1", "Colour compared with 1..1: compare values of one kind"),
+    ("x = [1, 2]", "List in '[1, 2]': use names, fields, arithmetic, comparisons, calls"),
+    ("x = 'text'", "Constant in \"'text'\": use names, fields, arithmetic"),
+    ("self.count = unknown", "the name 'unknown': assign it first; a loop variable ends with its loop"),
+    ("self.count = unknown()", "the function 'unknown': define or import it"),
+    ("print(self.count)", "the function 'print': define or import it"),
+    ("self.count = helper(self.cells[0])", "helper without its 'n': pass it"),
+    ("self.count = helper(self.cells[0], 1, 2)", "3 arguments passed to helper: it takes cell, n"),
+    ("self.count = helper(self.cells[0], m=1)", "helper without its 'n'"),
+    ("self.cells[0].missing()", "Cell has no method 'missing': define it"),
+    ("self.act()", "W.act calls itself: write a loop"),
+    ("self.count = self.cells[0].n.bit_length()", "self.cells[0].n is no record: use a record"),
+    ("x = Slot(1, 2)", "Slot of 2 values: give one integer"),
+    ("self.count = len(self.cells, 1)", "len of 2 arguments: see the language"),
+    ("self.count = max(self.cells, key=1)", "keywords for max: pass plain arguments"),
+    ("require(self.count == 0)", "require with 1 arguments: see its documentation"),
+    ("require(self.count == 0, self.count)", "self.count where a text is expected: write a string, or name a constant"),
+    (
+        "self.count = 1\n        when(self.count == 0)",
+        "a step that waits after it has changed something: move when() to its start",
+    ),
+    ("yield 1", "Expr as a statement: use assignments, calls, if, while"),
+    ("del self.count", "delete in a function"),
+    ("(lambda: 1)()", "the call (lambda: 1)(): call a function, or a method of a record"),
+]
+
+DECLARATIONS = [
+    (
+        "n: int = bounded(3)",
+        "n: int = 0",
+        "Cell.n: an int without bounds: write bounded(hi), or give the number a type with Index",
+    ),
+    ("flag: bool = False", "flag: float = 0.0", "Cell.flag: float is not a field type: use bool, an Enum, a bounded int"),
+    ("marks: list[bool] = array(2)", "marks: list[bool]", 'W.marks: a list without a length: write = array("pages")'),
+    ("marks: list[bool] = array(2)", "marks: list[bool] = []", "W.marks: a list as a default: use array() for a fixed array"),
+    ("count: int = bounded(3)", "count: int = array(3)", "W.count: array() on a field that is no list"),
+    ("count: int = bounded(3)", "count: bool = part()", "W.count: part() on a field that is no record"),
+    ("cells: list[Cell] = array(2)", 'cells: list[Cell] = array("pages")', "'pages' is not known: use integers, + - * and names"),
+    ("def helper(cell: Cell, n: int)", "def helper(cell: Cell, n)", "the parameter 'n' without a type: annotate it"),
+    ("def helper(cell: Cell, n: int)", "def helper(cell: Cell, *n: int)", "a starred or keyword-only parameter"),
+    ("n: int) -> int:", "n: int):", "helper without a result type: annotate it, with -> None if there is none"),
+    ("n: int) -> int:", "n: float) -> int:", "the type <class 'float'>: use bool, int, an Enum, an Index, a Record"),
+    ("def only(self) -> None:", "def only(self, i: int) -> None:", "a thread with 2 parameters: use (self) or (self, i)"),
+    (
+        "            self.act()\n\n",
+        "            when(self.count == 0)\n\n",
+        "when() outside a step: put it into a function with @step",
+    ),
+]
+
+
+def refusal(tmp_path: Path, source: str) -> str:
+    """What building the world of a module says."""
+    file = tmp_path / f"refused_{abs(hash(source))}.py"
+    file.write_text(source)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.raises(Refused) as caught:
+        sys.modules[file.stem] = module
+        spec.loader.exec_module(module)
+        Translation(module.W())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("body", "says"), BODIES, ids=[body.partition("\n")[0] for body, _ in BODIES])
+def test_statements_and_expressions(tmp_path: Path, body: str, says: str) -> None:
+    line = refusal(tmp_path, MODULE.replace("{body}", body))
+    assert says in line
+    assert ".py:" in line
+
+
+@pytest.mark.parametrize(("good", "bad", "says"), DECLARATIONS, ids=[bad.strip() for _, bad, _ in DECLARATIONS])
+def test_declarations(tmp_path: Path, good: str, bad: str, says: str) -> None:
+    source = MODULE.replace("{body}", "self.count = helper(self.cells[0], 1)")
+    assert good in source
+    assert says in refusal(tmp_path, source.replace(good, bad))
+
+
+def test_the_module_itself_is_in_the_language(tmp_path: Path) -> None:
+    source = MODULE.replace("{body}", "self.count = 0")
+    with pytest.raises(pytest.fail.Exception):
+        refusal(tmp_path, source)
