@@ -80,6 +80,7 @@ BODIES = [
     ("self.count = 1 in self.marks", "the comparison in 1 in self.marks: use == != < <= > >= is, or a loop"),
     ("self.marks[0] = self.cells == self.cells", "an array in a comparison: compare its elements"),
     ("self.marks[0] = self.colour == 1", "Colour compared with 1..1: compare values of one kind"),
+    ("self.count = 4", "4 for W.count, which is 0..3: widen the field, or store less"),
     ("x = [1, 2]", "List in '[1, 2]': use names, fields, arithmetic, comparisons, calls"),
     ("x = 'text'", "Constant in \"'text'\": use names, fields, arithmetic"),
     ("self.count = unknown", "the name 'unknown': assign it first; a loop variable ends with its loop"),
@@ -138,8 +139,8 @@ def refusal(tmp_path: Path, source: str) -> str:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with pytest.raises(Refused) as caught:
-        sys.modules[file.stem] = module
+    sys.modules[file.stem] = module
+    with pytest.raises(Refused) as caught:  # noqa: PT012
         spec.loader.exec_module(module)
         Translation(module.W())
     return str(caught.value)

@@ -39,14 +39,16 @@ from guestmem.checker.ir import (
     reads_state,
 )
 from guestmem.checker.layout import Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, lower, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
 from guestmem.checker.source import Place
-from guestmem.model.errors import IN_RANGE
+from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE
 from guestmem.model.record import Field, RefType
 from guestmem.model.world import World
 
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
+#: Turns that loops without a step may take in one slice.
+MOST_TURNS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class Translation:
             f"#define WORDS {self.layout.words}",
             f"#define THREADS {len(self.program.threads)}",
             f"#define MOST_CHOICES {MOST_CHOICES}",
-            f"#define ENDLESS {self._site('a slice of a thread ends', 'it goes on without reaching a step', Place('', 0))}",
+            f"#define MOST_TURNS {MOST_TURNS}",
+            f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
             resources.files(__package__).joinpath("prelude.h").read_text(),
@@ -425,6 +428,7 @@ class Translation:
             values = (low, values[1])
         if low <= values[0] and values[1] <= high:
             return [f"\tset_{name}(s, {cell}, {self._expr(value)});"]
+        assert can_stop(Store(declared, ref, index, value, place))
         broken = self._break(IN_RANGE, f"{declared!r} outside {low}..{high}", place)
         return [
             f"\t{{ int v = {self._expr(value)};",
@@ -468,6 +472,8 @@ class Translation:
                 return f"{self._table(numbers)}[{cell}]"
             case Op(op="current"):
                 return "(c->self)"
+            case Op(op="turn"):
+                return "(++c->turns < MOST_TURNS)"
             case Op(op="+", args=[value, Const(value=0)]):
                 return self._expr(value)
             case Op(op=op, args=[a, b]) if op.isalpha():

@@ -14,7 +14,7 @@ from typing import Any
 from guestmem.checker import compile as compiling
 from guestmem.checker.emit import Site, Translation
 from guestmem.checker.source import Place
-from guestmem.model.errors import NO_DEADLOCK
+from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
 
@@ -238,8 +238,9 @@ class Model:
         v = self.library.search_violation(search, number).contents
         slices = self._path(search, v.state)
         if v.kind == IN_STEP:
-            slices.append(Slice(v.thread, tuple(v.chosen[: v.choices]), bool(v.stepped)))
             site = self.translation.sites[v.site]
+            if site.rule != ALWAYS_A_STEP:  # it would not end in plain Python either
+                slices.append(Slice(v.thread, tuple(v.chosen[: v.choices]), bool(v.stepped)))
             return Violation(site.rule, site.detail, v.thread, site.place, tuple(slices))
         last = slices[-1].thread if slices else None
         if v.kind == IN_STATE:

@@ -49,7 +49,7 @@ from guestmem.checker.ir import (
 from guestmem.checker.pools import Pools
 from guestmem.checker.source import Function, Place, function_of
 from guestmem.model import control
-from guestmem.model.errors import IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC
+from guestmem.model.errors import ALWAYS_A_STEP, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC
 from guestmem.model.record import BoolType, EnumType, Field, Index, IntType, Record, RefType, ScalarType
 from guestmem.model.world import World
 
@@ -203,6 +203,26 @@ def used_bodies(calls: Sequence[Body]) -> list[Body]:
     return list(order)
 
 
+def can_stop(instr: Instr) -> bool:
+    """Whether a body can end at an instruction: where it waits, chooses, or finds a rule broken."""
+    if isinstance(instr, Store):  # a number may lie outside the range of the field
+        return isinstance(instr.field.type, (IntType, RefType)) and not isinstance(instr.value, Const)
+    return isinstance(instr, (When, Require, Choose))
+
+
+def without_boundary(start: Block) -> set[Block]:
+    """The blocks that can be reached from a block, itself included, before the next boundary."""
+    seen: set[Block] = set()
+    work = [start]
+    while work:
+        block = work.pop()
+        if block not in seen:
+            seen.add(block)
+            if not isinstance(block.end, Suspend):
+                work.extend(block.successors())
+    return seen
+
+
 def common_base(classes: Sequence[type[Record]]) -> type[Record]:
     """The most derived class that all of these are or come from."""
     return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
@@ -259,7 +279,7 @@ class Lowering:
         ends = [block.end.condition for block in body.blocks if isinstance(block.end, If)]
         body.reads = any(reads_state(e) for i in instrs for e in expressions(i)) or any(map(reads_state, ends))
         body.reads = body.reads or bool(body.writes) or any(callee.reads for callee in body.calls)
-        body.may_stop = any(isinstance(i, (When, Require, Choose)) for i in instrs) or any(c.may_stop for c in body.calls)
+        body.may_stop = any(map(can_stop, instrs)) or any(callee.may_stop for callee in body.calls)
         body.chooses = any(isinstance(i, Choose) for i in instrs)
         body.interruptible = not function.is_step and (
             body.chooses or any(c.function.is_step or c.interruptible for c in body.calls)
@@ -522,6 +542,10 @@ class Lowering:
 
     def store(self, node: ast.stmt, declared: Field, ref: Expr, index: Expr | None, value: Expr) -> None:
         self.expect(node, declared.type, value, f"{declared!r}")
+        if isinstance(value, Const) and isinstance(declared.type, IntType):
+            low, high = self.pools.interval(declared.type)
+            if not low <= value.value <= high:
+                self.refuse(node, f"{value.value} for {declared!r}, which is {low}..{high}", "widen the field, or store less")
         self.emit(Store(declared, ref, index, value, self.place(node)))
 
     def assign_name(self, node: ast.stmt, name: str, value: Expr, type_: ScalarType | None = None) -> None:
@@ -623,6 +647,9 @@ class Lowering:
             self.not_none |= self.facts(test, True)
             self.statements(body)
             self.goto(head)
+        if head in without_boundary(inside):
+            at = self.frame.function.place(test)
+            inside.instrs.insert(0, Require(Op("turn", [], BOOL), ALWAYS_A_STEP, "a loop does not end", at))
         self.block = done
         if isinstance(condition, Const) and condition.value and not any(done in b.successors() for b in self.blocks):
             done.end = Goto(done)
@@ -860,6 +887,8 @@ class Lowering:
                 if type(op) not in ARITHMETIC:
                     self.refuse(node, f"the operator in {ast.unparse(node)}", "use + - * // % << >> & | ^")
                 a = self.stable_before(self.integer(left), right)
+                if isinstance(op, (ast.FloorDiv, ast.Mod)):
+                    return self.divide(node, ARITHMETIC[type(op)], a, self.integer(right))
                 return self.fold(ARITHMETIC[type(op)], [a, self.integer(right)], INT)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return self.fold("==", [self.condition(operand), Const(0, INT)], BOOL)
@@ -877,6 +906,14 @@ class Lowering:
                     self.refuse(node, f"{ast.unparse(node)} has {len(results)} results, one is used", "assign them first")
                 return results[0]
         self.refuse(node, f"{type(node).__name__} in {ast.unparse(node)!r}", "use names, fields, arithmetic, comparisons, calls")
+
+    def divide(self, node: ast.expr, op: str, a: Expr, b: Expr) -> Expr:
+        """A quotient or remainder, the divisor tested unless it is known."""
+        if not isinstance(b, Const) or b.value == 0:
+            b = b if isinstance(b, (Const, Local)) else self.temp(b)
+            condition = self.fold("!=", [b, Const(0, INT)], BOOL)
+            self.emit(Require(condition, IN_RANGE, f"{ast.unparse(node)}: division by zero", self.place(node)))
+        return self.fold(op, [a, b], INT)
 
     def name(self, node: ast.expr, name: str) -> Expr:
         frame = self.frame

@@ -18,6 +18,7 @@ struct ctx {
 	int cursor;   /* choices made in this run */
 	int depth;    /* choices prescribed */
 	int stepped;  /* whether the slice executed a step */
+	int turns;    /* of loops without a step, in the slice */
 	int site;     /* where a rule broke */
 	u64 reached;  /* situations met */
 	int chosen[MOST_CHOICES];

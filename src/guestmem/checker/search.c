@@ -182,6 +182,7 @@ static void new_state(struct search *x, const u64 *s, u32 parent)
 	memcpy(copy, s, sizeof(copy));
 	if (STATE_SITUATIONS && ~x->reached & ((1ull << STATE_SITUATIONS) - 1))
 		x->reached |= situations(copy, &x->ctx);
+	x->ctx.turns = 0;
 	broken = broken_rule(copy, &x->ctx);
 	if (broken) {
 		int site = broken < 0 ? -1 - x->ctx.site : broken - 1, known = 0;
@@ -393,6 +394,7 @@ static void __attribute__((noinline)) stuck(struct search *x, int thread, u32 st
 				next[i] = now[i]; \
 			c->cursor = 0; \
 			c->stepped = 0; \
+			c->turns = 0; \
 			c->reached = 0; \
 			st = thread_##t(next, c); \
 			if (st == DONE) { \
@@ -415,6 +417,7 @@ static void __attribute__((noinline)) stuck(struct search *x, int thread, u32 st
 	{ \
 		u64 before = x->transitions; \
 		x->ctx.self = t; \
+		x->ctx.turns = 0; \
 		if (fork_##t(x, now, now __VA_ARGS__) & BROKEN) { \
 			moved |= (threads_t)1 << t; \
 			broken_fork(x, t, now); \
@@ -432,6 +435,7 @@ static void __attribute__((noinline)) __attribute__((unused)) broken_fork(struct
 		memcpy(next, now, sizeof(next));
 		x->ctx.cursor = 0;
 		x->ctx.stepped = 0;
+		x->ctx.turns = 0;
 		if (advance[thread](next, &x->ctx) == BROKEN) {
 			x->transitions++;
 			broken_step(x, thread, &x->ctx);
@@ -565,6 +569,7 @@ int model_edges(const u64 *now, struct edge *edges, int most)
 			memcpy(e->state, now, sizeof(e->state));
 			c.cursor = 0;
 			c.stepped = 0;
+			c.turns = 0;
 			status = advance[t](e->state, &c);
 			if (status == FINISHED || status == WAITS)
 				continue;

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 from guestmem.model import control
-from guestmem.model.errors import NO_NONE, Verdict
+from guestmem.model.errors import IN_RANGE, NO_NONE, Verdict
 from guestmem.model.world import World
 
 
@@ -132,6 +132,8 @@ class Schedule:
         error, task.error = task.error, None
         if isinstance(error, AttributeError) and "'NoneType'" in str(error):
             raise Verdict(NO_NONE, str(error)) from error
+        if isinstance(error, ZeroDivisionError):
+            raise Verdict(IN_RANGE, "division by zero") from error
         if error is not None:
             raise error
 
