@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation is true: its example holds, its commands exist, its table is what the command prints."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from guestmem import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_example_of_a_scenario_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "own.md").read_text()
+    example = re.search(r"```python\n# ring.py\n(.*?)```", text, re.S)
+    assert example is not None
+    file = tmp_path / "ring.py"
+    file.write_text(example[1])
+    assert cli.main(["check", f"{file}:Ring"]) == 0
+    assert "holds" in capsys.readouterr().out
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"^guestmem (\w+)", text, re.M))
+    assert used == {"compare", "check", "explain", "list"}
+    for command in used:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([command, "--help"])
+        assert stopped.value.code == 0
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((docs/[\w.]+)\)", text):
+        assert (ROOT / target).is_file()
