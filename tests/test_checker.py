@@ -112,6 +112,21 @@ def test_a_situation_that_no_state_shows_is_a_failure() -> None:
     assert (outcome.verdict, outcome.violations, outcome.missed) == ("violated", [], ["the count is three"])
 
 
+class LooksOutside(One):
+    @step
+    def act(self) -> None:
+        self.count = choose(3)
+
+    @sometimes("a cell that is not there has been seen")
+    def seen(self) -> bool:
+        return self.cells[self.count].n == 3
+
+
+def test_a_situation_that_cannot_be_evaluated_was_not_reached() -> None:
+    outcome = Model(LooksOutside()).explore()
+    assert outcome.missed == ["a cell that is not there has been seen"]
+
+
 def test_a_memory_budget_that_runs_out_is_said() -> None:
     outcome = Model(Misses()).explore(memory=1)
     assert outcome.verdict == "incomplete"

@@ -153,6 +153,23 @@ def test_statements_and_expressions(tmp_path: Path, body: str, says: str) -> Non
     assert ".py:" in line
 
 
+PROPERTIES = [
+    (
+        "-> bool:\n        self.count = 0\n        return True",
+        "waits or chooses: return a condition",
+    ),
+    ("-> bool:\n        return choose(2) == 0", "a property that changes the world, waits or chooses"),
+    ("-> bool:\n        self.lock.acquire()\n        return True", "a property that changes the world, waits or chooses"),
+    ("-> int:\n        return self.count", "a property that gives no boolean: annotate it -> bool"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), PROPERTIES, ids=[says for _, says in PROPERTIES])
+def test_properties(tmp_path: Path, body: str, says: str) -> None:
+    source = MODULE.replace("{body}", "self.count = 0")
+    assert says in refusal(tmp_path, f'{source}\n    @always("it is so")\n    def so(self) {body}\n')
+
+
 @pytest.mark.parametrize(("good", "bad", "says"), DECLARATIONS, ids=[bad.strip() for _, bad, _ in DECLARATIONS])
 def test_declarations(tmp_path: Path, good: str, bad: str, says: str) -> None:
     source = MODULE.replace("{body}", "self.count = helper(self.cells[0], 1)")

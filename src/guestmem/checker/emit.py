@@ -11,7 +11,6 @@ from importlib import resources
 from guestmem.checker.analysis import Intervals, Liveness
 from guestmem.checker.fork import Fork, fork_of
 from guestmem.checker.ir import (
-    INT,
     Block,
     Boundary,
     Call,
@@ -41,12 +40,14 @@ from guestmem.checker.ir import (
 from guestmem.checker.layout import Bits, Layout, width_of
 from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
 from guestmem.checker.source import Place
-from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE
+from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
 from guestmem.model.world import World
 
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
+#: Situations whose numbers fit the word that notes them.
+MOST_SITUATIONS = 64
 #: Turns that loops without a step may take in one slice.
 MOST_TURNS = 1 << 20
 
@@ -273,11 +274,12 @@ class Translation:
             ]
             lines.append(f"\tcase {boundary.pc}: {' '.join(loads)} goto t{boundary.pc};")
         lines += ["\t}", "\t__builtin_unreachable();", "start:", "\tfresh = 0;"]
+        resumed = {b.end.resume: b.end.boundary for b in thread.blocks if isinstance(b.end, Suspend)}
         for i, block in enumerate(thread.blocks):
             if self._is_target(block, thread.blocks):
                 lines.append(f"b{block.number}: ;")
-            if block in [b.end.resume for b in thread.blocks if isinstance(b.end, Suspend)]:
-                boundary = next(b.end.boundary for b in thread.blocks if isinstance(b.end, Suspend) and b.end.resume is block)
+            if block in resumed:
+                boundary = resumed[block]
                 lines.append(f"t{boundary.pc}: ;")
                 if boundary.kind == "end":
                     lines.append("\treturn FINISHED;")
@@ -356,12 +358,12 @@ class Translation:
         lines = ["static inline int broken_rule(u64 *s, struct ctx *c)", "{", "\tint ok;", "\t(void)s; (void)c; (void)ok;"]
         world = self.pools.number(self.world)
         for i, (_, body) in enumerate(self.program.always):
-            lines += self._property(body, world, f"return {i + 1};", "!ok")
+            lines += self._property(body, world, "-1", f"if (!ok) return {i + 1};")
         lines += ["\treturn 0;", "}"]
         lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tint ok; u64 found = 0;"]
         lines.append("\t(void)s; (void)c; (void)ok;")
         for i, (_, body) in enumerate(self.program.sometimes):
-            lines += self._property(body, world, f"found |= 1ull << {i};", "ok")
+            lines += self._property(body, world, "found", f"if (ok) found |= 1ull << {i};")
         lines += ["\treturn found;", "}"]
         for i in range(len(self.program.threads)):
             lines += [
@@ -376,14 +378,11 @@ class Translation:
         lines.append(f"#define EXPAND_ALL {unrolled}")
         return lines
 
-    def _property(self, body: Body, world: int, then: str, condition: str) -> list[str]:
-        if body.writes or (not isinstance(body.results[0], type(INT)) and len(body.results) != 1):
-            body.function.refuse(body.function.node, "a property that changes the world", "return a condition")
+    def _property(self, body: Body, world: int, stopped: str, then: str) -> list[str]:
+        """Evaluate a property; ``stopped`` is returned when that itself breaks a rule."""
         arguments = f", {world}" if body.parameters else ""
         text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
-        if body.may_stop:
-            return [f"\tif ({text}) return -1;", f"\tif ({condition}) {then}"]
-        return [f"\t{text};", f"\tif ({condition}) {then}"]
+        return [f"\tif ({text}) return {stopped};" if body.may_stop else f"\t{text};", f"\t{then}"]
 
     # ---- instructions and expressions
 
@@ -407,6 +406,8 @@ class Translation:
             case Reached(situation):
                 if situation not in self.situations:
                     self.situations.append(situation)
+                    if len(self.situations) > MOST_SITUATIONS:
+                        raise Refused(situation, f"more than {MOST_SITUATIONS} situations", "split the world into several")
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
         raise AssertionError(instr)
 

@@ -49,7 +49,7 @@ from guestmem.checker.ir import (
 from guestmem.checker.pools import Pools
 from guestmem.checker.source import Function, Place, function_of
 from guestmem.model import control
-from guestmem.model.errors import ALWAYS_A_STEP, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC
+from guestmem.model.errors import ALWAYS_A_STEP, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC, Refused
 from guestmem.model.record import BoolType, EnumType, Field, Index, IntType, Record, RefType, ScalarType
 from guestmem.model.world import World
 
@@ -153,8 +153,8 @@ class Program:
         world = pools.world
         cls = type(world)
         self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
-        self.always = [(f._always, self.body(function_of(f), cls)) for f in world.marked("_always")]
-        self.sometimes = [(f._sometimes, self.body(function_of(f), cls)) for f in world.marked("_sometimes")]
+        self.always = [(f._always, self._property(function_of(f), cls)) for f in world.marked("_always")]
+        self.sometimes = [(f._sometimes, self._property(function_of(f), cls)) for f in world.marked("_sometimes")]
 
     def body(self, function: Function, receiver: type[Record] | None) -> Body:
         """The atomic form of a function, for a receiver of this class."""
@@ -166,6 +166,15 @@ class Program:
             self._bodies[key] = Lowering(self).atomic(function, receiver, f"f{len(self._bodies)}_{function.node.name}")
             self._pending.pop()
         return self._bodies[key]
+
+    def _property(self, function: Function, cls: type[Record]) -> Body:
+        """A function of the state alone."""
+        body = self.body(function, cls)
+        if changes(body) or waits(body) or any(used.chooses for used in used_bodies([body])):
+            function.refuse(function.node, "a property that changes the world, waits or chooses", "return a condition")
+        if [type(result) for result in body.results] != [BoolType]:
+            function.refuse(function.node, "a property that gives no boolean", "annotate it -> bool, and return a condition")
+        return body
 
     def _thread(self, name: str, function: Function, arguments: tuple[int, ...]) -> ThreadBody:
         return Lowering(self).thread(name, function, type(self.pools.world), arguments)
@@ -320,7 +329,8 @@ class Lowering:
             for instr in block.instrs:
                 if isinstance(instr, When) or (isinstance(instr, Call) and waits(instr.body)):
                     if dirty:
-                        raise_at(instr.place, "a step that waits after it has changed something", "move when() to its start")
+                        what = "a step that waits after it has changed something"
+                        raise Refused(str(instr.place), what, "move when() to its start")
                 dirty = dirty or isinstance(instr, Store) or (isinstance(instr, Call) and changes(instr.body))
             for successor in block.successors():
                 if successor not in changed or (dirty and not changed[successor]):
@@ -1486,13 +1496,6 @@ class Lowering:
 
 def void(_: object) -> None:
     """Drop a result."""
-
-
-def raise_at(place: Place, what: str, instead: str) -> NoReturn:
-    """Refuse what stands at a place."""
-    from guestmem.model.errors import Refused
-
-    raise Refused(str(place), what, instead)
 
 
 def skip(block: Block) -> Block:
