@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -43,24 +44,41 @@ def compiler() -> list[str]:
     raise NoCompiler("no C compiler: install gcc or clang, or pip install 'guestmem[cc]'")
 
 
+def cpu() -> str:
+    """What -march=native depends on: a cache may be shared by machines that differ in it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def build(command: list[str], source: str, target: Path) -> None:
+    """Compile a C text; ``target`` is written whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        text, built = Path(scratch, "model.c"), Path(scratch, "model.so")
+        text.write_text(source)
+        done = subprocess.run([*command, *FLAGS, "-o", str(built), str(text)], capture_output=True, text=True)
+        if done.returncode:
+            kept = target.with_suffix(".c")
+            shutil.copy(text, kept)
+            first = (done.stderr.strip().splitlines() or ["it says nothing"])[0]
+            raise NoCompiler(f"{command[0]} cannot compile {kept}: {first}")
+        built.replace(target)
+
+
 def load(source: str) -> ctypes.CDLL:
     """The compiled form of a C text, compiled now if it never was."""
     command = compiler()
     stamp = os.stat(shutil.which(command[0]) or command[0])
-    identity = [*command, *FLAGS, str(stamp.st_size), str(stamp.st_mtime_ns)]
+    identity = [*command, *FLAGS, str(stamp.st_size), str(stamp.st_mtime_ns), cpu()]
     key = hashlib.sha256("\0".join([*identity, source]).encode()).hexdigest()[:32]
     directory = cache_directory()
     target = directory / f"{key}.so"
-    if not target.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as scratch:
-            text, built = Path(scratch, "model.c"), Path(scratch, "model.so")
-            text.write_text(source)
-            done = subprocess.run([*command, *FLAGS, "-o", str(built), str(text)], capture_output=True, text=True)
-            if done.returncode:
-                kept = directory / f"{key}.c"
-                shutil.copy(text, kept)
-                first = (done.stderr.strip().splitlines() or ["it says nothing"])[0]
-                raise NoCompiler(f"{command[0]} cannot compile {kept}: {first}")
-            built.replace(target)
+    try:
+        if not target.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            build(command, source, target)
+    except OSError as error:
+        raise NoCompiler(f"{error.filename}: {error.strerror}: set XDG_CACHE_HOME to where there is room") from error
     return ctypes.CDLL(str(target))
