@@ -103,7 +103,7 @@ def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "xen"], "xen: no such scenario"),
         (["check", "nowhere.py:World"], "there is no file nowhere.py"),
         (["check", "kvm", "--protection", "magic"], "'magic' is no protection: use one of none, unmap, fixup, unmap+fixup"),
-        (["check", "kvm", "--pages", "0"], "--pages 0: at least 1"),
+        (["check", "kvm", "--pages", "0"], "'0' is no number of at least 1"),
         (["check", "kvm", "--memory", "much"], "'much' is no size"),
         (["compare", "--hypervisor", "xen"], "'xen' is no hypervisor: use some of kvm"),
         (["compare", "--trace", "/nonexistent"], "/nonexistent: No such file or directory"),

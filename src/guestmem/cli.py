@@ -57,11 +57,11 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="explore everything that can happen in a scenario")
     check.add_argument("scenario", metavar="SCENARIO", help="a name from `guestmem list`, or file.py:name")
     check.add_argument("--protection", metavar="P", help="none, unmap, fixup, unmap+fixup (default: none)")
-    check.add_argument("--pages", type=int, metavar="N", help="pages of the file")
-    check.add_argument("--frames", type=int, metavar="N", help="page frames of the machine")
-    check.add_argument("--cpus", type=int, metavar="N", help="CPUs of the host")
-    check.add_argument("--vms", type=int, metavar="N", help="guests")
-    check.add_argument("--max-states", type=int, metavar="N", help="stop after this many states (exit 3)")
+    check.add_argument("--pages", type=count, metavar="N", help="pages of the file")
+    check.add_argument("--frames", type=count, metavar="N", help="page frames of the machine")
+    check.add_argument("--cpus", type=count, metavar="N", help="CPUs of the host")
+    check.add_argument("--vms", type=count, metavar="N", help="guests")
+    check.add_argument("--max-states", type=count, metavar="N", help="stop after this many states (exit 3)")
     check.add_argument("--memory", type=size, metavar="SIZE", help="stop at this much memory, as 512M or 4G (exit 3)")
     check.add_argument("--save-trace", metavar="FILE", help="write the counterexample, for `guestmem explain`")
     check.add_argument("--json", action="store_true")
@@ -87,6 +87,13 @@ def size(text: str) -> int:
     if not number.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512M or 4G")
     return int(number) << shift
+
+
+def count(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def protection(name: str) -> Any:
@@ -170,9 +177,6 @@ def progress(what: str) -> Iterator[Any]:
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The sizes and options given for a world."""
     given = {n: getattr(arguments, n) for n in ("pages", "frames", "cpus", "vms") if getattr(arguments, n) is not None}
-    for name, value in given.items():
-        if value < 1:
-            raise Usage(f"--{name} {value}: at least 1")
     if arguments.protection is not None:
         given["protection"] = protection(arguments.protection)
     if "pages" in given and "frames" not in given:

@@ -23,7 +23,7 @@ CHUNK = 1 << 14
 MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY = range(6)
+RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED = range(7)
 IN_STEP, IN_STATE, DEADLOCK = range(3)
 
 
@@ -178,16 +178,19 @@ class Model:
             violation = Violation(broken.rule, broken.detail, None, broken.place, ())
             return Outcome("violated", 1, 0, 0, time.monotonic() - began, 0, [violation])
         lib = self.library
-        limit = min(max_states or NOBODY - 1, NOBODY - 1)
+        limit = min(max_states if max_states is not None else NOBODY - 1, NOBODY - 1)
         budget = memory or default_memory()
         search = lib.search_new(self._word_array(*words), limit, budget, stop_at_first)
         if not search:
             return Outcome("incomplete", 0, 0, 0, 0.0, 0, why="the memory budget is too small to begin")
         try:
-            while (status := lib.search_run(search, CHUNK)) == RUNNING:
-                if progress is not None:
-                    summary = self._summary(search)
-                    progress(summary.count, summary.depth, time.monotonic() - began)
+            try:
+                while (status := lib.search_run(search, CHUNK)) == RUNNING:
+                    if progress is not None:
+                        summary = self._summary(search)
+                        progress(summary.count, summary.depth, time.monotonic() - began)
+            except KeyboardInterrupt:
+                status = INTERRUPTED
             if status == COMPLETE and not self._summary(search).violations and not lib.search_waits(search):
                 status = NO_MEMORY
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
@@ -213,8 +216,9 @@ class Model:
             outcome.verdict = "violated" if outcome.missed else "holds"
         whys = {
             OUT_OF_STATES: f"the budget of {limit} states is used up",
-            OUT_OF_MEMORY: f"the budget of {budget >> 20} MiB is used up",
+            OUT_OF_MEMORY: f"the budget of {budget:,} bytes is used up",
             NO_MEMORY: "the machine has no more memory",
+            INTERRUPTED: "it was interrupted",
         }
         outcome.why = whys.get(status, "")
         return outcome
