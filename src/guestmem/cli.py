@@ -185,11 +185,16 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def build(scenario: Scenario, given: dict[str, Any]) -> World:
-    """The world; sizes it does not know are the user's mistake."""
+    """The world; sizes it does not know, and errors of its own, are the user's mistake."""
+    from guestmem.model.errors import Verdict
+
     world = scenario.world
     if "frames" not in getattr(world, "geometry", {}):
         given.pop("frames", None)
-    return scenario.build(**given)
+    try:
+        return scenario.build(**given)
+    except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError, Verdict) as error:
+        raise Usage(f"{scenario.name}: {type(error).__name__} while it is built: {error}: correct its setup()") from error
 
 
 def run_check(arguments: argparse.Namespace) -> int:

@@ -152,6 +152,8 @@ class Program:
         self._constants: dict[Field, list[int]] = {}
         world = pools.world
         cls = type(world)
+        if not world.threads:
+            raise Refused(cls.__qualname__, "a world without threads", "mark a method with @thread")
         self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
         self.always = [(f._always, self._property(function_of(f), cls)) for f in world.marked("_always")]
         self.sometimes = [(f._sometimes, self._property(function_of(f), cls)) for f in world.marked("_sometimes")]

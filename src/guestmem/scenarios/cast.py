@@ -20,7 +20,7 @@ from guestmem.mm.exception import (
 )
 from guestmem.mm.filemap import Pgoff, gup_fast, user_access
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
-from guestmem.model import Index, World, always, choose, part, reached, require, sometimes, step, thread, when
+from guestmem.model import Index, Refused, World, always, choose, part, reached, require, sometimes, step, thread, when
 
 __all__ = ["CONTENTS_SURVIVE", "Cast"]
 
@@ -82,8 +82,10 @@ class Cast(World):
         self.file.kernel = self.kernel
         self.file.driver = driver
         self.file.protection = self.protection
-        for vm, guest in enumerate(self.machine.guests):
-            guest.secret = SECRETS[vm]
+        if len(self.machine.guests) > len(SECRETS):
+            raise Refused(type(self).__name__, f"{len(self.machine.guests)} VMs", f"use at most {len(SECRETS)}")
+        for guest, secret in zip(self.machine.guests, SECRETS, strict=False):
+            guest.secret = secret
 
     # ---- the VMM
 
