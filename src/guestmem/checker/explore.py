@@ -7,7 +7,7 @@ import ctypes
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -262,13 +262,3 @@ def default_memory() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (ValueError, OSError):
         return 2 << 30
-
-
-def shortest(violations: Sequence[Violation]) -> Iterator[Violation]:
-    """Violations by the length of their traces."""
-    yield from sorted(violations, key=lambda v: v.steps)
-
-
-def explore(world: World, **options: Any) -> Outcome:
-    """Translate, compile and explore a world.  See :meth:`Model.explore` for the options."""
-    return Model(world).explore(**options)

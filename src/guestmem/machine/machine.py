@@ -8,7 +8,7 @@ Accesses are sequentially consistent; that locks and TLB invalidation are used s
 from __future__ import annotations
 
 from enum import Enum
-from errno import EPERM
+from errno import ENOMEM, EPERM
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
@@ -55,9 +55,14 @@ class Hypervisor(Record):
 
 
 class Machine(Record):
-    """Frames, CPUs, and the hypervisor under them."""
+    """Frames, CPUs, and the hypervisor under them.
+
+    Attributes:
+        block: one block entry of stage 1 maps all frames; ``Frame.present`` says what it maps.
+    """
 
     hypervisor: Hypervisor
+    block: bool = False
     frames: list[Frame] = array("frames")
     cpus: list[Cpu] = array("cpus")
     guests: list[Guest] = array("vms")
@@ -114,6 +119,16 @@ class Machine(Record):
             require(not self.private_to_guest(frame), HOST_WRITES_PRIVATE)
             frame.content = content
         return fault
+
+    @step
+    def split_block(self) -> int:
+        """Replace the block entry by a table of page entries (BBML2: no break before make); -ENOMEM without a table page."""
+        if may("no page for the table"):
+            return -ENOMEM
+        charge(Cost.TABLE_PAGE)
+        charge(Cost.BLOCK_SPLIT)
+        self.block = False
+        return 0
 
     @step
     def write_descriptor(self, frame: Frame, valid: bool) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The direct map and the calls that change it, with the values they really return.
 
-arm64, with page entries from boot on (rodata=full): arch/arm64/mm/pageattr.c.
+arm64, with page entries from boot on (rodata=full) or block entries that are split when needed (BBML2):
+arch/arm64/mm/pageattr.c.
 """
 
 from guestmem.machine.frame import Frame
@@ -23,9 +24,16 @@ def can_set_direct_map(kernel: Kernel) -> bool:
 
 
 def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame) -> int:
-    """Make the entry of a page invalid; TLBs may keep it.  0, also where nothing was done."""
+    """Make the entry of a page invalid; TLBs may keep it.
+
+    0, also where nothing was done.  -ENOMEM: its block entry cannot be split.
+    """
     if not can_set_direct_map(kernel):
         return 0
+    if kernel.machine.block:
+        err = kernel.machine.split_block()
+        if err:
+            return err
     kernel.machine.write_descriptor(frame, False)
     return 0
 

@@ -35,11 +35,6 @@ class Folio(Record):
     lost: bool = False
     free: bool = True
 
-    @step
-    def get(self) -> None:
-        """Take a reference (folio_get)."""
-        self.refcount += 1
-
 
 class Kernel(Record):
     """The host kernel: its folios, and how its fault handlers are built.

@@ -39,6 +39,7 @@ class Cast(World):
 
     Attributes:
         protection: the library's policy.
+        blocks: the direct map begins as a block entry.
         rented: the folio that another user of memory has.
         pinned: the folio that a user of the VMM's mapping holds (GUP).
     """
@@ -49,6 +50,7 @@ class Cast(World):
     kernel: Kernel = part()
     file: GuestMemfd = part()
     protection: Protection = Protection.NONE
+    blocks: bool = False
     rented: Folio | None = None
     pinned: Folio | None = None
 
@@ -74,6 +76,7 @@ class Cast(World):
         hypervisor, driver = self.host()
         self.machine.hypervisor = hypervisor
         self.machine.wire()
+        self.machine.block = self.blocks
         self.kernel.machine = self.machine
         self.kernel.wire()
         # Only do_sea() needs to learn it: the abort that pKVM injects is handled like any other.

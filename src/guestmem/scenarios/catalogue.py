@@ -81,6 +81,13 @@ SCENARIOS = {
             _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
         ),
         Scenario(
+            "gunyah-blocks",
+            "Gunyah, the direct map mapped by a block that is split when a page leaves it, which may fail",
+            OnGunyah,
+            {"blocks": True},
+            _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+        ),
+        Scenario(
             "gunyah-two-vms",
             "two VMs on Gunyah, one after the other and side by side in one file",
             TwoOnGunyah,
