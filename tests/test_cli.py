@@ -54,7 +54,7 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
     printed = capsys.readouterr().out
     assert "violated in 13 steps" in printed
     assert "Cast.zeropad: self.look_up_name(" in printed
-    assert "driver.lent[1]: no -> yes" in printed
+    assert "driver.provided[1]: no -> yes" in printed
     assert "broken: no host access ends in a panic: synchronous external abort" in printed
     assert cli.main(["explain", str(saved)]) == 1
     replayed = capsys.readouterr().out.splitlines()
@@ -64,7 +64,7 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
 def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "gunyah", "--protection", "unmap", *SMALL, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
-    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 31302, None)
+    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 28746, None)
 
 
 def test_a_budget_that_runs_out_is_not_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,5 +118,5 @@ def test_7_3_read_through_the_vmms_mapping_is_a_signal() -> None:
     mapping = provoke.host.file.mapping
     with alone():
         map_user(mapping, Pgoff(0), provoke.host.kernel.folios[2])
-        assert user_access(provoke.host.machine, mapping, Pgoff(0)) is Fault.S1PTW
+        assert user_access(provoke.host.machine, mapping, Pgoff(0), write=False) is Fault.S1PTW
     assert provoke.page.content is Content.SECRET_0

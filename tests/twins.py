@@ -1,268 +1,179 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad twins: the library, a driver or a VMM with one line changed, which the marked line names."""
+"""Bad twins: a scenario in which one line of the library, of a driver or of the cast is wrong.
+
+A twin is made from the good source as it stands, so it differs from it in that line and in nothing else.
+"""
 
 from __future__ import annotations
 
-from guestmem.guest_memfd.library import Driver, GuestMemfd
+import inspect
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.gunyah import GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
-from guestmem.machine.cost import Cost
-from guestmem.machine.cpu import Cpu
-from guestmem.machine.frame import Content
-from guestmem.machine.guest import Gfn, Guest
-from guestmem.machine.machine import Hypervisor
-from guestmem.mm.direct_map import set_direct_map_invalid_noflush
-from guestmem.mm.exception import kernel_store
-from guestmem.mm.filemap import Pgoff, filemap_grab_folio, filemap_remove_folio, unmap_mapping_page
-from guestmem.mm.folio import Folio, folio_put
-from guestmem.model import charge, choose, part, thread
-from guestmem.scenarios.hypervisors import OnGunyah, OnKvm
-
-# ---- no host access ends in a panic
-
-
-class NoFlush(GuestMemfd):
-    def zap_direct_map(self, folio: Folio) -> int:
-        if not self.unmaps():
-            return 0
-        err = set_direct_map_invalid_noflush(self.kernel, folio.frame)
-        if err:
-            return err
-        folio.zapped = True  # BUG: no flush_tlb_kernel_range()
-        return 0
-
-
-class GunyahNoFlush(OnGunyah):
-    file: NoFlush = part()
-
-
-# ---- the host never reads a guest's secret
-
-
-class RestoreFirst(GuestMemfd):
-    def discard(self, pgoff: Pgoff) -> None:
-        folio = self.mapping.slots[pgoff]
-        if folio is None:
-            return
-        unmap_mapping_page(self.mapping, pgoff)
-        owner = self.owner[pgoff]
-        if owner is not None:
-            owner.wrote[pgoff] = False
-        self.restore_direct_map(folio)  # BUG: before the page is cleared, as secretmem_free_folio() does
-        if not self.shared[pgoff] and not self.driver.sanitises:
-            self.kernel.machine.store_local(folio.frame, Content.ZERO)
-        filemap_remove_folio(self.mapping, pgoff)
-        folio_put(self.kernel, folio)
-
-
-class KvmRestoreFirst(OnKvm):
-    file: RestoreFirst = part()
-
-
-# ---- the host never writes a guest's private page
-
-
-class NoGuestFlush(KvmDriver):
-    def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
-        for pgoff in Pgoff.span(start, end):
-            guest = file.owner[pgoff]
-            if guest is not None and guest.entries[pgoff].live:
-                guest.zap(Gfn(pgoff))  # BUG: no guest.flush()
-        return 0, 0
-
-
-class KvmNoGuestFlush(OnKvm):
-    driver: NoGuestFlush = part()
-
-
-# ---- a frame given to a guest holds no host data
-
-
-class NotCleared(GuestMemfd):
-    def grab_folio(self, cpu: Cpu, pgoff: Pgoff) -> tuple[int, Folio | None]:
-        err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff)
-        if folio is None:
-            return err, None
-        folio.uptodate = True  # BUG: what the last user left stays
-        if not self.shared[pgoff] and not folio.zapped:
-            err = self.zap_direct_map(folio)
-            if err:
-                self.put_folio(folio)
-                return err, None
-        return 0, folio
-
-
-class KvmNotCleared(OnKvm):
-    file: NotCleared = part()
-
-
-# ---- a frame given back holds no secret
-
-
-class NotScrubbed(GuestMemfd):
-    def discard(self, pgoff: Pgoff) -> None:
-        folio = self.mapping.slots[pgoff]
-        if folio is None:
-            return
-        unmap_mapping_page(self.mapping, pgoff)
-        owner = self.owner[pgoff]
-        if owner is not None:
-            owner.wrote[pgoff] = False
-        filemap_remove_folio(self.mapping, pgoff)  # BUG: without clearing it
-        self.restore_direct_map(folio)
-        folio_put(self.kernel, folio)
-
-
-class KvmNotScrubbed(OnKvm):
-    file: NotScrubbed = part()
-
-
-# ---- a free frame is in the direct map
-
-
-class NotRestored(GuestMemfd):
-    def restore_direct_map(self, folio: Folio) -> None:
-        folio.zapped = False  # BUG: no set_direct_map_default_noflush()
-
-
-class GunyahNotRestored(OnGunyah):
-    file: NotRestored = part()
-
-
-# ---- a page has at most one private owner
-
-
-class BoundTwice(GuestMemfd):
-    def bind(self, guest: Guest, start: int, end: int) -> int:
-        with self.mapping.invalidate_lock.exclusive:
-            for pgoff in Pgoff.span(start, end):  # BUG: no test for -EEXIST
-                self.bound[pgoff] = True
-                self.owner[pgoff] = guest
-        return 0
-
-
-class KvmBoundTwice(OnKvm):
-    geometry = {"vms": 2}
-    file: BoundTwice = part()
-
-
-# ---- a folio is freed only when nothing refers to it or maps it
-
-
-class NotInvalidated(KvmDriver):
-    def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
-        return 0, 0  # BUG: guests keep their entries
-
-
-class KvmNotInvalidated(OnKvm):
-    driver: NotInvalidated = part()
-
-    def host(self) -> tuple[Hypervisor, Driver]:
-        self.driver.sanitises = True  # so that the library's own clearing does not find it first
-        return super().host()
-
-
-# ---- success means done, failure means nothing changed
-
-
-class HalfConverted(GuestMemfd):
-    def make_private(self, start: int, end: int) -> tuple[int, int]:
-        for pgoff in Pgoff.span(start, end):
-            unmap_mapping_page(self.mapping, pgoff)
-        for pgoff in Pgoff.span(start, end):
-            folio = self.mapping.slots[pgoff]
-            if folio is not None and self.shared[pgoff] and folio.refcount != 1:
-                return -11, pgoff
-            self.shared[pgoff] = False  # BUG: before the last page was looked at
-        return self.driver.invalidate_begin(self, start, end)
-
-
-class KvmHalfConverted(OnKvm):
-    file: HalfConverted = part()
-
-
-# ---- no lock is held at return
-
-
-class LockKept(GuestMemfd):
-    def allocate(self, cpu: Cpu, start: int, end: int) -> int:
-        self.mapping.invalidate_lock.down_read()
-        for pgoff in Pgoff.span(start, end):
-            err, folio = self.grab_folio(cpu, pgoff)
-            if folio is None:
-                return err  # BUG: without up_read()
-            self.put_folio(folio)
-        self.mapping.invalidate_lock.up_read()
-        return 0
-
-
-class KvmLockKept(OnKvm):
-    file: LockKept = part()
-
-
-# ---- no deadlock; a wait ends
-
-
-class KvmExitKept(OnKvm):
-    @thread("vms")
-    def vcpu(self, vm: int) -> None:
-        guest = self.machine.guests[vm]
-        while True:
-            gfn = Gfn(choose(len(guest.entries), "gfn"))
-            if not guest.touch(gfn):
-                self.file.guest_fault(self.machine.cpus[0], guest, gfn)  # BUG: guest.exited stays
-
-
-# ---- a thread does not take a lock it already holds
-
-
-class FolioLocked(GuestMemfd):
-    def put_folio(self, folio: Folio) -> None:
-        folio_put(self.kernel, folio)  # BUG: without folio.lock.release()
-
-
-class KvmFolioLocked(OnKvm):
-    file: FolioLocked = part()
-
-
-# ---- counters equal the holders they count
-
-
-class ReferenceLeaked(GuestMemfd):
-    def put_folio(self, folio: Folio) -> None:
-        folio.lock.release()  # BUG: without folio_put()
-
-
-class KvmReferenceLeaked(OnKvm):
-    file: ReferenceLeaked = part()
-
-
-# ---- contents survive where the contract says so
-
-
-class ClearedAgain(GuestMemfd):
-    def grab_folio(self, cpu: Cpu, pgoff: Pgoff) -> tuple[int, Folio | None]:
-        err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff)
-        if folio is None:
-            return err, None
-        charge(Cost.PAGE_ZEROED)
-        kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)  # BUG: also when folio.uptodate
-        return 0, folio
-
-
-class KvmClearedAgain(OnKvm):
-    file: ClearedAgain = part()
-
-
-# ---- the driver forgets a loan when the library gives the page up
-
-
-class LentByOffset(GunyahDriver):
-    def take_back(self, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
-        err = self.hypervisor.donate_from_protected(guest, folio.frame)
-        self.lent[folio.frame.pfn] = False  # BUG: also when the hypervisor refuses
-        return err
-
-
-class GunyahLentByOffset(OnGunyah):
-    driver: LentByOffset = part()
+from guestmem.machine.guest import GIVEN_CLEAN
+from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
+from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
+from guestmem.model import World, part
+from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
+from guestmem.model.lock import TAKEN_ONCE
+from guestmem.scenarios.cast import CONTENTS_SURVIVE, COUNTERS, DONE_OR_NOTHING, FREE_FRAMES, NO_LOCK_HELD, SINGLE_OWNER, Cast
+from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, TwoOnKvm
+
+SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
+
+
+class Twin(NamedTuple):
+    """In ``method``, as ``world`` uses it, the line ``good`` is ``bad``; so ``rule`` is broken."""
+
+    name: str
+    world: type[Cast]
+    method: Callable[..., Any]
+    good: str
+    bad: str
+    rule: str
+    pages: int = 1
+
+    def build(self, **options: Any) -> World:
+        """The world that is wrong."""
+        return self.variant()(pages=self.pages, frames=self.pages + 1, **options)
+
+    def variant(self) -> type[Cast]:
+        """The class of that world: the part with the wrong line in the place of the good one."""
+        owner = _owner(self.method)
+        wrong = self.wrong(owner)
+        if issubclass(self.world, owner):
+            return type(self.name, (wrong, self.world), {"__module__": wrong.__module__})
+        field = next(f for f in self.world.fields().values() if f.kind == "part" and issubclass(_class(f.type), owner))
+        if _class(field.type) is not owner:
+            wrong = type(wrong.__name__, (_class(field.type),), {self.method.__name__: vars(wrong)[self.method.__name__]})
+        body = {"__annotations__": {field.name: wrong}, field.name: part(), "__module__": wrong.__module__}
+        return type(self.name, (self.world,), body)
+
+    def wrong(self, owner: type[Any]) -> type[Any]:
+        """A class derived from ``owner``, with the method as it stands but for that line."""
+        lines = inspect.getsource(self.method).splitlines()
+        (at,) = [i for i, line in enumerate(lines) if line.strip() == self.good]
+        lines[at] = lines[at].replace(self.good, f"{self.bad}  # BUG: instead of {self.good}")
+        text = "\n".join(["from __future__ import annotations", f"class {self.name}({owner.__name__}):", *lines, ""])
+        file = Path(SCRATCH.name, f"{self.name}.py")
+        file.write_text(text)
+        names = {**vars(sys.modules[owner.__module__]), "__name__": file.stem}
+        module = type(sys)(file.stem)
+        vars(module).update(names)
+        sys.modules[file.stem] = module
+        exec(compile(text, str(file), "exec", dont_inherit=True), vars(module))
+        made: type[Any] = vars(module)[self.name]
+        return made
+
+
+def _owner(method: Callable[..., Any]) -> type[Any]:
+    owner: type[Any] = vars(sys.modules[method.__module__])[method.__qualname__.split(".")[0]]
+    return owner
+
+
+def _class(kind: Any) -> type[Any]:
+    cls: type[Any] = kind.cls
+    return cls
+
+
+TWINS = [
+    Twin(
+        "NoFlush",
+        OnGunyah,
+        GuestMemfd.zap_direct_map,
+        "flush_tlb_kernel_range(self.kernel.machine, folio.frame)",
+        "pass",
+        NO_PANIC,
+    ),
+    Twin(
+        "RestoredFirst",  # as secretmem_free_folio() does
+        OnKvm,
+        GuestMemfd.discard,
+        "charge(Cost.PAGE_ZEROED)",
+        "self.restore_direct_map(folio)",
+        HOST_READS_SECRET,
+    ),
+    Twin("NoGuestFlush", OnKvm, KvmDriver.invalidate_begin, "guest.flush(Gfn(pgoff))", "pass", HOST_WRITES_PRIVATE),
+    Twin(
+        "NotCleared",
+        OnKvm,
+        GuestMemfd.grab_folio,
+        "kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)",
+        "pass",
+        GIVEN_CLEAN,
+    ),
+    Twin("BoundToAnother", TwoOnKvm, GuestMemfd.may_bind, "return -EBUSY", "return 0", GIVEN_CLEAN),
+    Twin(
+        "NotScrubbed",
+        OnKvm,
+        GuestMemfd.discard,
+        "self.kernel.machine.store_local(folio.frame, Content.ZERO)",
+        "pass",
+        RETURNED_CLEAN,
+    ),
+    Twin(
+        "NotRestored",
+        OnGunyah,
+        GuestMemfd.restore_direct_map,
+        "set_direct_map_default_noflush(self.kernel, folio.frame)",
+        "pass",
+        FREE_FRAMES,
+    ),
+    Twin("BoundTwice", TwoOnKvm, GuestMemfd.bind, "err = self.may_bind(guest, pgoff)", "err = 0", SINGLE_OWNER),
+    Twin(
+        "NotInvalidated",
+        OnKvm,
+        KvmDriver.invalidate_begin,
+        "for pgoff in Pgoff.span(start, end):",
+        "for pgoff in Pgoff.span(start, start):",
+        FREED_UNUSED,
+    ),
+    Twin("PunchedAnyway", OnGunyah, GuestMemfd.punch_hole, "if err == 0:", "if True:", FREED_UNUSED),
+    Twin("PunchedNothing", OnGunyah, GuestMemfd.punch_hole, "return err", "return 0", DONE_OR_NOTHING),
+    Twin(
+        "HalfConverted",
+        OnKvm,
+        GuestMemfd.make_private,
+        "return -EAGAIN, pgoff",
+        "return -EAGAIN, pgoff\n            self.shared[pgoff] = False",
+        DONE_OR_NOTHING,
+        pages=2,
+    ),
+    Twin(
+        "LockKept",
+        OnKvm,
+        GuestMemfd.allocate,
+        "with self.mapping.invalidate_lock.shared:",
+        "if self.mapping.invalidate_lock.down_read_trylock():",
+        NO_LOCK_HELD,
+    ),
+    Twin("ExitKept", OnKvm, Cast.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
+    Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
+    Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
+    Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),
+    Twin("ClearedAgain", OnKvm, GuestMemfd.grab_folio, "if not folio.uptodate:", "if True:", CONTENTS_SURVIVE),
+    Twin(
+        "ConvertedByDiscarding",
+        OnKvm,
+        GuestMemfd.make_shared,
+        "self.restore_direct_map(folio)",
+        "self.discard(pgoff)",
+        CONTENTS_SURVIVE,
+    ),
+    Twin("LoanForgotten", OnGunyah, GunyahDriver.reclaim_folio, "if err == 0:", "if True:", NO_PANIC),
+    Twin(
+        "NotGivenBack",
+        EagerOnGunyah,
+        GuestMemfd.stay_shared,
+        "if self.driver.prepare_accessible(self, pgoff, folio) == 0:",
+        "if True:",
+        NO_PANIC,
+        pages=2,
+    ),
+]

@@ -24,7 +24,7 @@ __all__ = ["Cell", "cells", "comparable", "table"]
 UNINVITED = {
     "zeropad0": "load_unaligned_zeropad",
     "kcore0": "copy_from_kernel_nofault",
-    "snapshot0": "plain read",
+    "plain_read0": "plain read",
 }
 
 

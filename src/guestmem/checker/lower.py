@@ -361,13 +361,8 @@ class Lowering:
     # ---- frames, blocks, variables
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
-        counts: dict[str, int] = dict.fromkeys(function.parameters, 1)
-        for node in ast.walk(function.node):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                counts[node.id] = counts.get(node.id, 0) + 1
-        once = {name for name, count in counts.items() if count == 1}
         variables = [self.new_var("", type_) for type_ in results]
-        self.frames.append(Frame(function, receiver, env, once, variables, self.new_block()))
+        self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
 
     def new_block(self) -> Block:
         block = Block(len(self.blocks))

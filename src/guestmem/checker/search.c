@@ -75,13 +75,21 @@ static void index_put(struct set *set, u64 h, u32 index)
 	set->used++;
 }
 
-static u32 index_find(const struct set *set, const u64 *states, const u64 *s, u64 h)
+/* The first slot from `at` on that is empty or whose state may have this hash. */
+static inline u64 candidate(const struct set *set, u64 at, u64 h)
 {
-	for (u64 at = home(set, h); set->slots[at]; at = next_slot(set, at)) {
-		u64 entry = set->slots[at];
+	while (set->slots[at] && set->slots[at] >> 32 != (u32)h)
+		at = next_slot(set, at);
+	return at;
+}
 
-		if (entry >> 32 == (u32)h && same(states + ((u32)entry - 1ull) * WORDS, s))
-			return (u32)entry - 1;
+static inline u32 index_find(const struct set *set, const u64 *states, const u64 *s, u64 h)
+{
+	for (u64 at = candidate(set, home(set, h), h); set->slots[at]; at = candidate(set, next_slot(set, at), h)) {
+		u64 index = (u32)set->slots[at] - 1ull;
+
+		if (same(states + index * WORDS, s))
+			return (u32)index;
 	}
 	return NONE;
 }
@@ -306,16 +314,21 @@ static void flush(struct search *x)
 #else
 	/* First find which old state each could be, so that reading it is no miss later. */
 	for (u32 i = 0; i < n; i++) {
-		u64 entry = set.slots[home(&set, x->batch_hashes[i])];
+		u64 entry = set.slots[candidate(&set, home(&set, x->batch_hashes[i]), x->batch_hashes[i])];
 
 		if (entry)
 			__builtin_prefetch(x->states + ((u32)entry - 1ull) * WORDS);
 	}
 	for (u32 i = 0; i < n; i++) {
 		u64 *s = x->batch + i * WORDS, h = x->batch_hashes[i];
+		u32 known = index_find(&set, x->states, s, h);
 
 		/* The states of this batch are stored as they are found, as later ones are compared with them. */
-		if (index_find(&set, x->states, s, h) == NONE) {
+		if (known != NONE) {
+			/* For search_waits(), which need not come here again then. */
+			if (THREADS > 1 && known < x->count && x->moved[x->batch_parents[i]] != ALL_THREADS)
+				x->moved[x->batch_parents[i]] |= x->moved[known];
+		} else {
 			index_put(&set, h, (u32)(x->count + new));
 			if (x->count + new < x->capacity)
 				memcpy(x->states + (x->count + new) * WORDS, s, WORDS * sizeof(u64));
@@ -626,65 +639,78 @@ static u32 depth_of(const struct search *x, u64 state)
 	return depth;
 }
 
+/* The threads that can go on in a state or in one that follows it, as far as is known. */
+static threads_t going_on(const struct search *x, const struct set *set, u64 i)
+{
+	const u64 *now = x->states + i * WORDS;
+	threads_t mask = x->moved[i];
+	struct ctx c;
+
+	memset(&c, 0, sizeof(c));
+	for (int t = 0; t < THREADS; t++) {
+		c.depth = 0;
+		do {
+			u64 next[WORDS];
+			int status;
+
+			if (mask == ALL_THREADS)
+				return mask;
+			memcpy(next, now, sizeof(next));
+			c.cursor = 0;
+			c.stepped = 0;
+			c.turns = 0;
+			status = advance[t](next, &c);
+			if (status == DONE && !same(next, now)) {
+				u32 to = index_find(set, x->states, next, hash(next));
+
+				mask |= to == NONE ? ALL_THREADS : x->moved[to];
+			} else if (status == BROKEN) {
+				mask = ALL_THREADS;
+			}
+		} while (next_choices(&c));
+	}
+	return mask;
+}
+
 /*
  * A wait ends: from every state in which a thread cannot go on, some state can be reached in which it can.  Call when
  * complete; notes the first state of each thread that waits for ever.  0: not enough memory.
+ *
+ * What a state's children in the search tree say costs nothing; only where that is not enough are its other successors
+ * generated again.
  */
 int search_waits(struct search *x)
 {
 	struct set own = {0}, *set = &x->set;
-	int changed = 1, result = 0;
-	struct edge *edges;
-	int room = 4096;
+	int changed = 1;
 
 	if (THREADS == 1)
 		return 1;
-	edges = malloc(room * sizeof(*edges));
-	if (!edges)
-		return 0;
 	if (WORDS == 1) {
 		set = &own;
 		if (!index_build(&own, (x->count + x->count / 2) / LINE * LINE + 2 * LINE, x->states, x->count))
-			goto out;
+			return 0;
 	}
+	for (u64 i = x->count; i-- > 1;)
+		x->moved[x->parents[i]] |= x->moved[i];
 	while (changed) {
 		changed = 0;
 		for (u64 i = x->count; i-- > 0;) {
 			threads_t mask = x->moved[i];
-			int n;
 
 			if (mask == ALL_THREADS)
 				continue;
-			while ((n = model_edges(x->states + i * WORDS, edges, room)) < 0) {
-				struct edge *more = realloc(edges, 2 * room * sizeof(*edges));
-
-				if (!more)
-					goto out;
-				edges = more;
-				room *= 2;
-			}
-			for (int j = 0; j < n && mask != ALL_THREADS; j++) {
-				u32 to = edges[j].status == DONE ?
-					index_find(set, x->states, edges[j].state, hash(edges[j].state)) : NONE;
-
-				mask |= to == NONE ? ALL_THREADS : x->moved[to];
-			}
-			if (mask != x->moved[i]) {
-				x->moved[i] = mask;
-				changed = 1;
-			}
+			x->moved[i] = going_on(x, set, i);
+			changed |= x->moved[i] != mask;
 		}
 	}
 	for (u64 i = 0; i < x->count; i++)
 		for (int t = 0; x->moved[i] != ALL_THREADS && t < THREADS; t++)
 			if (!(x->moved[i] >> t & 1))
 				stuck(x, t, (u32)i, depth_of(x, i));
-	result = 1;
-out:
-	free(edges);
 	if (own.slots)
 		munmap(own.slots, own.room * sizeof(u64));
-	return result;
+	return 1;
 }
 
 struct summary {

@@ -50,6 +50,15 @@ class Function:
         """The annotations of parameters and of the result ("return"), resolved."""
         return typing.get_type_hints(self.python)
 
+    @functools.cached_property
+    def assigned_once(self) -> set[str]:
+        """The names that have one value for as long as the function runs."""
+        counts = dict.fromkeys(self.parameters, 1)
+        for node in ast.walk(self.node):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                counts[node.id] = counts.get(node.id, 0) + 1
+        return {name for name, count in counts.items() if count == 1}
+
     def place(self, node: ast.AST) -> Place:
         """Where a node of the tree stands."""
         return Place(self.file, getattr(node, "lineno", self.node.lineno))

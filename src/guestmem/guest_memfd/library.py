@@ -11,7 +11,7 @@ Lock order: invalidate lock (shared to add pages, exclusive to remove or convert
 from __future__ import annotations
 
 from enum import Enum
-from errno import EAGAIN, EBUSY, EEXIST, EFAULT, EINVAL, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, EOPNOTSUPP
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
@@ -48,10 +48,10 @@ class Protection(Enum):
 
 
 class Driver(Record):
-    """The operations of a driver (struct guest_memfd_operations).
+    """The operations of a driver: those of struct guest_memfd_operations as posted, and ``provide`` and ``reclaim``.
 
     All but ``provide`` are called with the invalidate lock held exclusively, ``provide`` with it held shared and the
-    folio locked.  An error means that the operation has not happened; the library then leaves the page as it was.
+    folio locked.  An error means that the guest may still have the page; the library then does not touch it.
 
     Attributes:
         sanitises: the hypervisor hands pages back without what the guest kept in them.
@@ -72,11 +72,11 @@ class Driver(Record):
         """Guests may fault the pages in again."""
 
     def prepare_inaccessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
-        """The page, already out of the host's reach, becomes the guest's alone."""
+        """The page, already out of the host's reach, becomes the guest's alone; undone by ``prepare_accessible``."""
         return 0
 
     def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
-        """The host is about to use the page: have the hypervisor let it."""
+        """The host is about to use the page: have the hypervisor let it, if it does not."""
         return 0
 
     def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
@@ -122,20 +122,30 @@ class GuestMemfd(Record):
     def bind(self, guest: Guest, start: int, end: int) -> int:
         """Give a guest the pages start <= pgoff < end.
 
-        -EINVAL: no pages.  -EEXIST: one of them has a guest.  -EBUSY: one may hold the secret of another guest.
+        -EINVAL: no pages.  -EBADF: no file.  -EEXIST: one of the pages has a guest.  -EBUSY: one may hold the secret of
+        another guest.
         """
         if start >= end:
             return -EINVAL
         with self.mapping.invalidate_lock.exclusive:
+            if not self.open:
+                return -EBADF
             for pgoff in Pgoff.span(start, end):
-                if self.bound[pgoff]:
-                    return -EEXIST
-                if self.mapping.slots[pgoff] is not None and self.owner[pgoff] is not guest:
-                    if self.owner[pgoff] is not None:
-                        return -EBUSY
+                err = self.may_bind(guest, pgoff)
+                if err:
+                    return err
             for pgoff in Pgoff.span(start, end):
                 self.bound[pgoff] = True
                 self.owner[pgoff] = guest
+        return 0
+
+    def may_bind(self, guest: Guest, pgoff: Pgoff) -> int:
+        """0 for a page that has no guest, and in which no other guest has left anything."""
+        if self.bound[pgoff]:
+            return -EEXIST
+        before = self.owner[pgoff]
+        if self.mapping.slots[pgoff] is not None and before is not None and before is not guest:
+            return -EBUSY
         return 0
 
     def unbind(self, guest: Guest) -> int:
@@ -158,17 +168,20 @@ class GuestMemfd(Record):
         """Have the guest lose a page for good."""
         err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
         folio = self.mapping.slots[pgoff]
-        if err or folio is None:
-            return err
-        return self.driver.reclaim(self, pgoff, folio)
+        if err == 0 and folio is not None:
+            err = self.driver.reclaim(self, pgoff, folio)
+        self.driver.invalidate_end(self, pgoff, pgoff + 1)
+        return err
 
     # ---- pages coming
 
     def grab_folio(self, cpu: Cpu, pgoff: Pgoff) -> tuple[int, Folio | None]:
         """Find or create a page, initialised, in or out of the direct map as it must be; locked, with a reference.
 
-        The invalidate lock is held shared.  -ENOMEM, or -EAGAIN when the caller should try again.
+        The invalidate lock is held shared.  -ENOMEM; -EAGAIN when the caller should try again; -EBADF: no file.
         """
+        if not self.open:
+            return -EBADF, None
         err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff)
         if folio is None:
             return err, None
@@ -183,6 +196,7 @@ class GuestMemfd(Record):
                 return err, None
         return 0, folio
 
+    @step
     def put_folio(self, folio: Folio) -> None:
         """Let go of a page that was grabbed."""
         folio.lock.release()
@@ -249,10 +263,13 @@ class GuestMemfd(Record):
     def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
         """Make pages shared or private, all or none; an error comes with the page that stood in the way.
 
-        -EAGAIN: somebody still holds a reference to a page that is to become private.  -EINVAL: no pages.
+        What is so already is not touched.  -EAGAIN: somebody still holds a reference to a page that is to become
+        private.  -EINVAL: no pages.  -EBADF: no file.
         """
         if start >= end:
             return -EINVAL, start
+        if not self.open:
+            return -EBADF, start
         with self.mapping.invalidate_lock.exclusive:
             if to_shared:
                 err, at = self.make_shared(start, end)
@@ -267,12 +284,13 @@ class GuestMemfd(Record):
     def make_private(self, start: int, end: int) -> tuple[int, int]:
         """Take pages from the host.  Until the last check has passed, only mappings that can be faulted in again go."""
         for pgoff in Pgoff.span(start, end):
-            unmap_mapping_page(self.mapping, pgoff)
+            if self.shared[pgoff]:
+                unmap_mapping_page(self.mapping, pgoff)
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and self.shared[pgoff] and folio.refcount != 1:
                 return -EAGAIN, pgoff
-        err, at = self.driver.invalidate_begin(self, start, end)
+        err, at = self.invalidate_changing(start, end, False)
         if err:
             return err, at
         for pgoff in Pgoff.span(start, end):
@@ -282,20 +300,32 @@ class GuestMemfd(Record):
                 if err == 0:
                     err = self.driver.prepare_inaccessible(self, pgoff, folio)
                 if err:
-                    self.restore_shared(start, end)
+                    self.stay_shared(start, end)
                     return err, pgoff
         return 0, 0
 
-    def restore_shared(self, start: int, end: int) -> None:
-        """Put back into the direct map what is still shared."""
+    def stay_shared(self, start: int, end: int) -> None:
+        """Undo the preparation of pages that are still shared.  What a driver does not give back is lost."""
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and self.shared[pgoff]:
-                self.restore_direct_map(folio)
+                if self.driver.prepare_accessible(self, pgoff, folio) == 0:
+                    self.restore_direct_map(folio)
+                else:
+                    self.lose(pgoff, folio)
+
+    def invalidate_changing(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
+        """Let no guest reach the pages that a conversion changes."""
+        for pgoff in Pgoff.span(start, end):
+            if self.shared[pgoff] != to_shared:
+                err, at = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
+                if err:
+                    return err, at
+        return 0, 0
 
     def make_shared(self, start: int, end: int) -> tuple[int, int]:
         """Give pages to the host, once the hypervisor has let go of all of them."""
-        err, at = self.driver.invalidate_begin(self, start, end)
+        err, at = self.invalidate_changing(start, end, True)
         if err:
             return err, at
         for pgoff in Pgoff.span(start, end):
@@ -313,9 +343,11 @@ class GuestMemfd(Record):
     # ---- pages going
 
     def punch_hole(self, start: int, end: int) -> int:
-        """Discard pages, all or none; the driver may refuse.  -EINVAL: no pages."""
+        """Discard pages, all or none; the driver may refuse.  -EINVAL: no pages.  -EBADF: no file."""
         if start >= end:
             return -EINVAL
+        if not self.open:
+            return -EBADF
         with self.mapping.invalidate_lock.exclusive:
             err, _ = self.driver.invalidate_begin(self, start, end)
             for pgoff in Pgoff.span(start, end):
@@ -338,15 +370,18 @@ class GuestMemfd(Record):
         if folio is None:
             return
         unmap_mapping_page(self.mapping, pgoff)
-        owner = self.owner[pgoff]
-        if owner is not None:
-            owner.wrote[pgoff] = False  # the VMM's to decide: no rule promises the guest otherwise
         if not self.shared[pgoff] and not self.driver.sanitises:
             charge(Cost.PAGE_ZEROED)
             self.kernel.machine.store_local(folio.frame, Content.ZERO)
         self.restore_direct_map(folio)
         filemap_remove_folio(self.mapping, pgoff)
         folio_put(self.kernel, folio)
+
+    def lose(self, pgoff: Pgoff, folio: Folio) -> None:
+        """Give up a page that may still be a guest's: it leaves the file, and nobody ever uses it again."""
+        folio.lost = True
+        unmap_mapping_page(self.mapping, pgoff)
+        filemap_remove_folio(self.mapping, pgoff)
 
     def release(self) -> None:
         """The last user is gone, and no guest runs: discard everything.  What a driver cannot get back is lost."""
@@ -356,9 +391,7 @@ class GuestMemfd(Record):
                 if self.take_back(pgoff) == 0:
                     self.discard(pgoff)
                 elif folio is not None:
-                    folio.lost = True
-                    unmap_mapping_page(self.mapping, pgoff)
-                    filemap_remove_folio(self.mapping, pgoff)
+                    self.lose(pgoff, folio)
                 self.bound[pgoff] = False
                 self.owner[pgoff] = None
                 self.shared[pgoff] = False

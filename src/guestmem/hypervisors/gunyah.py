@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gunyah: a type-1 hypervisor that takes lent pages away from the host, and injects an external abort when it touches one.
 
-Sources: quic/gunyah-hypervisor hyp/mem/memextent, and the driver posted as "drivers: virt: Gunyah".
+Sources: quic/gunyah-hypervisor, memextent_sparse.c, memextent/hypercalls.c and addrspace.c; the driver posted as
+"drivers: virt: Gunyah", its guest_memfd.c and vm_mgr_mem.c.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from errno import EBUSY, ENOMEM, EPERM
 
 from guestmem.guest_memfd.library import Driver, GuestMemfd
@@ -15,41 +17,72 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
-from guestmem.model import array, charge, may, step
+from guestmem.model import Record, array, charge, may, step
 
-__all__ = ["Gunyah", "GunyahDriver"]
+__all__ = ["EagerGunyahDriver", "Gunyah", "GunyahDriver"]
+
+
+class Extent(Enum):
+    """The memory extent that owns a frame."""
+
+    HOST = 0
+    GUEST_PRIVATE = 1  # lent: the host has no access
+    GUEST_SHARED = 2  # shared: both have
+
+
+class Owner(Record):
+    """Who owns a frame (memdb)."""
+
+    extent: Extent = Extent.HOST
+    guest: Guest | None = None
 
 
 class Gunyah(Hypervisor):
-    """The hypercalls of the host.  Each may be refused, as every one of them allocates or takes locks of the hypervisor."""
+    """The hypercalls of the host and of the guest.  Those of the host take locks and memory of EL2: each may be refused.
+
+    Attributes:
+        owners: by frame number, the extent that owns the frame.
+    """
+
+    owners: list[Owner] = array("frames")
 
     @step
-    def donate_to_protected(self, frame: Frame) -> int:
-        """memextent_donate(DONATE_TO_PROTECTED): the frame leaves the host's memory extent, and its stage 2."""
+    def donate_to_guest(self, guest: Guest, frame: Frame, private: bool) -> int:
+        """memextent_donate, DONATE_TO_PROTECTED (lend: the host loses its access) or DONATE_TO_SIBLING (share)."""
         charge(Cost.HYPERCALL)
-        if not frame.stage2:
+        owner = self.owners[frame.pfn]
+        if owner.extent is not Extent.HOST:
             return -EPERM
         if may("memextent_donate to the guest is refused"):
             return -ENOMEM
-        frame.stage2 = False
+        owner.extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
+        owner.guest = guest
+        frame.stage2 = not private
         return 0
 
     @step
-    def donate_from_protected(self, guest: Guest, frame: Frame) -> int:
-        """memextent_donate(DONATE_FROM_PROTECTED): the frame comes back to the host, sanitised."""
+    def donate_to_host(self, guest: Guest, frame: Frame) -> int:
+        """memextent_donate, DONATE_FROM_PROTECTED or DONATE_TO_SIBLING back; -EBUSY while the guest has it mapped."""
         charge(Cost.HYPERCALL)
+        owner = self.owners[frame.pfn]
+        if owner.guest is not guest:
+            return -EPERM
         if guest.reaches(frame):
             return -EBUSY
         if may("memextent_donate from the guest is refused"):
             return -ENOMEM
-        frame.content = Content.ZERO
+        owner.extent = Extent.HOST
+        owner.guest = None
         frame.stage2 = True
         return 0
 
     @step
     def addrspace_map(self, guest: Guest, gfn: Gfn, frame: Frame, private: bool) -> int:
-        """Map a frame of one of the guest's memory extents into its address space."""
+        """Map a frame that an extent of the guest owns into its address space."""
         charge(Cost.HYPERCALL)
+        owner = self.owners[frame.pfn]
+        if owner.guest is not guest or private != (owner.extent is Extent.GUEST_PRIVATE):
+            return -EPERM
         if may("addrspace_map is refused"):
             return -ENOMEM
         guest.enter(gfn, frame, private)
@@ -57,65 +90,94 @@ class Gunyah(Hypervisor):
 
     @step
     def addrspace_unmap(self, guest: Guest, gfn: Gfn) -> int:
-        """Unmap and flush; what the guest holds as its own only when it has relinquished it, or does not run any more."""
+        """Unmap and flush.  What is private to a running guest stays locked until it unlocks it."""
         charge(Cost.HYPERCALL)
         if guest.running and guest.entries[gfn].private and not guest.gave[gfn]:
             return -EBUSY
+        if may("addrspace_unmap is refused"):
+            return -ENOMEM
         guest.forget(gfn)
         return 0
 
     @step
-    def relinquish(self, guest: Guest, gfn: Gfn) -> None:
-        """The guest lets the host have a page back, without what it kept there."""
+    def modify_pages(self, guest: Guest, gfn: Gfn) -> None:
+        """addrspace_modify_pages(UNLOCK, SANITISE) by the guest: the host may have the page back, cleared."""
         if guest.running and guest.entries[gfn].private:
             guest.offer(gfn, Content.ZERO)
+
+    @step
+    def vm_stop(self, guest: Guest) -> None:
+        """The resource manager ends the VM; on exit, what it had for itself is sanitised unconditionally."""
+        guest.stop()
+        for entry in guest.entries:
+            if entry.frame is not None and entry.private:
+                entry.frame.content = Content.ZERO
 
 
 class GunyahDriver(Driver):
     """Gunyah's driver as a client of the library: lends private pages, shares shared ones, on demand.
 
     Attributes:
-        lent: by frame number, whether the folio was donated to a guest (PG_private).
+        provided: by frame number, whether the folio was donated to a guest (the entries of ghvm->mm).
     """
 
     hypervisor: Gunyah
-    lent: list[bool] = array("frames")
+    provided: list[bool] = array("frames")
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
         """gunyah_vm_provide_folio: donate, then map; where mapping fails, take the donation back."""
         if guest.entries[pgoff].live:
             return 0  # another vCPU was faster
-        private = not file.shared[pgoff]
-        if private and not self.lent[folio.frame.pfn]:
-            err = self.hypervisor.donate_to_protected(folio.frame)
-            if err:
-                return err
-            self.lent[folio.frame.pfn] = True
-        err = self.hypervisor.addrspace_map(guest, Gfn(pgoff), folio.frame, private)
-        if err and private:
-            self.take_back(guest, pgoff, folio)
+        err = self.donate(file, guest, folio, not file.shared[pgoff])
+        if err:
+            return err
+        err = self.hypervisor.addrspace_map(guest, Gfn(pgoff), folio.frame, not file.shared[pgoff])
+        if err:
+            self.reclaim_folio(guest, pgoff, folio)
         return err
 
-    def take_back(self, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
-        """End a loan.  An error leaves the page lent; the next fault or invalidation goes on from there."""
-        err = self.hypervisor.donate_from_protected(guest, folio.frame)
+    def donate(self, file: GuestMemfd, guest: Guest, folio: Folio, private: bool) -> int:
+        """Donate a folio, if it is not donated from an attempt before."""
+        if self.provided[folio.frame.pfn]:
+            return 0
+        err = self.hypervisor.donate_to_guest(guest, folio.frame, private)
         if err == 0:
-            self.lent[folio.frame.pfn] = False
+            self.provided[folio.frame.pfn] = True
+        return err
+
+    def reclaim_folio(self, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
+        """gunyah_vm_reclaim_folio: unmap, take the donation back.  An error leaves the rest to the next attempt."""
+        if guest.entries[pgoff].live:
+            err = self.hypervisor.addrspace_unmap(guest, Gfn(pgoff))
+            if err:
+                return err
+        err = self.hypervisor.donate_to_host(guest, folio.frame)
+        if err == 0:
+            self.provided[folio.frame.pfn] = False
         return err
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
-        """Unmap what is mapped; -EBUSY where a running guest keeps a page."""
+        """Reclaim what was provided; -EBUSY where a running guest keeps a page."""
         for pgoff in Pgoff.span(start, end):
-            guest = file.owner[pgoff]
-            if guest is not None and guest.entries[pgoff].live:
-                err = self.hypervisor.addrspace_unmap(guest, Gfn(pgoff))
-                if err:
-                    return err, pgoff
+            err = self.prepare_accessible(file, pgoff, file.mapping.slots[pgoff])
+            if err:
+                return err, pgoff
         return 0, 0
 
-    def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
-        """End the loan of a page, if it is lent."""
+    def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio | None) -> int:
+        """Reclaim a page, if it was provided."""
         guest = file.owner[pgoff]
-        if guest is None or not self.lent[folio.frame.pfn]:
+        if folio is None or guest is None or not self.provided[folio.frame.pfn]:
             return 0
-        return self.take_back(guest, pgoff, folio)
+        return self.reclaim_folio(guest, pgoff, folio)
+
+
+class EagerGunyahDriver(GunyahDriver):
+    """Lends a page as soon as it becomes private, not when the guest first touches it."""
+
+    def prepare_inaccessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
+        """Lend the page to the guest that has it."""
+        guest = file.owner[pgoff]
+        if guest is None or not file.bound[pgoff]:
+            return 0
+        return self.donate(file, guest, folio, True)

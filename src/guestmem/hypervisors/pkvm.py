@@ -64,8 +64,7 @@ class Pkvm(Hypervisor):
 
     @step
     def host_may_access(self, frame: Frame) -> int:
-        """0, or -EPERM for a page that belongs to a guest and is not shared."""
-        charge(Cost.HYPERCALL)
+        """0, or -EPERM for a page that belongs to a guest and is not shared: what the exits of the guest have told."""
         if not frame.stage2:
             return -EPERM
         return 0
@@ -124,8 +123,8 @@ class PkvmDriver(Driver):
         return self.hypervisor.host_may_access(folio.frame)
 
     def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
-        """Take the page for good; -EBUSY while the VM runs."""
+        """Take the page for good; -EBUSY while the VM runs, unless the guest has lost it before."""
         guest = file.owner[pgoff]
-        if guest is None or not guest.entries[pgoff].live:
+        if guest is None or not (guest.entries[pgoff].live or (guest.entries[pgoff].poison and not guest.running)):
             return 0
         return self.hypervisor.host_reclaim_page_guest(guest, Gfn(pgoff))

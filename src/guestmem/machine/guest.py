@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from guestmem.machine.cost import Cost
-from guestmem.machine.frame import Content, Frame
+from guestmem.machine.frame import Content, Frame, is_secret
 from guestmem.model import Index, Record, array, charge, may, require, step, when
 
-__all__ = ["Gfn", "Guest", "GuestEntry"]
+__all__ = ["Expects", "Gfn", "Guest", "GuestEntry"]
 
-GIVEN_CLEAN = "a frame given to a guest holds no host data"
+GIVEN_CLEAN = "a frame given to a guest holds nothing of the host or of another guest"
 
 
 class Gfn(Index, below="pages"):
     """Guest frame number."""
+
+
+class Expects(Enum):
+    """What must still be in a page for the contents to have survived."""
+
+    NOTHING = 0
+    SECRET = 1  # what the guest keeps there for itself
+    OFFERED = 2  # what it left there for the host
 
 
 class GuestEntry(Record):
@@ -40,7 +50,7 @@ class Guest(Record):
         exited: its vCPU is in the host, which handles a fault.
         entries: its stage 2, by gfn.
         secret: how the content it keeps for itself is labelled.
-        wrote: by gfn, whether it has put its secret there and counts on finding it again.
+        expects: by gfn, what it has put there and counts on.
         gave: by gfn, whether it has offered the page to the host, which has not made it private since; until then the
             guest puts no secret there.
     """
@@ -49,8 +59,12 @@ class Guest(Record):
     exited: bool = False
     secret: Content = Content.SECRET_0
     entries: list[GuestEntry] = array("pages")
-    wrote: list[bool] = array("pages")
+    expects: list[Expects] = array("pages")
     gave: list[bool] = array("pages")
+
+    def empty(self) -> bool:
+        """Whether nothing is left in its stage 2."""
+        return all(entry.frame is None and not entry.poison for entry in self.entries)
 
     def holds_private(self, frame: Frame) -> bool:
         """Whether the guest can reach a frame as its private page, be it through its TLB."""
@@ -72,7 +86,7 @@ class Guest(Record):
             entry.frame.content = Content.SHARED
         elif not self.gave[gfn]:
             entry.frame.content = self.secret
-            self.wrote[gfn] = True
+            self.expects[gfn] = Expects.SECRET
         return True
 
     @step
@@ -81,15 +95,23 @@ class Guest(Record):
         when(not self.exited)
         self.running = False
         for gfn in Gfn.span(0, len(self.entries)):
-            self.wrote[gfn] = False
+            self.expects[gfn] = Expects.NOTHING
             self.gave[gfn] = False
+
+    @step
+    def reset(self) -> None:
+        """Another VM takes its place, with nothing in its stage 2."""
+        for gfn in Gfn.span(0, len(self.entries)):
+            self.forget(gfn)
 
     def offer(self, gfn: Gfn, content: Content) -> None:
         """Leave ``content`` in a page in place of the secret and offer the page to the host."""
         frame = self.entries[gfn].frame
         if frame is not None:
             frame.content = content
-        self.wrote[gfn] = False
+        self.expects[gfn] = Expects.NOTHING
+        if frame is not None and content is Content.SHARED:
+            self.expects[gfn] = Expects.OFFERED
         self.gave[gfn] = True
 
     @step
@@ -99,7 +121,8 @@ class Guest(Record):
 
     def enter(self, gfn: Gfn, frame: Frame, private: bool) -> None:
         """The part of ``map`` that a hypercall does along with other things."""
-        require(frame.content is not Content.HOST, GIVEN_CLEAN)
+        clean = not is_secret(frame.content) or frame.content is self.secret
+        require(clean and frame.content is not Content.HOST, GIVEN_CLEAN)
         entry = self.entries[gfn]
         entry.frame = frame
         entry.live = True

@@ -53,6 +53,10 @@ class Hypervisor(Record):
         """The host kernel faulted on a frame and wants it back, whatever becomes of the guest."""
         return -EPERM
 
+    def vm_stop(self, guest: Guest) -> None:
+        """The VM executes no more."""
+        guest.stop()
+
 
 class Machine(Record):
     """Frames, CPUs, and the hypervisor under them.

@@ -20,7 +20,7 @@ __all__ = [
 
 def can_set_direct_map(kernel: Kernel) -> bool:
     """Whether single pages of the direct map can be changed; if not, the calls below return 0 and do nothing."""
-    return kernel.granular
+    return kernel.rodata_full
 
 
 def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame) -> int:

@@ -19,12 +19,12 @@ from guestmem.model import charge, panic, reached, step
 __all__ = [
     "Loaded",
     "copy_from_kernel_nofault",
-    "copy_present_page",
     "do_mem_abort",
     "kernel_load",
     "kernel_store",
     "load_unaligned_zeropad",
     "load_with_fixup",
+    "read_present_page",
 ]
 
 
@@ -110,10 +110,10 @@ def copy_from_kernel_nofault(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
 
 
 @step
-def copy_present_page(kernel: Kernel, cpu: Cpu, frame: Frame) -> None:
-    """Copy a page if the direct map has it, all other CPUs stopped; no exception-table entry.
+def read_present_page(kernel: Kernel, cpu: Cpu, frame: Frame) -> None:
+    """Read a page if the direct map has it; no exception-table entry.
 
-    The first half of safe_copy_page() in kernel/power/snapshot.c: stage 1 is asked, stage 2 cannot be.
+    As careful as code can be that knows of the direct map and of no hypervisor: stage 1 is asked, stage 2 cannot be.
     """
     if kernel_page_present(frame):
         kernel_load(kernel, cpu, frame)

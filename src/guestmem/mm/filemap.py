@@ -6,8 +6,8 @@ from __future__ import annotations
 from errno import EAGAIN, EEXIST, ENOMEM
 
 from guestmem.machine.cost import Cost
-from guestmem.machine.frame import is_secret
-from guestmem.machine.machine import HOST_READS_SECRET, HYP_PANIC, Fault, Machine
+from guestmem.machine.frame import Content, is_secret
+from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE, HYP_PANIC, Fault, Machine
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
 from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, require, step
 
@@ -16,8 +16,8 @@ __all__ = [
     "Pgoff",
     "UserEntry",
     "filemap_add_folio",
-    "filemap_get_folio",
     "filemap_grab_folio",
+    "filemap_lock_folio",
     "filemap_remove_folio",
     "gup_fast",
     "map_user",
@@ -52,10 +52,14 @@ class AddressSpace(Record):
 
 
 @step
-def filemap_get_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
-    """Look a folio up and take a reference."""
+def filemap_lock_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
+    """Look a folio up, take a reference, lock it.
+
+    One step: while the lock is waited for, the invalidate lock, held shared, keeps the folio where it is.
+    """
     folio = mapping.slots[pgoff]
     if folio is not None:
+        folio.lock.acquire()
         folio.refcount += 1
     return folio
 
@@ -79,9 +83,8 @@ def filemap_remove_folio(mapping: AddressSpace, pgoff: Pgoff) -> None:
 
 def filemap_grab_folio(kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff) -> tuple[int, Folio | None]:
     """Find or create a folio; it comes locked, with a reference.  -ENOMEM, or -EAGAIN when a race was lost."""
-    folio = filemap_get_folio(mapping, pgoff)
+    folio = filemap_lock_folio(mapping, pgoff)
     if folio is not None:
-        folio.lock.acquire()
         return 0, folio
     folio = alloc_folio(kernel)
     if folio is None:
@@ -130,8 +133,8 @@ def gup_fast(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
 
 
 @step
-def user_access(machine: Machine, mapping: AddressSpace, pgoff: Pgoff) -> Fault:
-    """The VMM reads its mapping; TRANSLATION where it has no entry.  Of an abort in stage 2, it dies by a signal."""
+def user_access(machine: Machine, mapping: AddressSpace, pgoff: Pgoff, write: bool) -> Fault:
+    """The VMM uses its mapping; TRANSLATION where it has no entry.  Of an abort in stage 2, it dies by a signal."""
     entry = mapping.user[pgoff]
     if entry.folio is None:
         return Fault.TRANSLATION
@@ -140,6 +143,9 @@ def user_access(machine: Machine, mapping: AddressSpace, pgoff: Pgoff) -> Fault:
     fault = machine.stage2_fault(entry.folio.frame)
     if fault is Fault.EL2:
         panic(HYP_PANIC)
-    if fault is Fault.NONE:
+    if fault is Fault.NONE and write:
+        require(not machine.private_to_guest(entry.folio.frame), HOST_WRITES_PRIVATE)
+        entry.folio.frame.content = Content.SHARED
+    elif fault is Fault.NONE:
         require(not is_secret(entry.folio.frame.content), HOST_READS_SECRET)
     return fault

@@ -19,7 +19,7 @@ class Folio(Record):
 
     Attributes:
         frame: the frame it stands for.
-        refcount: references: the page cache's, those of whoever works with it, those of drivers that mapped it.
+        refcount: references: the page cache's, those of whoever works with it.
         lock: the folio lock.
         uptodate: it was initialised; what is in it may be shown to its user.
         zapped: it was taken out of the direct map by guest_memfd.
@@ -41,13 +41,13 @@ class Kernel(Record):
 
     Attributes:
         fixup_stage2: the handlers of stage-2 faults consult the exception table as those of stage 1 do.
-        granular: the direct map has page entries only (arm64 with rodata=full).
+        rodata_full: the direct map has page entries only (arm64 with rodata=full).
     """
 
     machine: Machine
     folios: list[Folio] = array("frames")
     fixup_stage2: bool = False
-    granular: bool = True
+    rodata_full: bool = True
 
     def wire(self) -> None:
         """Tie folios to frames; frame 0 holds kernel data for good.  Call from ``setup``."""

@@ -65,6 +65,15 @@ class RwSem(Record):
         self.readers[current()] = True
 
     @step
+    def down_read_trylock(self) -> bool:
+        """Read if there is no writer; whether it worked."""
+        require(not self.held(), TAKEN_ONCE)
+        if self.writer != 0:
+            return False
+        self.readers[current()] = True
+        return True
+
+    @step
     def up_read(self) -> None:
         """Stop reading."""
         require(self.readers[current()], HOLDER_RELEASES)

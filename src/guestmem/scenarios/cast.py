@@ -9,23 +9,41 @@ from __future__ import annotations
 from guestmem.guest_memfd.library import Driver, GuestMemfd, Protection
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Pfn
-from guestmem.machine.guest import Gfn, Guest
+from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Enforcement, Fault, Hypervisor, Machine
 from guestmem.mm.exception import (
     copy_from_kernel_nofault,
-    copy_present_page,
     kernel_load,
     kernel_store,
     load_unaligned_zeropad,
+    read_present_page,
 )
 from guestmem.mm.filemap import Pgoff, gup_fast, user_access
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
-from guestmem.model import Index, Refused, World, always, choose, part, reached, require, sometimes, step, thread, when
+from guestmem.model import (
+    Index,
+    Refused,
+    World,
+    always,
+    array,
+    choose,
+    may,
+    part,
+    reached,
+    require,
+    sometimes,
+    step,
+    thread,
+    when,
+)
 
 __all__ = ["CONTENTS_SURVIVE", "Cast"]
 
 DONE_OR_NOTHING = "success means done, failure means nothing changed"
 CONTENTS_SURVIVE = "contents survive where the contract says so"
+FREE_FRAMES = "a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody"
+SINGLE_OWNER = "a page has at most one private owner"
+COUNTERS = "counters equal the holders they count"
 NO_LOCK_HELD = "no lock is held at return"
 SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_3)
 
@@ -40,6 +58,7 @@ class Cast(World):
     Attributes:
         protection: the library's policy.
         blocks: the direct map begins as a block entry.
+        discarding: by page offset, the VMM is punching a hole there.
         rented: the folio that another user of memory has.
         pinned: the folio that a user of the VMM's mapping holds (GUP).
     """
@@ -51,6 +70,7 @@ class Cast(World):
     file: GuestMemfd = part()
     protection: Protection = Protection.NONE
     blocks: bool = False
+    discarding: list[bool] = array("pages")
     rented: Folio | None = None
     pinned: Folio | None = None
 
@@ -124,19 +144,41 @@ class Cast(World):
             self.file.release()
 
     def start_or_stop(self, guest: Guest) -> None:
-        """Give a VM its memory and run it; or tear it down, and take its memory."""
-        if guest.running:
-            guest.stop()
-            self.file.unbind(guest)
+        """Give a VM its memory and run it; or tear it down, and take its memory, again if the driver refused."""
+        if guest.running or self.has_pages(guest):
+            if guest.running:
+                self.machine.hypervisor.vm_stop(guest)
+            err = self.file.unbind(guest)
+            require(self.has_pages(guest) == (err != 0), DONE_OR_NOTHING)
         elif self.file.open:
-            if self.file.bind(guest, 0, len(self.file.bound)) == 0:
+            if not guest.empty():
+                guest.reset()
+            before = self.file.owner[0]
+            err = self.file.bind(guest, 0, len(self.file.bound))
+            require(self.has_pages(guest) == (err == 0), DONE_OR_NOTHING)
+            if err == 0:
                 guest.running = True
+                self.started(guest, before)
+
+    def started(self, guest: Guest, before: Guest | None) -> None:
+        """A VM runs on pages of which ``before`` last had the first."""
+
+    def has_pages(self, guest: Guest) -> bool:
+        """Whether a guest is bound to pages of the file."""
+        return any(self.file.bound[pgoff] and self.file.owner[pgoff] is guest for pgoff in Pgoff.span(0, len(self.file.bound)))
 
     def punch(self, start: int, end: int) -> None:
         """Discard pages."""
-        if self.file.punch_hole(start, end) == 0:
-            for pgoff in Pgoff.span(start, end):
+        for pgoff in Pgoff.span(start, end):
+            self.discarding[pgoff] = True
+        err = self.file.punch_hole(start, end)
+        for pgoff in Pgoff.span(start, end):
+            self.discarding[pgoff] = False
+            owner = self.file.owner[pgoff]
+            if err == 0:
                 require(self.file.mapping.slots[pgoff] is None, DONE_OR_NOTHING)
+                if owner is not None:
+                    owner.expects[pgoff] = Expects.NOTHING
 
     def convert(self, start: int, end: int, to_shared: bool) -> None:
         """Make pages shared or private."""
@@ -187,33 +229,46 @@ class Cast(World):
         mapping = self.file.mapping
         cpu = self.machine.cpus[len(self.machine.cpus) - 1]
         while True:
-            what = choose(3, "touch the mapping, have the kernel read it, allocate")
+            what = choose(3, "use the mapping, have the kernel use it, allocate")
             if what == 2:
                 self.rent(cpu)
             else:
                 pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
                 if what == 1:
-                    self.write_to_disk(cpu, pgoff)
-                elif user_access(self.machine, mapping, pgoff) is Fault.TRANSLATION:
+                    self.direct_io(cpu, pgoff)
+                elif user_access(self.machine, mapping, pgoff, may("write")) is Fault.TRANSLATION:
                     self.file.fault(cpu, pgoff)
 
-    def write_to_disk(self, cpu: Cpu, pgoff: Pgoff) -> None:
-        """O_DIRECT: the kernel takes a reference to a page of the mapping and reads it through the direct map."""
+    def direct_io(self, cpu: Cpu, pgoff: Pgoff) -> None:
+        """O_DIRECT: the kernel takes a reference to a page of the mapping and reads or writes it through the direct map."""
         folio = gup_fast(self.file.mapping, pgoff)
         if folio is not None:
             self.pinned = folio
-            kernel_load(self.kernel, cpu, folio.frame)
-            folio_put(self.kernel, folio)
+            self.transfer(cpu, folio)
             self.pinned = None
+
+    @step
+    def transfer(self, cpu: Cpu, folio: Folio) -> None:
+        """The disk is done with the page."""
+        if may("it was read from the disk"):
+            kernel_store(self.kernel, cpu, folio.frame, Content.SHARED)
+        else:
+            kernel_load(self.kernel, cpu, folio.frame)
+        folio_put(self.kernel, folio)
 
     def rent(self, cpu: Cpu) -> None:
         """Use a page frame for a while."""
         folio = alloc_folio(self.kernel)
         if folio is not None:
             self.rented = folio
-            kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
-            folio_put(self.kernel, folio)
+            self.write_and_free(cpu, folio)
             self.rented = None
+
+    @step
+    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
+        """Its user is done with the page."""
+        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+        folio_put(self.kernel, folio)
 
     @thread("cpus - 1")
     def zeropad(self, cpu: int) -> None:
@@ -235,15 +290,18 @@ class Cast(World):
             copy_from_kernel_nofault(self.kernel, self.machine.cpus[cpu + 1], frame)
 
     @thread("cpus - 1")
-    def snapshot(self, cpu: int) -> None:
-        """Somebody walks memory and reads what the direct map has, as the hibernation snapshot does."""
+    def plain_read(self, cpu: int) -> None:
+        """Somebody walks memory and reads what the direct map has, with loads that no exception table knows.
+
+        Stands for every such load; the one that was recorded on pKVM was a module's.
+        """
         while True:
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
-            copy_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)
+            read_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)
 
     # ---- what must hold
 
-    @always("a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody")
+    @always(FREE_FRAMES)
     def free_frames(self) -> bool:
         return all(
             not folio.free
@@ -258,7 +316,7 @@ class Cast(World):
             for folio in self.kernel.folios
         )
 
-    @always("a page has at most one private owner")
+    @always(SINGLE_OWNER)
     def single_owner(self) -> bool:
         return all(self.owners(pfn) <= 1 for pfn in Pfn.span(0, len(self.machine.frames)))
 
@@ -270,7 +328,7 @@ class Cast(World):
                 count += 1
         return count
 
-    @always("counters equal the holders they count")
+    @always(COUNTERS)
     def references(self) -> bool:
         lock = self.file.mapping.invalidate_lock
         if lock.writer != 0 or any(lock.readers):
@@ -295,27 +353,31 @@ class Cast(World):
     @always(CONTENTS_SURVIVE)
     def contents(self) -> bool:
         return all(
-            not guest.wrote[gfn] or self.keeps(guest, gfn)
+            guest.expects[gfn] is Expects.NOTHING or self.discarding[gfn] or self.keeps(guest, gfn)
             for guest in self.machine.guests
             for gfn in Gfn.span(0, len(guest.entries))
         )
 
     def keeps(self, guest: Guest, gfn: Gfn) -> bool:
-        """Whether what a guest wrote is still where it will find it."""
+        """Whether what a guest put into a page is still where it, or the host, will find it."""
         folio = self.file.mapping.slots[gfn]
-        return folio is not None and self.file.bound[gfn] and folio.frame.content is guest.secret
+        if folio is None or not self.file.bound[gfn]:
+            return False
+        if guest.expects[gfn] is Expects.SECRET:
+            return folio.frame.content is guest.secret
+        return folio.frame.content is Content.SHARED
 
     # ---- what must have been seen
 
     @sometimes("a guest keeps a secret in its memory")
     def secret_kept(self) -> bool:
-        return any(guest.wrote[gfn] for guest in self.machine.guests for gfn in Gfn.span(0, len(guest.wrote)))
+        return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)
 
     @sometimes("a guest and the VMM use a page together")
     def shared_with_guest(self) -> bool:
         return any(
-            entry.live and not entry.private and folio is not None and folio.frame is entry.frame
+            entry.live and not entry.private and user.live and user.folio is not None and user.folio.frame is entry.frame
             for guest in self.machine.guests
             for entry in guest.entries
-            for folio in self.file.mapping.slots
+            for user in self.file.mapping.user
         )

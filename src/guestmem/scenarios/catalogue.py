@@ -15,7 +15,7 @@ from guestmem.machine.machine import HOST_READS_SECRET
 from guestmem.model import Refused, World
 from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.cast import CONTENTS_SURVIVE
-from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm, TwoOnGunyah
+from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
 
 __all__ = ["PROTECTIONS", "SCENARIOS", "Scenario", "find"]
 
@@ -89,10 +89,21 @@ SCENARIOS = {
         ),
         Scenario(
             "gunyah-two-vms",
-            "two VMs on Gunyah, one after the other and side by side in one file",
+            "two VMs on Gunyah that have the same page of a file, one after the other",
             TwoOnGunyah,
-            {"vms": 2, "pages": 1},
-            _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+            expected=_each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+        ),
+        Scenario(
+            "gunyah-eager",
+            "Gunyah, with a driver that lends a page when it becomes private, not when the guest touches it",
+            EagerOnGunyah,
+            expected=_each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+        ),
+        Scenario(
+            "kvm-two-vms",
+            "two VMs on KVM that have the same page of a file, one after the other",
+            TwoOnKvm,
+            expected=_each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS),
         ),
     )
 }

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from guestmem.guest_memfd.library import Driver
-from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
+from guestmem.hypervisors.gunyah import EagerGunyahDriver, Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm, PkvmDriver
 from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import part, sometimes, step
+from guestmem.model import part, reached, step
 from guestmem.scenarios.cast import Cast
 
-__all__ = ["OnGunyah", "OnKvm", "OnPkvm", "TwoOnGunyah"]
+__all__ = ["EagerOnGunyah", "OnGunyah", "OnKvm", "OnPkvm", "TwoOnGunyah", "TwoOnKvm"]
+
+SECOND = "a VM runs on a page that another VM had before"
 
 
 class OnKvm(Cast):
@@ -51,15 +53,33 @@ class OnGunyah(Cast):
         return self.hypervisor, self.driver
 
     def give(self, guest: Guest, gfn: Gfn) -> None:
-        self.hypervisor.relinquish(guest, gfn)
+        self.hypervisor.modify_pages(guest, gfn)
+
+
+class EagerOnGunyah(OnGunyah):
+    """Gunyah, with a driver that lends in prepare_inaccessible."""
+
+    driver: EagerGunyahDriver = part()
 
 
 class TwoOnGunyah(OnGunyah):
-    """Two VMs that the VMM binds to the same pages, one at a time."""
+    """Two VMs that use the same pages, one after the other."""
 
-    @sometimes("a guest has a page that another guest had before")
-    def second_guest(self) -> bool:
-        return self.machine.guests[1].wrote[0]
+    geometry = {"vms": 2, "pages": 1, "frames": 2}
+
+    def started(self, guest: Guest, before: Guest | None) -> None:
+        if before is not None and before is not guest:
+            reached(SECOND)
+
+
+class TwoOnKvm(OnKvm):
+    """Two VMs that use the same pages, one after the other."""
+
+    geometry = {"vms": 2, "pages": 1, "frames": 2}
+
+    def started(self, guest: Guest, before: Guest | None) -> None:
+        if before is not None and before is not guest:
+            reached(SECOND)
 
 
 class OnPkvm(Cast):

@@ -131,7 +131,7 @@ def price(scenario: Scenario, protection: object, workload: Workload) -> dict[st
         for operation in workload.operations:
             refused += _perform(world, operation) != 0
         guest = world.machine.guests[0]
-        guest.stop()
+        world.machine.hypervisor.vm_stop(guest)
         refused += world.file.unbind(guest) != 0
         world.file.release()
     costs = {kind.name.lower(): n for kind, n in runner.costs.items()}
@@ -157,7 +157,7 @@ def _perform(world: Cast, operation: Operation) -> int:
     if kind == "allocate":
         return file.allocate(cpu, start, end)
     if kind == "user":
-        if user_access(world.machine, file.mapping, Pgoff(start)) is not Fault.TRANSLATION:
+        if user_access(world.machine, file.mapping, Pgoff(start), write=True) is not Fault.TRANSLATION:
             return 0
         return file.fault(cpu, Pgoff(start))
     if kind == "guest":
