@@ -101,6 +101,7 @@ struct search {
 	u64 *states, *batch, *batch_hashes;
 	u32 *parents, *batch_parents, *fresh;
 	threads_t *moved;       /* threads that can go on, or have finished */
+	u32 *others;            /* a successor that is no child in the search tree, or itself; not for states of one word */
 	u64 count, head, capacity, transitions, level_end, limit_states, limit_bytes, reached;
 	u32 depth, pending, hashed; /* successors in the batch, and how many of them have their hash */
 	int status, stop_at_first, violations;

@@ -14,6 +14,7 @@
 #define HUGE_PAGE (2ul << 20)
 #define NONE UINT32_MAX
 #define LINE 8 /* slots in a cache line */
+#define FULL (WORDS == 1 ? 85 : 67) /* percent of a set; lines are searched whole if WORDS == 1, slot by slot otherwise */
 
 static void *reserve(u64 bytes)
 {
@@ -43,10 +44,13 @@ static inline u64 hash(const u64 *s)
 	return h;
 }
 
-/* Where to begin looking: a cache line, whatever the size of the set; it grows with the hash. */
+/*
+ * Where to begin looking: a cache line, whatever the size of the set; it grows with the upper half of the hash, which is
+ * also the upper half of what a slot holds.  A line fills from the left; what does not fit goes to the next one.
+ */
 static inline u64 home(const struct set *set, u64 h)
 {
-	return (u64)((unsigned __int128)h * (set->size / LINE) >> 64) * LINE;
+	return ((h >> 32) * (set->size / LINE) >> 32) * LINE;
 }
 
 static int set_init(struct set *set, u64 size, u64 room)
@@ -58,98 +62,22 @@ static int set_init(struct set *set, u64 size, u64 room)
 	return set->slots != NULL;
 }
 
-static inline u64 next_slot(const struct set *set, u64 at)
+static inline void put(struct set *set, uint8_t *fill, u64 slot)
 {
-	return at + 1 == set->size ? 0 : at + 1;
-}
-
-/* Sets of indices. */
-
-static void index_put(struct set *set, u64 h, u32 index)
-{
-	u64 at = home(set, h);
-
-	while (set->slots[at])
-		at = next_slot(set, at);
-	set->slots[at] = h << 32 | (index + 1ull);
-	set->used++;
-}
-
-/* The first slot from `at` on that is empty or whose state may have this hash. */
-static inline u64 candidate(const struct set *set, u64 at, u64 h)
-{
-	while (set->slots[at] && set->slots[at] >> 32 != (u32)h)
-		at = next_slot(set, at);
-	return at;
-}
-
-static inline u32 index_find(const struct set *set, const u64 *states, const u64 *s, u64 h)
-{
-	for (u64 at = candidate(set, home(set, h), h); set->slots[at]; at = candidate(set, next_slot(set, at), h)) {
-		u64 index = (u32)set->slots[at] - 1ull;
-
-		if (same(states + index * WORDS, s))
-			return (u32)index;
-	}
-	return NONE;
-}
-
-static int index_build(struct set *set, u64 size, const u64 *states, u64 count)
-{
-	if (!set_init(set, size, size))
-		return 0;
-	for (u64 i = 0; i < count; i += 16) {
-		u64 h[16], n = count - i < 16 ? count - i : 16;
-
-		for (u64 j = 0; j < n; j++) {
-			h[j] = hash(states + (i + j) * WORDS);
-			__builtin_prefetch(&set->slots[home(set, h[j])], 1);
-		}
-		for (u64 j = 0; j < n; j++)
-			index_put(set, h[j], (u32)(i + j));
-	}
-	return 1;
-}
-
-#if WORDS == 1
-/* The slot of the line at `at` that holds h or is empty; LINE if neither is there.  Lines fill from the left. */
-static inline u32 find_in_line(const u64 *line, u64 h)
-{
-	u32 hits = 1 << LINE;
-
-#ifdef __AVX2__
-	__m256i key = _mm256_set1_epi64x((long long)h), none = _mm256_setzero_si256();
-
-	for (u32 i = 0; i < LINE; i += 4) {
-		__m256i four = _mm256_load_si256((const __m256i *)(line + i));
-		__m256i hit = _mm256_or_si256(_mm256_cmpeq_epi64(four, key), _mm256_cmpeq_epi64(four, none));
-
-		hits |= (u32)_mm256_movemask_pd(_mm256_castsi256_pd(hit)) << i;
-	}
-#else
-	for (u32 i = 0; i < LINE; i++)
-		hits |= (u32)(line[i] == h || line[i] == 0) << i;
-#endif
-	return (u32)__builtin_ctz(hits);
-}
-
-static inline void keys_put(struct set *set, uint8_t *fill, u64 h)
-{
-	u64 at = home(set, h) / LINE;
+	u64 at = home(set, slot) / LINE;
 
 	while (__builtin_expect(fill[at] == LINE, 0))
 		at = at + 1 == set->size / LINE ? 0 : at + 1;
-	set->slots[at * LINE + fill[at]++] = h;
+	set->slots[at * LINE + fill[at]++] = slot;
 }
 
 /*
- * States of one word are kept in the set themselves: mix() is a bijection, so the hash is the state.  The set grows in
- * place: a line's place grows with the hash, so going from the last line down, each key moves up to where all lines
- * have been gone through.  The lowest lines, where that is not so, are put aside first.
+ * The set grows in place: as a line's place grows with the hash, going from the last line down, each slot moves up to
+ * where all lines have been gone through.  The lowest lines, where that is not so, are put aside first.
  */
 #define ASIDE (256 * LINE)
 
-static int keys_grow(struct set *set, u64 size)
+static int set_grow(struct set *set, u64 size)
 {
 	u64 aside[ASIDE], line[LINE], old = set->size, low = old < ASIDE ? old : ASIDE;
 	uint8_t *fill = calloc(size / LINE, 1); /* slots used in a line; reading them from there would wait for the stores */
@@ -169,14 +97,68 @@ static int keys_grow(struct set *set, u64 size)
 				free(fill);
 				return 0;
 			}
-			keys_put(set, fill, line[i]);
+			put(set, fill, line[i]);
 		}
 	}
 	for (u64 i = 0; i < low; i++)
 		if (aside[i])
-			keys_put(set, fill, aside[i]);
+			put(set, fill, aside[i]);
 	free(fill);
 	return 1;
+}
+
+/* A set of indices into the states: the slot is the index plus one, below the upper half of the hash. */
+
+static inline u64 next_slot(const struct set *set, u64 at)
+{
+	return at + 1 == set->size ? 0 : at + 1;
+}
+
+/* The first slot from `at` on that is empty or whose state may have this hash. */
+static inline u64 candidate(const struct set *set, u64 at, u64 h)
+{
+	while (set->slots[at] && (set->slots[at] ^ h) >> 32)
+		at = next_slot(set, at);
+	return at;
+}
+
+/* The slot of a state, or the empty one where it belongs. */
+static inline u64 *index_find(const struct set *set, const u64 *states, const u64 *s, u64 h)
+{
+	u64 at = candidate(set, home(set, h), h);
+
+	while (set->slots[at] && !same(states + ((u32)set->slots[at] - 1ull) * WORDS, s))
+		at = candidate(set, next_slot(set, at), h);
+	return &set->slots[at];
+}
+
+static inline u64 index_slot(u64 h, u64 index)
+{
+	return h >> 32 << 32 | (index + 1);
+}
+
+#if WORDS == 1
+/* States of one word are kept in the set themselves: mix() is a bijection, so the hash is the state. */
+
+/* The slot of the line at `at` that holds h or is empty; LINE if neither is there. */
+static inline u32 find_in_line(const u64 *line, u64 h)
+{
+	u32 hits = 1 << LINE;
+
+#ifdef __AVX2__
+	__m256i key = _mm256_set1_epi64x((long long)h), none = _mm256_setzero_si256();
+
+	for (u32 i = 0; i < LINE; i += 4) {
+		__m256i four = _mm256_load_si256((const __m256i *)(line + i));
+		__m256i hit = _mm256_or_si256(_mm256_cmpeq_epi64(four, key), _mm256_cmpeq_epi64(four, none));
+
+		hits |= (u32)_mm256_movemask_pd(_mm256_castsi256_pd(hit)) << i;
+	}
+#else
+	for (u32 i = 0; i < LINE; i++)
+		hits |= (u32)(line[i] == h || line[i] == 0) << i;
+#endif
+	return (u32)__builtin_ctz(hits);
 }
 #endif
 
@@ -187,6 +169,8 @@ static void new_state(struct search *x, const u64 *s, u32 parent)
 
 	memcpy(x->states + x->count * WORDS, s, sizeof(copy));
 	x->parents[x->count] = parent;
+	if (x->others)
+		x->others[x->count] = (u32)x->count;
 	memcpy(copy, s, sizeof(copy));
 	if (STATE_SITUATIONS && ~x->reached & ((1ull << STATE_SITUATIONS) - 1))
 		x->reached |= situations(copy, &x->ctx);
@@ -227,7 +211,7 @@ static void new_state(struct search *x, const u64 *s, u32 parent)
 
 static u64 bytes_used(const struct search *x)
 {
-	u64 each = WORDS * sizeof(u64) + sizeof(u32) + (THREADS > 1 ? sizeof(threads_t) : 0);
+	u64 each = WORDS * sizeof(u64) + sizeof(u32) + (x->moved ? sizeof(threads_t) : 0) + (x->others ? sizeof(u32) : 0);
 
 	return x->count * each + x->set.size * sizeof(u64);
 }
@@ -251,34 +235,18 @@ static int make_room(struct search *x, u32 n)
 	struct set *set = &x->set;
 	u64 size = set->size;
 
-#if WORDS == 1
-	while ((set->used + n) * 20 >= size * 17)
+	while ((set->used + n) * 100 >= size * FULL)
 		size = (size + size / 4 + LINE) / LINE * LINE;
-#else
-	while ((set->used + n) * 4 >= size * 3)
-		size *= 2;
-#endif
 	if (size == set->size)
 		return 1;
-	if (bytes_used(x) + (size - set->size) * sizeof(u64) > x->limit_bytes) {
+	if (size > set->room || bytes_used(x) + (size - set->size) * sizeof(u64) > x->limit_bytes) {
 		x->status = OUT_OF_MEMORY;
 		return 0;
 	}
-#if WORDS == 1
-	if (!keys_grow(set, size)) {
+	if (!set_grow(set, size)) {
 		x->status = NO_MEMORY;
 		return 0;
 	}
-#else
-	struct set new;
-
-	if (!index_build(&new, size, x->states, x->count)) {
-		x->status = NO_MEMORY;
-		return 0;
-	}
-	munmap(set->slots, set->room * sizeof(u64));
-	*set = new;
-#endif
 	return 1;
 }
 
@@ -310,7 +278,6 @@ static void flush(struct search *x)
 			fresh[new++] = i;
 		}
 	}
-	x->set.used += new;
 #else
 	/* First find which old state each could be, so that reading it is no miss later. */
 	for (u32 i = 0; i < n; i++) {
@@ -320,23 +287,21 @@ static void flush(struct search *x)
 			__builtin_prefetch(x->states + ((u32)entry - 1ull) * WORDS);
 	}
 	for (u32 i = 0; i < n; i++) {
-		u64 *s = x->batch + i * WORDS, h = x->batch_hashes[i];
-		u32 known = index_find(&set, x->states, s, h);
+		u64 *s = x->batch + i * WORDS, h = x->batch_hashes[i], *slot = index_find(&set, x->states, s, h);
 
 		/* The states of this batch are stored as they are found, as later ones are compared with them. */
-		if (known != NONE) {
-			/* For search_waits(), which need not come here again then. */
-			if (THREADS > 1 && known < x->count && x->moved[x->batch_parents[i]] != ALL_THREADS)
-				x->moved[x->batch_parents[i]] |= x->moved[known];
+		if (*slot) {
+			if (THREADS > 1)
+				x->others[x->batch_parents[i]] = (u32)*slot - 1;
 		} else {
-			index_put(&set, h, (u32)(x->count + new));
+			*slot = index_slot(h, x->count + new);
 			if (x->count + new < x->capacity)
 				memcpy(x->states + (x->count + new) * WORDS, s, WORDS * sizeof(u64));
 			fresh[new++] = i;
 		}
 	}
-	x->set = set;
 #endif
+	x->set.used += new;
 	for (u32 i = 0; i < new && x->status == RUNNING; i++) {
 		if (x->count == x->limit_states)
 			x->status = OUT_OF_STATES;
@@ -480,6 +445,8 @@ void search_free(struct search *x)
 		munmap(x->parents, x->capacity * sizeof(u32));
 	if (x->moved)
 		munmap(x->moved, x->capacity * sizeof(threads_t));
+	if (x->others)
+		munmap(x->others, x->capacity * sizeof(u32));
 	if (x->set.slots)
 		munmap(x->set.slots, x->set.room * sizeof(u64));
 	free(x->batch);
@@ -512,12 +479,13 @@ struct search *search_new(const u64 *initial, u64 limit_states, u64 limit_bytes,
 	x->states = reserve(x->capacity * WORDS * sizeof(u64));
 	x->parents = reserve(x->capacity * sizeof(u32));
 	x->moved = THREADS > 1 ? reserve(x->capacity * sizeof(threads_t)) : NULL;
+	x->others = THREADS > 1 && WORDS > 1 ? reserve(x->capacity * sizeof(u32)) : NULL;
 	x->batch = malloc(ROOM * WORDS * sizeof(u64));
 	x->batch_hashes = malloc(ROOM * sizeof(u64));
 	x->batch_parents = malloc(ROOM * sizeof(u32));
 	x->fresh = malloc((ROOM + 1) * sizeof(u32));
-	if (!x->states || !x->parents || (THREADS > 1 && !x->moved) || !x->batch || !x->batch_hashes || !x->batch_parents || !x->fresh ||
-	    !set_init(&x->set, start, WORDS == 1 ? limit_bytes / sizeof(u64) : start)) {
+	if (!x->states || !x->parents || (THREADS > 1 && !x->moved) || (THREADS > 1 && WORDS > 1 && !x->others) || !x->batch || !x->batch_hashes || !x->batch_parents || !x->fresh ||
+	    !set_init(&x->set, start, limit_bytes / sizeof(u64) / LINE * LINE)) {
 		search_free(x);
 		return NULL;
 	}
@@ -661,9 +629,9 @@ static threads_t going_on(const struct search *x, const struct set *set, u64 i)
 			c.turns = 0;
 			status = advance[t](next, &c);
 			if (status == DONE && !same(next, now)) {
-				u32 to = index_find(set, x->states, next, hash(next));
+				u64 slot = *index_find(set, x->states, next, hash(next));
 
-				mask |= to == NONE ? ALL_THREADS : x->moved[to];
+				mask |= slot ? x->moved[(u32)slot - 1] : ALL_THREADS;
 			} else if (status == BROKEN) {
 				mask = ALL_THREADS;
 			}
@@ -672,12 +640,30 @@ static threads_t going_on(const struct search *x, const struct set *set, u64 i)
 	return mask;
 }
 
+/* Hand on what is known of the threads that can go on, from states to those they follow; whether that told anything. */
+static int hand_on(struct search *x)
+{
+	int news = 0;
+
+	for (u64 i = x->count; i-- > 0;) {
+		threads_t mask = x->moved[i];
+
+		if (x->others)
+			mask |= x->moved[x->others[i]];
+		news |= mask != x->moved[i];
+		x->moved[i] = mask;
+		if (i)
+			x->moved[x->parents[i]] |= mask;
+	}
+	return news;
+}
+
 /*
  * A wait ends: from every state in which a thread cannot go on, some state can be reached in which it can.  Call when
  * complete; notes the first state of each thread that waits for ever.  0: not enough memory.
  *
- * What a state's children in the search tree say costs nothing; only where that is not enough are its other successors
- * generated again.
+ * Two successors of a state are known from the search, its child in the tree and another; only where they are not
+ * enough are all of them generated again.
  */
 int search_waits(struct search *x)
 {
@@ -687,14 +673,21 @@ int search_waits(struct search *x)
 	if (THREADS == 1)
 		return 1;
 	if (WORDS == 1) {
+		u64 size = (x->count + x->count / 2) / LINE * LINE + 2 * LINE;
+
 		set = &own;
-		if (!index_build(&own, (x->count + x->count / 2) / LINE * LINE + 2 * LINE, x->states, x->count))
+		if (!set_init(&own, size, size))
 			return 0;
+		for (u64 i = 0; i < x->count; i++) {
+			u64 h = hash(x->states + i * WORDS);
+
+			*index_find(&own, x->states, x->states + i * WORDS, h) = index_slot(h, i);
+		}
 	}
-	for (u64 i = x->count; i-- > 1;)
-		x->moved[x->parents[i]] |= x->moved[i];
 	while (changed) {
 		changed = 0;
+		while (hand_on(x))
+			;
 		for (u64 i = x->count; i-- > 0;) {
 			threads_t mask = x->moved[i];
 
