@@ -153,6 +153,12 @@ def test_a_full_disk_loses_no_old_file(
     assert saved.read_text() == "old"
 
 
+def test_a_device_is_written_to_and_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check", "gunyah", "--protection", "none", *SMALL, "--save-trace", "/dev/full"]
+    assert "No space left on device" in one_line(capsys, *arguments, code=3)
+    assert Path("/dev/full").is_char_device()
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = "import sys; from guestmem import cli; cli.parser(); print([m for m in sys.modules if m.startswith('guestmem.')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -106,17 +106,21 @@ def protection(name: str) -> Any:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Write a file completely or not at all."""
-    scratch = f"{path}.{os.getpid()}.tmp"
+    """Write a file completely or not at all; a device or a pipe is written to as it is."""
+    special = os.path.exists(path) and not os.path.isfile(path)
+    scratch = path if special else f"{path}.{os.getpid()}.tmp"
     try:
         with open(scratch, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
+            if not special:
+                os.fsync(stream.fileno())
+        if not special:
+            os.replace(scratch, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
+        if not special:
+            with contextlib.suppress(OSError):
+                os.unlink(scratch)
         raise Unsaved(f"{path}: not written: {error.strerror}: choose another place with --save-trace") from error
 
 
