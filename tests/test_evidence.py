@@ -55,12 +55,12 @@ class Provoke:
 
     def unmap(self, page: Frame) -> None:
         with alone():
-            set_direct_map_invalid_noflush(self.host.kernel, page)
-            flush_tlb_kernel_range(self.host.machine, page)
+            set_direct_map_invalid_noflush(self.host.kernel, page, 0)
+            flush_tlb_kernel_range(self.host.machine, page, 0)
 
     def map_again(self, page: Frame) -> None:
         with alone():
-            set_direct_map_default_noflush(self.host.kernel, page)
+            set_direct_map_default_noflush(self.host.kernel, page, 0)
 
     def zeropad(self) -> Loaded:
         with alone():

@@ -22,7 +22,8 @@ from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
 from guestmem.model import World, part
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.model.lock import TAKEN_ONCE
-from guestmem.scenarios.cast import CONTENTS_SURVIVE, COUNTERS, DONE_OR_NOTHING, FREE_FRAMES, NO_LOCK_HELD, SINGLE_OWNER, Cast
+from guestmem.scenarios.cast import DONE_OR_NOTHING, NO_LOCK_HELD, Cast, Vcpus
+from guestmem.scenarios.host import CONTENTS_SURVIVE, COUNTERS, FREE_FRAMES, SINGLE_OWNER
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, TwoOnKvm
 
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
@@ -87,7 +88,7 @@ TWINS = [
         "NoFlush",
         OnGunyah,
         GuestMemfd.zap_direct_map,
-        "flush_tlb_kernel_range(self.kernel.machine, folio.frame)",
+        "flush_tlb_kernel_range(self.kernel.machine, folio.frame, folio.order)",
         "pass",
         NO_PANIC,
     ),
@@ -104,7 +105,7 @@ TWINS = [
         "NotCleared",
         OnKvm,
         GuestMemfd.grab_folio,
-        "kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)",
+        "kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.ZERO)",
         "pass",
         GIVEN_CLEAN,
     ),
@@ -113,7 +114,7 @@ TWINS = [
         "NotScrubbed",
         OnKvm,
         GuestMemfd.discard,
-        "self.kernel.machine.store_local(folio.frame, Content.ZERO)",
+        "self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)",
         "pass",
         RETURNED_CLEAN,
     ),
@@ -121,7 +122,7 @@ TWINS = [
         "NotRestored",
         OnGunyah,
         GuestMemfd.restore_direct_map,
-        "set_direct_map_default_noflush(self.kernel, folio.frame)",
+        "set_direct_map_default_noflush(self.kernel, folio.frame, folio.order)",
         "pass",
         FREE_FRAMES,
     ),
@@ -153,7 +154,7 @@ TWINS = [
         "if self.mapping.invalidate_lock.down_read_trylock():",
         NO_LOCK_HELD,
     ),
-    Twin("ExitKept", OnKvm, Cast.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
+    Twin("ExitKept", OnKvm, Vcpus.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
     Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
     Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),
@@ -166,7 +167,7 @@ TWINS = [
         "self.discard(pgoff)",
         CONTENTS_SURVIVE,
     ),
-    Twin("LoanForgotten", OnGunyah, GunyahDriver.reclaim_folio, "if err == 0:", "if True:", NO_PANIC),
+    Twin("LoanForgotten", OnGunyah, GunyahDriver.reclaim_page, "if err == 0:", "if True:", NO_PANIC),
     Twin(
         "NotGivenBack",
         EagerOnGunyah,

@@ -1007,6 +1007,10 @@ class Lowering:
                 return Const(values[position], declared.type)
             if len(set(values)) == 1:
                 return Const(values[0], declared.type)
+        if isinstance(declared.type, IntType):
+            low, high = self.pools.interval(declared.type)
+            if low == high:
+                return Const(low, declared.type)
         return Load(declared, ref, index, declared.type, changes=values is None)
 
     def part(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:

@@ -40,8 +40,9 @@ class Function:
         arguments = definition.args
         if arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.kwonlyargs:
             self.refuse(definition, "a starred or keyword-only parameter", "name each parameter plainly")
-        if code.co_freevars:
-            self.refuse(definition, f"the name {code.co_freevars[0]!r} of an enclosing function", "pass it, or make it a field")
+        outer = [name for name in code.co_freevars if name != "__class__"]  # that one is for super()
+        if outer:
+            self.refuse(definition, f"the name {outer[0]!r} of an enclosing function", "pass it, or make it a field")
         self.parameters = [a.arg for a in arguments.args]
         self.defaults = dict(zip(self.parameters[::-1], arguments.defaults[::-1], strict=False))
 

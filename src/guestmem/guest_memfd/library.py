@@ -19,9 +19,11 @@ from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.mm.direct_map import (
     can_set_direct_map,
+    flush_tlb_all,
     flush_tlb_kernel_range,
     set_direct_map_default_noflush,
     set_direct_map_invalid_noflush,
+    split_kernel_leaf_mapping,
 )
 from guestmem.mm.exception import kernel_store
 from guestmem.mm.filemap import (
@@ -29,11 +31,14 @@ from guestmem.mm.filemap import (
     Pgoff,
     filemap_grab_folio,
     filemap_remove_folio,
+    folio_start,
     map_user,
+    merge_folios,
+    split_folio,
     unmap_mapping_page,
 )
-from guestmem.mm.folio import Folio, Kernel, folio_put
-from guestmem.model import Record, array, charge, part, step
+from guestmem.mm.folio import Folio, Kernel, folio_put, folio_put_refs
+from guestmem.model import Record, array, bounded, charge, part, step
 
 __all__ = ["Driver", "GuestMemfd", "Protection"]
 
@@ -61,7 +66,7 @@ class Driver(Record):
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
         """Let a guest reach a page, as its own or shared with the host as ``file.shared`` says."""
-        guest.map(Gfn(pgoff), folio.frame, private=not file.shared[pgoff])
+        guest.map(Gfn(folio_start(folio, pgoff)), folio.frame, folio.order, private=not file.shared[pgoff])
         return 0
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
@@ -90,6 +95,8 @@ class GuestMemfd(Record):
     Attributes:
         kernel, driver: where it lives, and whose guests use it.
         protection: the policy of the library on this host.
+        order: private pages come as folios of 2^order, where all of these are private.
+        batched: ``allocate`` flushes once for all its pages, not once for each.
         open: somebody has the file.
         shared: by page offset, whether the host may use the page; otherwise it is private to the guest.
         bound: by page offset, whether a guest has the page, at the gfn of the same number.
@@ -99,6 +106,8 @@ class GuestMemfd(Record):
     kernel: Kernel
     driver: Driver
     protection: Protection = Protection.NONE
+    order: int = bounded("order")
+    batched: bool = False
     mapping: AddressSpace = part()
     open: bool = False
     shared: list[bool] = array("pages")
@@ -173,28 +182,47 @@ class GuestMemfd(Record):
         self.driver.invalidate_end(self, pgoff, pgoff + 1)
         return err
 
+    def take_back_folio(self, pgoff: Pgoff, folio: Folio) -> int:
+        """Have the guest lose all pages of a folio for good."""
+        first = folio_start(folio, pgoff)
+        for at in Pgoff.span(first, first + (1 << folio.order)):
+            err = self.take_back(at)
+            if err:
+                return err
+        return 0
+
     # ---- pages coming
 
-    def grab_folio(self, cpu: Cpu, pgoff: Pgoff) -> tuple[int, Folio | None]:
+    def grab_folio(self, cpu: Cpu, pgoff: Pgoff, flush: bool) -> tuple[int, Folio | None]:
         """Find or create a page, initialised, in or out of the direct map as it must be; locked, with a reference.
 
-        The invalidate lock is held shared.  -ENOMEM; -EAGAIN when the caller should try again; -EBADF: no file.
+        The invalidate lock is held shared.  ``flush``: no TLB may have it either, if it is out of the direct map.
+        -ENOMEM; -EAGAIN when the caller should try again; -EBADF: no file.
         """
         if not self.open:
             return -EBADF, None
-        err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff)
+        err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff, self.order_at(pgoff))
         if folio is None:
             return err, None
         if not folio.uptodate:
-            charge(Cost.PAGE_ZEROED)
-            kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)
+            for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+                charge(Cost.PAGE_ZEROED)
+                kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.ZERO)
             folio.uptodate = True
         if not self.shared[pgoff] and not folio.zapped:
-            err = self.zap_direct_map(folio)
+            err = self.zap_direct_map(folio, flush)
             if err:
                 self.put_folio(folio)
                 return err, None
         return 0, folio
+
+    def order_at(self, pgoff: Pgoff) -> int:
+        """The order of a new folio: that of the file, where all its pages are private and none is there."""
+        start = pgoff - pgoff % (1 << self.order)
+        for at in Pgoff.span(start, start + (1 << self.order)):
+            if self.shared[at] or self.mapping.slots[at] is not None:
+                return 0
+        return self.order
 
     @step
     def put_folio(self, folio: Folio) -> None:
@@ -204,13 +232,16 @@ class GuestMemfd(Record):
 
     def allocate(self, cpu: Cpu, start: int, end: int) -> int:
         """fallocate: populate pages.  An error leaves those that came before."""
+        err = 0
         with self.mapping.invalidate_lock.shared:
             for pgoff in Pgoff.span(start, end):
-                err, folio = self.grab_folio(cpu, pgoff)
-                if folio is None:
-                    return err
-                self.put_folio(folio)
-        return 0
+                if err == 0:
+                    err, folio = self.grab_folio(cpu, pgoff, not self.batched)
+                    if folio is not None:
+                        self.put_folio(folio)
+            if self.batched:
+                flush_tlb_all(self.kernel.machine)
+        return err
 
     def fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
         """The VMM touches its mapping where it has no entry.  -EFAULT: the page is private (SIGBUS)."""
@@ -218,7 +249,7 @@ class GuestMemfd(Record):
         with self.mapping.invalidate_lock.shared:
             if not self.shared[pgoff]:
                 return -EFAULT
-            err, folio = self.grab_folio(cpu, pgoff)
+            err, folio = self.grab_folio(cpu, pgoff, True)
             if folio is None:
                 return err
             map_user(self.mapping, pgoff, folio)
@@ -232,7 +263,7 @@ class GuestMemfd(Record):
         with self.mapping.invalidate_lock.shared:
             if not self.bound[pgoff] or self.owner[pgoff] is not guest:
                 return -EFAULT
-            err, folio = self.grab_folio(cpu, pgoff)
+            err, folio = self.grab_folio(cpu, pgoff, True)
             if folio is None:
                 return err
             err = self.driver.provide(self, guest, pgoff, folio)
@@ -241,22 +272,49 @@ class GuestMemfd(Record):
 
     # ---- the direct map
 
-    def zap_direct_map(self, folio: Folio) -> int:
-        """Take a page out of the direct map, and out of all TLBs."""
+    def zap_direct_map(self, folio: Folio, flush: bool) -> int:
+        """Take a page out of the direct map, and out of all TLBs.  -ENOMEM: a block entry cannot be split."""
         if not self.unmaps():
             return 0
-        err = set_direct_map_invalid_noflush(self.kernel, folio.frame)
+        err = set_direct_map_invalid_noflush(self.kernel, folio.frame, folio.order)
         if err:
             return err
         folio.zapped = True
-        flush_tlb_kernel_range(self.kernel.machine, folio.frame)
+        if flush:
+            flush_tlb_kernel_range(self.kernel.machine, folio.frame, folio.order)
         return 0
 
     def restore_direct_map(self, folio: Folio) -> None:
-        """Put a page back into the direct map: its page entry exists, so this cannot fail."""
+        """Put a page back into the direct map.  It has entries of its own since it left, so this cannot fail."""
         if folio.zapped:
-            set_direct_map_default_noflush(self.kernel, folio.frame)
+            set_direct_map_default_noflush(self.kernel, folio.frame, folio.order)
             folio.zapped = False
+
+    # ---- large folios
+
+    def split(self, pgoff: Pgoff) -> int:
+        """Make a large folio pages, as one of them is to go its own way.
+
+        Its direct-map entries are split first: later there is no way back.  -ENOMEM: they cannot be; -EAGAIN: somebody
+        holds a reference.
+        """
+        folio = self.mapping.slots[pgoff]
+        if folio is None or folio.order == 0:
+            return 0
+        if folio.zapped:
+            for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+                err = split_kernel_leaf_mapping(self.kernel, self.kernel.machine.frames[pfn], 0)
+                if err:
+                    return err
+        return split_folio(self.kernel, self.mapping, folio, pgoff)
+
+    def merge(self, start: int, end: int) -> None:
+        """Make large folios again of the pages around start <= pgoff < end, where all are private and nobody objects."""
+        size = 1 << self.order
+        for pgoff in Pgoff.span(start, end):
+            first = pgoff - pgoff % size
+            if pgoff == max(first, start) and not any(self.shared[at] for at in Pgoff.span(first, first + size)):
+                merge_folios(self.kernel, self.mapping, Pgoff(first), self.order)
 
     # ---- conversion in place
 
@@ -278,6 +336,8 @@ class GuestMemfd(Record):
             if err == 0:
                 for pgoff in Pgoff.span(start, end):
                     self.shared[pgoff] = to_shared
+            if self.order > 0:
+                self.merge(start, end)
             self.driver.invalidate_end(self, start, end)
         return err, at
 
@@ -296,7 +356,7 @@ class GuestMemfd(Record):
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and self.shared[pgoff]:
-                err = self.zap_direct_map(folio)
+                err = self.zap_direct_map(folio, True)
                 if err == 0:
                     err = self.driver.prepare_inaccessible(self, pgoff, folio)
                 if err:
@@ -329,6 +389,10 @@ class GuestMemfd(Record):
         if err:
             return err, at
         for pgoff in Pgoff.span(start, end):
+            err = self.split(pgoff)
+            if err:
+                return err, pgoff
+        for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and not self.shared[pgoff]:
                 err = self.driver.prepare_accessible(self, pgoff, folio)
@@ -352,6 +416,10 @@ class GuestMemfd(Record):
             err, _ = self.driver.invalidate_begin(self, start, end)
             for pgoff in Pgoff.span(start, end):
                 folio = self.mapping.slots[pgoff]
+                if folio is not None and err == 0 and not self.within(folio, pgoff, start, end):
+                    err = self.split(pgoff)
+            for pgoff in Pgoff.span(start, end):
+                folio = self.mapping.slots[pgoff]
                 if folio is not None and err == 0:
                     err = self.driver.reclaim(self, pgoff, folio)
             if err == 0:
@@ -360,8 +428,13 @@ class GuestMemfd(Record):
             self.driver.invalidate_end(self, start, end)
         return err
 
+    def within(self, folio: Folio, pgoff: Pgoff, start: int, end: int) -> bool:
+        """Whether all of the folio at ``pgoff`` is in a range."""
+        first = folio_start(folio, pgoff)
+        return start <= first and first + (1 << folio.order) <= end
+
     def discard(self, pgoff: Pgoff) -> None:
-        """Remove a page that no guest reaches any more, and what is in it.
+        """Remove a folio that no guest reaches any more, and what is in it.
 
         It is cleared before it returns to the direct map: in the other order, that of secretmem_free_folio(), everybody
         can read it for a moment.
@@ -371,27 +444,29 @@ class GuestMemfd(Record):
             return
         unmap_mapping_page(self.mapping, pgoff)
         if not self.shared[pgoff] and not self.driver.sanitises:
-            charge(Cost.PAGE_ZEROED)
-            self.kernel.machine.store_local(folio.frame, Content.ZERO)
+            for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+                charge(Cost.PAGE_ZEROED)
+                self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)
         self.restore_direct_map(folio)
-        filemap_remove_folio(self.mapping, pgoff)
-        folio_put(self.kernel, folio)
+        filemap_remove_folio(self.mapping, folio, pgoff)
+        folio_put_refs(self.kernel, folio, 1 << folio.order)
 
     def lose(self, pgoff: Pgoff, folio: Folio) -> None:
         """Give up a page that may still be a guest's: it leaves the file, and nobody ever uses it again."""
         folio.lost = True
         unmap_mapping_page(self.mapping, pgoff)
-        filemap_remove_folio(self.mapping, pgoff)
+        filemap_remove_folio(self.mapping, folio, pgoff)
 
     def release(self) -> None:
         """The last user is gone, and no guest runs: discard everything.  What a driver cannot get back is lost."""
         with self.mapping.invalidate_lock.exclusive:
             for pgoff in Pgoff.span(0, len(self.bound)):
                 folio = self.mapping.slots[pgoff]
-                if self.take_back(pgoff) == 0:
-                    self.discard(pgoff)
-                elif folio is not None:
-                    self.lose(pgoff, folio)
+                if folio is not None:
+                    if self.take_back_folio(pgoff, folio) == 0:
+                        self.discard(pgoff)
+                    else:
+                        self.lose(pgoff, folio)
                 self.bound[pgoff] = False
                 self.owner[pgoff] = None
                 self.shared[pgoff] = False

@@ -12,11 +12,11 @@ from errno import EBUSY, ENOMEM, EPERM
 
 from guestmem.guest_memfd.library import Driver, GuestMemfd
 from guestmem.machine.cost import Cost
-from guestmem.machine.frame import Content, Frame
+from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Gfn, Guest
-from guestmem.machine.machine import Hypervisor
+from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
-from guestmem.mm.folio import Folio
+from guestmem.mm.folio import Folio, folio_page
 from guestmem.model import Record, array, charge, may, step
 
 __all__ = ["EagerGunyahDriver", "Gunyah", "GunyahDriver"]
@@ -41,23 +41,26 @@ class Gunyah(Hypervisor):
     """The hypercalls of the host and of the guest.  Those of the host take locks and memory of EL2: each may be refused.
 
     Attributes:
+        machine: whose frames these are.
         owners: by frame number, the extent that owns the frame.
     """
 
+    machine: Machine
     owners: list[Owner] = array("frames")
 
     @step
-    def donate_to_guest(self, guest: Guest, frame: Frame, private: bool) -> int:
+    def donate_to_guest(self, guest: Guest, frame: Frame, order: int, private: bool) -> int:
         """memextent_donate, DONATE_TO_PROTECTED (lend: the host loses its access) or DONATE_TO_SIBLING (share)."""
         charge(Cost.HYPERCALL)
-        owner = self.owners[frame.pfn]
-        if owner.extent is not Extent.HOST:
-            return -EPERM
+        for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+            if self.owners[pfn].extent is not Extent.HOST:
+                return -EPERM
         if may("memextent_donate to the guest is refused"):
             return -ENOMEM
-        owner.extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
-        owner.guest = guest
-        frame.stage2 = not private
+        for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+            self.owners[pfn].extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
+            self.owners[pfn].guest = guest
+            self.machine.frames[pfn].stage2 = not private
         return 0
 
     @step
@@ -77,15 +80,16 @@ class Gunyah(Hypervisor):
         return 0
 
     @step
-    def addrspace_map(self, guest: Guest, gfn: Gfn, frame: Frame, private: bool) -> int:
-        """Map a frame that an extent of the guest owns into its address space."""
+    def addrspace_map(self, guest: Guest, gfn: Gfn, frame: Frame, order: int, private: bool) -> int:
+        """Map frames that an extent of the guest owns into its address space."""
         charge(Cost.HYPERCALL)
-        owner = self.owners[frame.pfn]
-        if owner.guest is not guest or private != (owner.extent is Extent.GUEST_PRIVATE):
-            return -EPERM
+        for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+            owner = self.owners[pfn]
+            if owner.guest is not guest or private != (owner.extent is Extent.GUEST_PRIVATE):
+                return -EPERM
         if may("addrspace_map is refused"):
             return -ENOMEM
-        guest.enter(gfn, frame, private)
+        guest.enter(gfn, frame, order, private)
         return 0
 
     @step
@@ -125,35 +129,46 @@ class GunyahDriver(Driver):
     provided: list[bool] = array("frames")
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
-        """gunyah_vm_provide_folio: donate, then map; where mapping fails, take the donation back."""
+        """gunyah_vm_provide_folio: donate, then map; where mapping fails, take the donation back.
+
+        All of a large folio, unless the guest has some of it already.
+        """
         if guest.entries[pgoff].live:
             return 0  # another vCPU was faster
-        err = self.donate(file, guest, folio, not file.shared[pgoff])
+        order = folio.order
+        if any(self.provided[pfn] for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order))):
+            order = 0
+        frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
+        private = not file.shared[pgoff]
+        err = self.donate(guest, frame, order, private)
         if err:
             return err
-        err = self.hypervisor.addrspace_map(guest, Gfn(pgoff), folio.frame, not file.shared[pgoff])
+        first = Pgoff(pgoff - pgoff % (1 << order))
+        err = self.hypervisor.addrspace_map(guest, Gfn(first), frame, order, private)
         if err:
-            self.reclaim_folio(guest, pgoff, folio)
+            for at in Pgoff.span(first, first + (1 << order)):
+                self.reclaim_page(guest, at, folio_page(file.kernel, folio, at))
         return err
 
-    def donate(self, file: GuestMemfd, guest: Guest, folio: Folio, private: bool) -> int:
-        """Donate a folio, if it is not donated from an attempt before."""
-        if self.provided[folio.frame.pfn]:
+    def donate(self, guest: Guest, frame: Frame, order: int, private: bool) -> int:
+        """Donate frames, if they are not donated from an attempt before."""
+        if self.provided[frame.pfn]:
             return 0
-        err = self.hypervisor.donate_to_guest(guest, folio.frame, private)
+        err = self.hypervisor.donate_to_guest(guest, frame, order, private)
         if err == 0:
-            self.provided[folio.frame.pfn] = True
+            for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+                self.provided[pfn] = True
         return err
 
-    def reclaim_folio(self, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
+    def reclaim_page(self, guest: Guest, pgoff: Pgoff, frame: Frame) -> int:
         """gunyah_vm_reclaim_folio: unmap, take the donation back.  An error leaves the rest to the next attempt."""
         if guest.entries[pgoff].live:
             err = self.hypervisor.addrspace_unmap(guest, Gfn(pgoff))
             if err:
                 return err
-        err = self.hypervisor.donate_to_host(guest, folio.frame)
+        err = self.hypervisor.donate_to_host(guest, frame)
         if err == 0:
-            self.provided[folio.frame.pfn] = False
+            self.provided[frame.pfn] = False
         return err
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
@@ -167,9 +182,12 @@ class GunyahDriver(Driver):
     def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio | None) -> int:
         """Reclaim a page, if it was provided."""
         guest = file.owner[pgoff]
-        if folio is None or guest is None or not self.provided[folio.frame.pfn]:
+        if folio is None or guest is None:
             return 0
-        return self.reclaim_folio(guest, pgoff, folio)
+        frame = folio_page(file.kernel, folio, pgoff)
+        if not self.provided[frame.pfn]:
+            return 0
+        return self.reclaim_page(guest, pgoff, frame)
 
 
 class EagerGunyahDriver(GunyahDriver):
@@ -180,4 +198,4 @@ class EagerGunyahDriver(GunyahDriver):
         guest = file.owner[pgoff]
         if guest is None or not file.bound[pgoff]:
             return 0
-        return self.donate(file, guest, folio, True)
+        return self.donate(guest, folio_page(file.kernel, folio, pgoff), 0, True)

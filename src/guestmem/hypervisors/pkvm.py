@@ -15,7 +15,7 @@ from guestmem.machine.frame import Content, Frame
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
-from guestmem.mm.folio import Folio
+from guestmem.mm.folio import Folio, folio_page
 from guestmem.model import charge, may, step
 
 __all__ = ["Pkvm", "PkvmDriver"]
@@ -41,7 +41,7 @@ class Pkvm(Hypervisor):
         if may("the memcache of the VM is too small"):
             return -ENOMEM
         frame.stage2 = False
-        guest.enter(gfn, frame, True)
+        guest.enter(gfn, frame, 0, True)
         return 0
 
     @step
@@ -116,11 +116,11 @@ class PkvmDriver(Driver):
             return 0
         if file.shared[pgoff] or guest.entries[pgoff].poison:
             return -EFAULT
-        return self.hypervisor.host_donate_guest(guest, Gfn(pgoff), folio.frame)
+        return self.hypervisor.host_donate_guest(guest, Gfn(pgoff), folio_page(file.kernel, folio, pgoff))
 
     def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """Nothing to do for what the guest has shared or never had; -EPERM otherwise."""
-        return self.hypervisor.host_may_access(folio.frame)
+        return self.hypervisor.host_may_access(folio_page(file.kernel, folio, pgoff))
 
     def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """Take the page for good; -EBUSY while the VM runs, unless the guest has lost it before."""

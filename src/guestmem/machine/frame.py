@@ -7,7 +7,7 @@ overwritten or the guest itself shares it.
 
 from enum import Enum
 
-from guestmem.model import Index, Record
+from guestmem.model import Index, Record, bounded
 
 __all__ = ["Content", "Frame", "Pfn", "is_secret"]
 
@@ -35,13 +35,15 @@ class Frame(Record):
         pfn: its number.
         next: the frame after it, into which a load at its end can run.
         content: what it holds.
-        present: the host's stage 1 (its direct map) has a valid page entry for it.
+        order: the entry of the host's stage 1 (its direct map) that is for it is for 2^order frames.
+        present: that entry is valid.
         stage2: the host's stage 2 maps it.  Only a hypervisor changes this.
     """
 
     pfn: Pfn = Pfn(0)
     next: "Frame | None" = None
     content: Content = Content.ZERO
+    order: int = bounded("levels")
     present: bool = True
     stage2: bool = True
 

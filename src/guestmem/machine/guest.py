@@ -7,7 +7,7 @@ from enum import Enum
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Content, Frame, is_secret
-from guestmem.model import Index, Record, array, charge, may, require, step, when
+from guestmem.model import Index, Record, array, bounded, charge, may, require, step, when
 
 __all__ = ["Expects", "Gfn", "Guest", "GuestEntry"]
 
@@ -31,12 +31,14 @@ class GuestEntry(Record):
 
     Attributes:
         frame: what it points to.  Kept when the entry is removed, until the guest's TLB is flushed.
+        order: it is part of a block entry for 2^order pages, which comes and goes as a whole.
         live: the table has the entry; without it only a TLB may.
         private: the guest holds the page as its own, not shared with the host.
         poison: the hypervisor took the page away while the guest ran; the guest ends when it comes back to it.
     """
 
     frame: Frame | None = None
+    order: int = bounded("order")
     live: bool = False
     private: bool = False
     poison: bool = False
@@ -115,32 +117,48 @@ class Guest(Record):
         self.gave[gfn] = True
 
     @step
-    def map(self, gfn: Gfn, frame: Frame, private: bool) -> None:
-        """Enter a frame into the guest's stage 2."""
-        self.enter(gfn, frame, private)
+    def map(self, gfn: Gfn, frame: Frame, order: int, private: bool) -> None:
+        """Enter 2^order frames from ``frame`` on into the guest's stage 2 at ``gfn``, which is aligned, as one entry."""
+        self.enter(gfn, frame, order, private)
 
-    def enter(self, gfn: Gfn, frame: Frame, private: bool) -> None:
+    def enter(self, gfn: Gfn, frame: Frame, order: int, private: bool) -> None:
         """The part of ``map`` that a hypercall does along with other things."""
-        clean = not is_secret(frame.content) or frame.content is self.secret
-        require(clean and frame.content is not Content.HOST, GIVEN_CLEAN)
-        entry = self.entries[gfn]
-        entry.frame = frame
-        entry.live = True
-        entry.private = private
+        page: Frame | None = frame
+        for at in Gfn.span(gfn, gfn + (1 << order)):
+            if page is not None:
+                clean = not is_secret(page.content) or page.content is self.secret
+                require(clean and page.content is not Content.HOST, GIVEN_CLEAN)
+                entry = self.entries[at]
+                entry.frame = page
+                entry.order = order
+                entry.live = True
+                entry.private = private
+                page = page.next
+
+    def block_start(self, gfn: Gfn) -> int:
+        """The first page of the block entry that an entry is part of."""
+        return gfn - gfn % (1 << self.entries[gfn].order)
 
     @step
     def zap(self, gfn: Gfn) -> None:
-        """Remove an entry from the guest's stage 2; its TLB may keep it."""
-        self.entries[gfn].live = False
+        """Remove an entry from the guest's stage 2, all of a block; its TLB may keep it."""
+        start = self.block_start(gfn)
+        for at in Gfn.span(start, start + (1 << self.entries[gfn].order)):
+            self.entries[at].live = False
 
     @step
     def flush(self, gfn: Gfn) -> None:
-        """Flush an entry that was removed from the guest's TLB."""
+        """Flush an entry that was removed, all of a block, from the guest's TLB."""
         charge(Cost.GUEST_FLUSH)
-        self.forget(gfn)
+        start = self.block_start(gfn)
+        for at in Gfn.span(start, start + (1 << self.entries[gfn].order)):
+            self.forget(at)
 
     def forget(self, gfn: Gfn) -> None:
-        """The guest reaches nothing at this gfn any more."""
+        """The guest reaches nothing at this gfn any more; what else was in a block entry stays, in entries of its own."""
+        start = self.block_start(gfn)
+        for at in Gfn.span(start, start + (1 << self.entries[gfn].order)):
+            self.entries[at].order = 0
         entry = self.entries[gfn]
         entry.live = False
         entry.frame = None

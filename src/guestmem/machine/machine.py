@@ -12,7 +12,7 @@ from errno import ENOMEM, EPERM
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
-from guestmem.machine.frame import Content, Frame, is_secret
+from guestmem.machine.frame import Content, Frame, Pfn, is_secret
 from guestmem.machine.guest import Guest
 from guestmem.model import Record, array, charge, may, require, step
 
@@ -59,14 +59,9 @@ class Hypervisor(Record):
 
 
 class Machine(Record):
-    """Frames, CPUs, and the hypervisor under them.
-
-    Attributes:
-        block: one block entry of stage 1 maps all frames; ``Frame.present`` says what it maps.
-    """
+    """Frames, CPUs, and the hypervisor under them."""
 
     hypervisor: Hypervisor
-    block: bool = False
     frames: list[Frame] = array("frames")
     cpus: list[Cpu] = array("cpus")
     guests: list[Guest] = array("vms")
@@ -124,28 +119,68 @@ class Machine(Record):
             frame.content = content
         return fault
 
+    # ---- the host's stage 1
+
+    def leaf_start(self, frame: Frame) -> int:
+        """The first frame that the entry of a frame maps."""
+        return frame.pfn - frame.pfn % (1 << frame.order)
+
+    def leaf_end(self, frame: Frame) -> int:
+        """The end of the frames that the entry of a frame maps."""
+        return min(self.leaf_start(frame) + (1 << frame.order), len(self.frames))
+
     @step
-    def split_block(self) -> int:
-        """Replace the block entry by a table of page entries (BBML2: no break before make); -ENOMEM without a table page."""
+    def split_leaf(self, frame: Frame) -> int:
+        """Put a table of entries of the next size in the place of a block entry, by one store; -ENOMEM: no table page."""
         if may("no page for the table"):
             return -ENOMEM
-        charge(Cost.TABLE_PAGE)
-        charge(Cost.BLOCK_SPLIT)
-        self.block = False
+        self.enter_table(frame)
         return 0
 
     @step
-    def write_descriptor(self, frame: Frame, valid: bool) -> None:
-        """Write the page entry of a frame in the direct map; what was valid may stay in TLBs."""
-        charge(Cost.DESCRIPTOR_WRITE)
-        if frame.present and not valid:
-            for cpu in self.cpus:
-                cpu.stale[frame.pfn] = True
-        frame.present = valid
+    def break_leaf(self, frame: Frame) -> int:
+        """The first half of break-before-make: clear a block entry, the page for its table at hand; -ENOMEM: none is."""
+        if may("no page for the table"):
+            return -ENOMEM
+        self.set_leaf(frame, False)
+        return 0
 
     @step
-    def tlbi_kernel(self, frame: Frame) -> None:
-        """Invalidate one page of the direct map on all CPUs: TLBI VAALE1IS; DSB ISH."""
+    def make_table(self, frame: Frame) -> None:
+        """The second half of break-before-make, after the flush."""
+        start = self.leaf_start(frame)
+        end = self.leaf_end(frame)
+        self.enter_table(frame)
+        for pfn in Pfn.span(start, end):
+            self.frames[pfn].present = True
+
+    def enter_table(self, frame: Frame) -> None:
+        """The entries of the next size say what the block entry said."""
+        charge(Cost.TABLE_PAGE)
+        charge(Cost.BLOCK_SPLIT)
+        order = frame.order - 1
+        for pfn in Pfn.span(self.leaf_start(frame), self.leaf_end(frame)):
+            self.frames[pfn].order = order
+
+    @step
+    def write_descriptor(self, frame: Frame, valid: bool) -> None:
+        """Write the entry of a frame; what was valid may stay in TLBs."""
+        self.set_leaf(frame, valid)
+
+    def set_leaf(self, frame: Frame, valid: bool) -> None:
+        """The part of ``write_descriptor`` that other steps have in them."""
+        charge(Cost.DESCRIPTOR_WRITE)
+        for pfn in Pfn.span(self.leaf_start(frame), self.leaf_end(frame)):
+            page = self.frames[pfn]
+            if page.present and not valid:
+                for cpu in self.cpus:
+                    cpu.stale[pfn] = True
+            page.present = valid
+
+    @step
+    def tlbi_kernel(self, start: int, end: int) -> None:
+        """Invalidate frames start <= pfn < end of the direct map on all CPUs: TLBI VAALE1IS; DSB ISH."""
         charge(Cost.KERNEL_FLUSH)
-        for cpu in self.cpus:
-            cpu.stale[frame.pfn] = False
+        for pfn in Pfn.span(start, end):
+            for cpu in self.cpus:
+                cpu.stale[pfn] = False

@@ -1,54 +1,85 @@
 # SPDX-License-Identifier: Apache-2.0
 """The direct map and the calls that change it, with the values they really return.
 
-arm64, with page entries from boot on (rodata=full) or block entries that are split when needed (BBML2):
-arch/arm64/mm/pageattr.c.
+arch/arm64/mm/pageattr.c and mmu.c, arch/x86/mm/pat/set_memory.c.  A call is for a folio: 2^order frames, aligned.
 """
 
-from guestmem.machine.frame import Frame
+from guestmem.machine.arch import Arch
+from guestmem.machine.frame import Frame, Pfn
 from guestmem.machine.machine import Machine
 from guestmem.mm.folio import Kernel
 
 __all__ = [
     "can_set_direct_map",
+    "flush_tlb_all",
     "flush_tlb_kernel_range",
     "kernel_page_present",
     "set_direct_map_default_noflush",
     "set_direct_map_invalid_noflush",
+    "split_kernel_leaf_mapping",
 ]
 
 
 def can_set_direct_map(kernel: Kernel) -> bool:
     """Whether single pages of the direct map can be changed; if not, the calls below return 0 and do nothing."""
-    return kernel.rodata_full
+    return kernel.arch is not Arch.ARM64_BLOCKS
 
 
-def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame) -> int:
-    """Make the entry of a page invalid; TLBs may keep it.
+def split_kernel_leaf_mapping(kernel: Kernel, frame: Frame, order: int) -> int:
+    """Have the entry of a frame map no more than 2^order frames.  -ENOMEM: no page for a table; it may sleep."""
+    machine = kernel.machine
+    while frame.order > order:
+        if kernel.arch is Arch.ARM64_BBM and frame.present:
+            err = machine.break_leaf(frame)
+            if err:
+                return err
+            machine.tlbi_kernel(machine.leaf_start(frame), machine.leaf_end(frame))
+            machine.make_table(frame)
+        else:
+            err = machine.split_leaf(frame)
+            if err:
+                return err
+    return 0
 
-    0, also where nothing was done.  -ENOMEM: its block entry cannot be split.
+
+def set_direct_map_valid(kernel: Kernel, frame: Frame, order: int, valid: bool) -> int:
+    """Make the entries of a folio valid or invalid, having split what is larger."""
+    if not can_set_direct_map(kernel):
+        return 0
+    err = split_kernel_leaf_mapping(kernel, frame, order)
+    if err:
+        return err
+    for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+        page = kernel.machine.frames[pfn]
+        if kernel.machine.leaf_start(page) == pfn:
+            kernel.machine.write_descriptor(page, valid)
+    return 0
+
+
+def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame, order: int) -> int:
+    """Make the entries of a folio invalid; TLBs may keep them.
+
+    0, also where nothing was done.  -ENOMEM: a block entry cannot be split; nothing was done.
     """
-    if not can_set_direct_map(kernel):
-        return 0
-    if kernel.machine.block:
-        err = kernel.machine.split_block()
-        if err:
-            return err
-    kernel.machine.write_descriptor(frame, False)
-    return 0
+    return set_direct_map_valid(kernel, frame, order, False)
 
 
-def set_direct_map_default_noflush(kernel: Kernel, frame: Frame) -> int:
-    """Make the entry of a page valid again.  Needs no flush: an invalid entry is never in a TLB on arm64."""
-    if not can_set_direct_map(kernel):
-        return 0
-    kernel.machine.write_descriptor(frame, True)
-    return 0
+def set_direct_map_default_noflush(kernel: Kernel, frame: Frame, order: int) -> int:
+    """Make the entries of a folio valid again.  Needs no flush: an invalid entry is never in a TLB on arm64 and x86.
+
+    -ENOMEM: the folio is part of a larger one that was made invalid as a block, which cannot be split.
+    """
+    return set_direct_map_valid(kernel, frame, order, True)
 
 
-def flush_tlb_kernel_range(machine: Machine, frame: Frame) -> None:
-    """Let no CPU use the entry of a page any more."""
-    machine.tlbi_kernel(frame)
+def flush_tlb_kernel_range(machine: Machine, frame: Frame, order: int) -> None:
+    """Let no CPU use the entries of a folio any more."""
+    machine.tlbi_kernel(frame.pfn, frame.pfn + (1 << order))
+
+
+def flush_tlb_all(machine: Machine) -> None:
+    """Let no CPU use an entry that is not valid any more."""
+    machine.tlbi_kernel(0, len(machine.frames))
 
 
 def kernel_page_present(frame: Frame) -> bool:

@@ -8,8 +8,15 @@ from errno import EAGAIN, EEXIST, ENOMEM
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Content, is_secret
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE, HYP_PANIC, Fault, Machine
-from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
-from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, require, step
+from guestmem.mm.folio import (
+    Folio,
+    Kernel,
+    alloc_folio,
+    folio_put,
+    folio_ref_freeze,
+    folio_ref_unfreeze,
+)
+from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, reached, require, step
 
 __all__ = [
     "AddressSpace",
@@ -19,10 +26,14 @@ __all__ = [
     "filemap_grab_folio",
     "filemap_lock_folio",
     "filemap_remove_folio",
+    "folio_start",
     "gup_fast",
     "map_user",
+    "merge_folios",
+    "split_folio",
     "unmap_mapping_page",
     "user_access",
+    "xa_load",
 ]
 
 
@@ -52,6 +63,12 @@ class AddressSpace(Record):
 
 
 @step
+def xa_load(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
+    """What is in a slot of the page cache now; nothing keeps it there, or the folio from going."""
+    return mapping.slots[pgoff]
+
+
+@step
 def filemap_lock_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
     """Look a folio up, take a reference, lock it.
 
@@ -66,33 +83,102 @@ def filemap_lock_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
 
 @step
 def filemap_add_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> int:
-    """Add a new folio, locked; -EEXIST if somebody else was faster."""
-    if mapping.slots[pgoff] is not None:
-        return -EEXIST
-    mapping.slots[pgoff] = folio
-    folio.refcount += 1
+    """Add a new folio at the place that has ``pgoff`` in it, locked; -EEXIST if somebody else was faster."""
+    start = folio_start(folio, pgoff)
+    end = start + (1 << folio.order)
+    for at in Pgoff.span(start, end):
+        if mapping.slots[at] is not None:
+            return -EEXIST
+    for at in Pgoff.span(start, end):
+        mapping.slots[at] = folio
+    folio.refcount += 1 << folio.order
     folio.lock.holder = current() + 1
     return 0
 
 
 @step
-def filemap_remove_folio(mapping: AddressSpace, pgoff: Pgoff) -> None:
-    """Take a folio out of the page cache; the cache's reference is the caller's to drop."""
-    mapping.slots[pgoff] = None
+def filemap_remove_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> None:
+    """Take a folio out of the page cache; the cache's references, one for each page, are the caller's to drop."""
+    start = folio_start(folio, pgoff)
+    for at in Pgoff.span(start, start + (1 << folio.order)):
+        mapping.slots[at] = None
 
 
-def filemap_grab_folio(kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff) -> tuple[int, Folio | None]:
-    """Find or create a folio; it comes locked, with a reference.  -ENOMEM, or -EAGAIN when a race was lost."""
+def filemap_grab_folio(kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff, order: int) -> tuple[int, Folio | None]:
+    """Find a folio, or create one of an order; it comes locked, with a reference.
+
+    -ENOMEM, or -EAGAIN when a race was lost.
+    """
     folio = filemap_lock_folio(mapping, pgoff)
     if folio is not None:
         return 0, folio
-    folio = alloc_folio(kernel)
+    folio = alloc_folio(kernel, order)
     if folio is None:
         return -ENOMEM, None
     if filemap_add_folio(mapping, folio, pgoff) != 0:
         folio_put(kernel, folio)
         return -EAGAIN, None
     return 0, folio
+
+
+def folio_start(folio: Folio, pgoff: Pgoff) -> int:
+    """The first page offset of the folio that is at ``pgoff``; folios lie aligned in files."""
+    return pgoff - pgoff % (1 << folio.order)
+
+
+def split_folio(kernel: Kernel, mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> int:
+    """Make a large folio pages of order 0; the invalidate lock is held exclusively, and no page table has the folio.
+
+    -EAGAIN, and nothing done, where somebody holds a reference.
+    """
+    start = folio_start(folio, pgoff)
+    if not folio_ref_freeze(folio, 1 << folio.order):
+        return -EAGAIN
+    end = start + (1 << folio.order)
+    for at in Pgoff.span(start, end):
+        replace_slot(mapping, at, split_off(kernel, folio, at - start))
+    folio.order = 0
+    for at in Pgoff.span(start, end):
+        folio_ref_unfreeze(kernel.folios[folio.frame.pfn + at - start], 1)
+    reached("a large folio is split")
+    return 0
+
+
+def split_off(kernel: Kernel, folio: Folio, index: int) -> Folio:
+    """The folio that one page of a frozen large folio becomes."""
+    page = kernel.folios[folio.frame.pfn + index]
+    page.uptodate = folio.uptodate
+    page.zapped = folio.zapped
+    return page
+
+
+@step
+def replace_slot(mapping: AddressSpace, pgoff: Pgoff, folio: Folio) -> None:
+    """Put another folio into a slot of the page cache."""
+    mapping.slots[pgoff] = folio
+
+
+def merge_folios(kernel: Kernel, mapping: AddressSpace, start: Pgoff, order: int) -> bool:
+    """Make 2^order pages a large folio, if they lie together, are alike, and nobody holds a reference to any."""
+    head = mapping.slots[start]
+    if head is None or head.frame.pfn % (1 << order) != 0:
+        return False
+    for index in range(1 << order):
+        page = mapping.slots[start + index]
+        if page is None or page.frame.pfn != head.frame.pfn + index or page.zapped != head.zapped:
+            return False
+    for index in range(1 << order):
+        if not folio_ref_freeze(kernel.folios[head.frame.pfn + index], 1):
+            for frozen in range(index):
+                folio_ref_unfreeze(kernel.folios[head.frame.pfn + frozen], 1)
+            return False
+    head.order = order
+    for index in range(1, 1 << order):
+        kernel.folios[head.frame.pfn + index].zapped = False
+        replace_slot(mapping, Pgoff(start + index), head)
+    folio_ref_unfreeze(head, 1 << order)
+    reached("pages are merged into a large folio")
+    return True
 
 
 @step

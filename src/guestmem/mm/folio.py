@@ -1,14 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folios, and the allocator that hands frames on to innocent users.  Order 0: a folio is a frame's struct page."""
+"""Folios, and the allocator that hands frames on to innocent users.
+
+A folio is known by its first frame; those of the other frames of a large folio stand idle until it is split.
+"""
 
 from __future__ import annotations
 
+from guestmem.machine.arch import Arch
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Frame, is_secret
 from guestmem.machine.machine import Machine
 from guestmem.model import Mutex, Record, array, bounded, charge, choose, may, part, require, step, when
 
-__all__ = ["Folio", "Kernel", "alloc_folio", "folio_put"]
+__all__ = [
+    "Folio",
+    "Kernel",
+    "alloc_folio",
+    "folio_page",
+    "folio_put",
+    "folio_put_refs",
+    "folio_ref_freeze",
+    "folio_ref_unfreeze",
+    "folio_try_get",
+]
 
 RETURNED_CLEAN = "a frame given back holds no secret"
 FREED_UNUSED = "a folio is freed only when nothing refers to it or maps it"
@@ -18,8 +32,10 @@ class Folio(Record):
     """What the host kernel knows of a frame (struct folio).
 
     Attributes:
-        frame: the frame it stands for.
-        refcount: references: the page cache's, those of whoever works with it.
+        frame: the frame it stands for, the first one of a large folio.
+        order: it has 2^order frames.
+        refcount: references: the page cache's, one for each page, and those of whoever works with it.  0 while it is
+            frozen: nobody gets a reference.
         lock: the folio lock.
         uptodate: it was initialised; what is in it may be shown to its user.
         zapped: it was taken out of the direct map by guest_memfd.
@@ -28,7 +44,8 @@ class Folio(Record):
     """
 
     frame: Frame
-    refcount: int = bounded("threads + 2")
+    order: int = bounded("order")
+    refcount: int = bounded("threads + 2 + order * order")
     lock: Mutex = part()
     uptodate: bool = False
     zapped: bool = False
@@ -41,13 +58,13 @@ class Kernel(Record):
 
     Attributes:
         fixup_stage2: the handlers of stage-2 faults consult the exception table as those of stage 1 do.
-        rodata_full: the direct map has page entries only (arm64 with rodata=full).
+        arch: the architecture, as far as the direct map differs.
     """
 
     machine: Machine
     folios: list[Folio] = array("frames")
     fixup_stage2: bool = False
-    rodata_full: bool = True
+    arch: Arch = Arch.ARM64
 
     def wire(self) -> None:
         """Tie folios to frames; frame 0 holds kernel data for good.  Call from ``setup``."""
@@ -58,26 +75,72 @@ class Kernel(Record):
         self.machine.frames[0].content = type(self.machine.frames[0].content).HOST
 
 
+def folio_page(kernel: Kernel, folio: Folio, index: int) -> Frame:
+    """The frame of a folio that has a page offset or gfn; large folios lie aligned in files, memory and guests."""
+    return kernel.machine.frames[folio.frame.pfn + index % (1 << folio.order)]
+
+
+def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
+    """Whether 2^order frames from pfn on are aligned and free."""
+    end = pfn + (1 << order)
+    return pfn % (1 << order) == 0 and end <= len(kernel.folios) and all(kernel.folios[p].free for p in range(pfn, end))
+
+
 @step
-def alloc_folio(kernel: Kernel) -> Folio | None:
-    """Allocate a frame, any that is free; None when there is none, or when the allocation fails (folio_alloc)."""
-    if not any(folio.free for folio in kernel.folios) or may("the allocation fails"):
+def alloc_folio(kernel: Kernel, order: int) -> Folio | None:
+    """Allocate frames, any that are free; None when there are none, or when the allocation fails (folio_alloc)."""
+    if not any(free_run(kernel, pfn, order) for pfn in range(len(kernel.folios))) or may("the allocation fails"):
         return None
-    folio = kernel.folios[choose(len(kernel.folios), "frame")]
-    when(folio.free)
-    charge(Cost.PAGE_ALLOCATED)
-    folio.free = False
+    pfn = choose(len(kernel.folios), "frame")
+    when(free_run(kernel, pfn, order))
+    for p in range(pfn, pfn + (1 << order)):
+        charge(Cost.PAGE_ALLOCATED)
+        kernel.folios[p].free = False
+    folio = kernel.folios[pfn]
+    folio.order = order
     folio.refcount = 1
     return folio
 
 
-@step
 def folio_put(kernel: Kernel, folio: Folio) -> None:
-    """Drop a reference; the frame of the last one goes back to the allocator."""
-    folio.refcount -= 1
+    """Drop a reference; the frames of the last one go back to the allocator."""
+    folio_put_refs(kernel, folio, 1)
+
+
+@step
+def folio_put_refs(kernel: Kernel, folio: Folio, refs: int) -> None:
+    """Drop some references at once."""
+    folio.refcount -= refs
     if folio.refcount == 0:
-        require(not is_secret(folio.frame.content), RETURNED_CLEAN)
         require(folio.lock.holder == 0 and not folio.lost, FREED_UNUSED)
-        require(not any(guest.reaches(folio.frame) for guest in kernel.machine.guests), FREED_UNUSED)
-        folio.free = True
-        folio.uptodate = False
+        for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+            frame = kernel.machine.frames[pfn]
+            require(not is_secret(frame.content), RETURNED_CLEAN)
+            require(not any(guest.reaches(frame) for guest in kernel.machine.guests), FREED_UNUSED)
+            kernel.folios[pfn].free = True
+            kernel.folios[pfn].uptodate = False
+        folio.order = 0
+
+
+@step
+def folio_try_get(folio: Folio) -> bool:
+    """Take a reference to a folio that may be going; whether it was still there."""
+    if folio.refcount == 0:
+        return False
+    folio.refcount += 1
+    return True
+
+
+@step
+def folio_ref_freeze(folio: Folio, expected: int) -> bool:
+    """Let nobody take a reference, if there are just the expected ones; whether that is so."""
+    if folio.refcount != expected:
+        return False
+    folio.refcount = 0
+    return True
+
+
+@step
+def folio_ref_unfreeze(folio: Folio, refs: int) -> None:
+    """End a freeze."""
+    folio.refcount = refs

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard cast: a VMM, guests, uninvited accessors on other CPUs, another user of memory; and what must hold.
+"""Who acts: a VMM, guests, users of its mapping, another user of memory, uninvited accessors on other CPUs.
 
-A hypervisor's scenario names its driver and says what its guests can ask of it.
+Each is a world of its own, to be put together; ``Cast`` is the standard cast.
 """
 
 from __future__ import annotations
 
-from guestmem.guest_memfd.library import Driver, GuestMemfd, Protection
 from guestmem.machine.cpu import Cpu
-from guestmem.machine.frame import Content, Pfn
+from guestmem.machine.frame import Content
 from guestmem.machine.guest import Expects, Gfn, Guest
-from guestmem.machine.machine import Enforcement, Fault, Hypervisor, Machine
+from guestmem.machine.machine import Fault
 from guestmem.mm.exception import (
     copy_from_kernel_nofault,
     kernel_load,
@@ -19,98 +18,22 @@ from guestmem.mm.exception import (
     read_present_page,
 )
 from guestmem.mm.filemap import Pgoff, gup_fast, user_access
-from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
-from guestmem.model import (
-    Index,
-    Refused,
-    World,
-    always,
-    array,
-    choose,
-    may,
-    part,
-    reached,
-    require,
-    sometimes,
-    step,
-    thread,
-    when,
-)
+from guestmem.mm.folio import Folio, alloc_folio, folio_put
+from guestmem.model import Index, alone, choose, may, reached, require, sometimes, step, thread, when
+from guestmem.scenarios.host import GuestMemory, Host
 
-__all__ = ["CONTENTS_SURVIVE", "Cast"]
+__all__ = ["Cast", "Kcore", "PlainRead", "Process", "RunningVm", "Tenant", "Vcpus", "Vmm", "Zeropad"]
 
 DONE_OR_NOTHING = "success means done, failure means nothing changed"
-CONTENTS_SURVIVE = "contents survive where the contract says so"
-FREE_FRAMES = "a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody"
-SINGLE_OWNER = "a page has at most one private owner"
-COUNTERS = "counters equal the holders they count"
 NO_LOCK_HELD = "no lock is held at return"
-SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_3)
 
 
 class Pages(Index, below="pages + 1"):
     """A number of pages of the file."""
 
 
-class Cast(World):
-    """One host, one file of guest memory.
-
-    Attributes:
-        protection: the library's policy.
-        blocks: the direct map begins as a block entry.
-        discarding: by page offset, the VMM is punching a hole there.
-        rented: the folio that another user of memory has.
-        pinned: the folio that a user of the VMM's mapping holds (GUP).
-    """
-
-    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1}
-
-    machine: Machine = part()
-    kernel: Kernel = part()
-    file: GuestMemfd = part()
-    protection: Protection = Protection.NONE
-    blocks: bool = False
-    discarding: list[bool] = array("pages")
-    rented: Folio | None = None
-    pinned: Folio | None = None
-
-    # ---- what a hypervisor's scenario says
-
-    def host(self) -> tuple[Hypervisor, Driver]:
-        """The hypervisor and the driver; called by ``setup``."""
-        raise NotImplementedError
-
-    def give(self, guest: Guest, gfn: Gfn) -> None:
-        """The guest offers the host a page."""
-        raise NotImplementedError
-
-    @step
-    def keep(self, guest: Guest, gfn: Gfn) -> None:
-        """The guest takes back a page that it offered, where it can by itself."""
-
-    def may_share(self, pgoff: Pgoff) -> bool:
-        """Whether a VMM that means well makes a page shared."""
-        return True
-
-    def setup(self) -> None:
-        hypervisor, driver = self.host()
-        self.machine.hypervisor = hypervisor
-        self.machine.wire()
-        self.machine.block = self.blocks
-        self.kernel.machine = self.machine
-        self.kernel.wire()
-        # Only do_sea() needs to learn it: the abort that pKVM injects is handled like any other.
-        needs_fixup = hypervisor.enforcement is Enforcement.SEA
-        self.kernel.fixup_stage2 = needs_fixup and self.protection in (Protection.FIXUP, Protection.UNMAP_FIXUP)
-        self.file.kernel = self.kernel
-        self.file.driver = driver
-        self.file.protection = self.protection
-        if len(self.machine.guests) > len(SECRETS):
-            raise Refused(type(self).__name__, f"{len(self.machine.guests)} VMs", f"use at most {len(SECRETS)}")
-        for guest, secret in zip(self.machine.guests, SECRETS, strict=False):
-            guest.secret = secret
-
-    # ---- the VMM
+class Vmm(GuestMemory):
+    """A VMM that does any legal operation, in any order."""
 
     @thread
     def vmm(self) -> None:
@@ -125,7 +48,13 @@ class Cast(World):
             self.open_or_release()
         elif operation == 4:
             self.start_or_stop(self.machine.guests[choose(len(self.machine.guests), "VM")])
-        elif operation == 3:
+        else:
+            self.work_on_file(cpu, operation)
+        require(not self.file.mapping.invalidate_lock.held(), NO_LOCK_HELD)
+
+    def work_on_file(self, cpu: Cpu, operation: int) -> None:
+        """Operations 0 to 3, on any pages."""
+        if operation == 3:
             self.file.allocate(cpu, 0, len(self.file.shared))
         else:
             start = choose(len(self.file.shared), "start")
@@ -134,7 +63,6 @@ class Cast(World):
                 self.punch(start, end)
             else:
                 self.convert(start, end, operation == 1)
-        require(not self.file.mapping.invalidate_lock.held(), NO_LOCK_HELD)
 
     def open_or_release(self) -> None:
         """Open the file, or have its last user go."""
@@ -204,7 +132,23 @@ class Cast(World):
                 count += 1
         return Pages(count)
 
-    # ---- guests
+
+class RunningVm(Vmm):
+    """A VM that has run from the beginning and does not end; its VMM converts, punches and allocates."""
+
+    def setup(self) -> None:
+        super().setup()
+        with alone():
+            self.file.create()
+            self.file.bind(self.machine.guests[0], 0, len(self.file.bound))
+        self.machine.guests[0].running = True
+
+    def operate(self, cpu: Cpu) -> None:
+        self.work_on_file(cpu, choose(4, "make private, make shared, punch, allocate"))
+
+
+class Vcpus(GuestMemory):
+    """Guests that touch pages, offer some, take some back."""
 
     @thread("vms")
     def vcpu(self, vm: int) -> None:
@@ -221,11 +165,53 @@ class Cast(World):
                 self.file.guest_fault(self.machine.cpus[0], guest, gfn)
                 guest.exited = False
 
-    # ---- others on the host
+    @sometimes("a guest keeps a secret in its memory")
+    def secret_kept(self) -> bool:
+        return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)
+
+
+class Tenant(Host):
+    """Somebody who uses page frames.
+
+    Attributes:
+        rented: the folio that it has.
+    """
+
+    rented: Folio | None = None
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if self.rented is self.kernel.folios[pfn] else 0)
+
+    def rent(self, cpu: Cpu) -> None:
+        """Use a page frame for a while."""
+        folio = alloc_folio(self.kernel, 0)
+        if folio is not None:
+            self.rented = folio
+            self.write_and_free(cpu, folio)
+            self.rented = None
+
+    @step
+    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
+        """Its user is done with the page."""
+        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+        folio_put(self.kernel, folio)
+
+
+class Process(Tenant, GuestMemory):
+    """Another thread of the VMM uses its mapping; another process allocates memory, writes it, frees it.
+
+    Attributes:
+        pinned: the folio that a user of the VMM's mapping holds (GUP).
+    """
+
+    pinned: Folio | None = None
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if self.pinned is self.kernel.folios[pfn] else 0)
 
     @thread
     def process(self) -> None:
-        """Another thread of the VMM uses its mapping; another process allocates memory, writes it, reads it, frees it."""
+        """Use the mapping, have the kernel use it, or allocate."""
         mapping = self.file.mapping
         cpu = self.machine.cpus[len(self.machine.cpus) - 1]
         while True:
@@ -256,19 +242,18 @@ class Cast(World):
             kernel_load(self.kernel, cpu, folio.frame)
         folio_put(self.kernel, folio)
 
-    def rent(self, cpu: Cpu) -> None:
-        """Use a page frame for a while."""
-        folio = alloc_folio(self.kernel)
-        if folio is not None:
-            self.rented = folio
-            self.write_and_free(cpu, folio)
-            self.rented = None
+    @sometimes("a guest and the VMM use a page together")
+    def shared_with_guest(self) -> bool:
+        return any(
+            entry.live and not entry.private and user.live and user.folio is not None and user.folio.frame is entry.frame
+            for guest in self.machine.guests
+            for entry in guest.entries
+            for user in self.file.mapping.user
+        )
 
-    @step
-    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
-        """Its user is done with the page."""
-        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
-        folio_put(self.kernel, folio)
+
+class Zeropad(Host):
+    """load_unaligned_zeropad() at the end of what the kernel may read."""
 
     @thread("cpus - 1")
     def zeropad(self, cpu: int) -> None:
@@ -282,12 +267,20 @@ class Cast(World):
         when(frame.content is Content.HOST)
         load_unaligned_zeropad(self.kernel, cpu, frame)
 
+
+class Kcore(Host):
+    """Reads of pages that may be anybody's."""
+
     @thread("cpus - 1")
     def kcore(self, cpu: int) -> None:
         """Somebody reads /proc/kcore."""
         while True:
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
             copy_from_kernel_nofault(self.kernel, self.machine.cpus[cpu + 1], frame)
+
+
+class PlainRead(Host):
+    """Reads of all that the direct map has."""
 
     @thread("cpus - 1")
     def plain_read(self, cpu: int) -> None:
@@ -299,85 +292,6 @@ class Cast(World):
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
             read_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)
 
-    # ---- what must hold
 
-    @always(FREE_FRAMES)
-    def free_frames(self) -> bool:
-        return all(
-            not folio.free
-            or (
-                folio.frame.present
-                and folio.frame.stage2
-                and not folio.zapped
-                and not folio.lost
-                and not any(guest.reaches(folio.frame) for guest in self.machine.guests)
-                and not any(entry.folio is folio for entry in self.file.mapping.user)
-            )
-            for folio in self.kernel.folios
-        )
-
-    @always(SINGLE_OWNER)
-    def single_owner(self) -> bool:
-        return all(self.owners(pfn) <= 1 for pfn in Pfn.span(0, len(self.machine.frames)))
-
-    def owners(self, pfn: Pfn) -> int:
-        """How many guests have a frame as their private page."""
-        count = 0
-        for guest in self.machine.guests:
-            if guest.holds_private(self.machine.frames[pfn]):
-                count += 1
-        return count
-
-    @always(COUNTERS)
-    def references(self) -> bool:
-        lock = self.file.mapping.invalidate_lock
-        if lock.writer != 0 or any(lock.readers):
-            return True
-        return all(folio.refcount == self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
-
-    def holders(self, pfn: int) -> int:
-        """How many hold a reference while nobody works on the file."""
-        folio = self.kernel.folios[pfn]
-        count = 0
-        if pfn == 0 or folio.lost:
-            count += 1
-        if self.rented is folio:
-            count += 1
-        if self.pinned is folio:
-            count += 1
-        for slot in self.file.mapping.slots:
-            if slot is folio:
-                count += 1
-        return count
-
-    @always(CONTENTS_SURVIVE)
-    def contents(self) -> bool:
-        return all(
-            guest.expects[gfn] is Expects.NOTHING or self.discarding[gfn] or self.keeps(guest, gfn)
-            for guest in self.machine.guests
-            for gfn in Gfn.span(0, len(guest.entries))
-        )
-
-    def keeps(self, guest: Guest, gfn: Gfn) -> bool:
-        """Whether what a guest put into a page is still where it, or the host, will find it."""
-        folio = self.file.mapping.slots[gfn]
-        if folio is None or not self.file.bound[gfn]:
-            return False
-        if guest.expects[gfn] is Expects.SECRET:
-            return folio.frame.content is guest.secret
-        return folio.frame.content is Content.SHARED
-
-    # ---- what must have been seen
-
-    @sometimes("a guest keeps a secret in its memory")
-    def secret_kept(self) -> bool:
-        return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)
-
-    @sometimes("a guest and the VMM use a page together")
-    def shared_with_guest(self) -> bool:
-        return any(
-            entry.live and not entry.private and user.live and user.folio is not None and user.folio.frame is entry.frame
-            for guest in self.machine.guests
-            for entry in guest.entries
-            for user in self.file.mapping.user
-        )
+class Cast(PlainRead, Kcore, Zeropad, Process, Vcpus, Vmm):
+    """The standard cast."""

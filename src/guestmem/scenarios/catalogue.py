@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from guestmem.guest_memfd.library import Protection
+from guestmem.machine.arch import Arch
 from guestmem.machine.machine import HOST_READS_SECRET
 from guestmem.model import Refused, World
 from guestmem.model.errors import NO_PANIC
-from guestmem.scenarios.cast import CONTENTS_SURVIVE
+from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
 
 __all__ = ["PROTECTIONS", "SCENARIOS", "Scenario", "find"]
@@ -81,10 +82,10 @@ SCENARIOS = {
             _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
         ),
         Scenario(
-            "gunyah-blocks",
-            "Gunyah, the direct map mapped by a block that is split when a page leaves it, which may fail",
+            "gunyah-bbml2",
+            "Gunyah on a direct map of block entries, split when a page leaves it, which may fail",
             OnGunyah,
-            {"blocks": True},
+            {"arch": Arch.ARM64_BBML2},
             _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
         ),
         Scenario(

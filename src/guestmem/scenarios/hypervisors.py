@@ -13,20 +13,34 @@ from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import part, reached, step
 from guestmem.scenarios.cast import Cast
+from guestmem.scenarios.host import GuestMemory
 
-__all__ = ["EagerOnGunyah", "OnGunyah", "OnKvm", "OnPkvm", "TwoOnGunyah", "TwoOnKvm"]
+__all__ = [
+    "EagerOnGunyah",
+    "GunyahHost",
+    "KvmHost",
+    "OnGunyah",
+    "OnKvm",
+    "OnPkvm",
+    "PkvmHost",
+    "TwoOnGunyah",
+    "TwoOnKvm",
+]
 
 SECOND = "a VM runs on a page that another VM had before"
 
 
-class OnKvm(Cast):
+class KvmHost(GuestMemory):
     """Plain KVM: a guest asks the VMM to share a page, and the VMM does it or not."""
 
     hypervisor: Hypervisor = part()
     driver: KvmDriver = part()
 
-    def host(self) -> tuple[Hypervisor, Driver]:
-        return self.hypervisor, self.driver
+    def host(self) -> Hypervisor:
+        return self.hypervisor
+
+    def client(self) -> Driver:
+        return self.driver
 
     @step
     def give(self, guest: Guest, gfn: Gfn) -> None:
@@ -40,20 +54,72 @@ class OnKvm(Cast):
         return owner is None or owner.gave[pgoff]
 
 
-class OnGunyah(Cast):
+class GunyahHost(GuestMemory):
     """Gunyah."""
 
     hypervisor: Gunyah = part()
     driver: GunyahDriver = part()
 
-    def host(self) -> tuple[Hypervisor, Driver]:
+    def host(self) -> Hypervisor:
         self.hypervisor.enforcement = Enforcement.SEA
+        self.hypervisor.machine = self.machine
+        return self.hypervisor
+
+    def client(self) -> Driver:
         self.driver.hypervisor = self.hypervisor
         self.driver.sanitises = True
-        return self.hypervisor, self.driver
+        return self.driver
 
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.modify_pages(guest, gfn)
+
+
+class PkvmHost(GuestMemory):
+    """pKVM as of Linux 7.3.
+
+    Attributes:
+        el2_panics: as of 6.12, where an access of the host to what it does not own is a bug at EL2.
+        asks: guests wait for the host's answer before they take back what they shared.
+    """
+
+    hypervisor: Pkvm = part()
+    driver: PkvmDriver = part()
+    el2_panics: bool = False
+    asks: bool = False
+
+    def host(self) -> Hypervisor:
+        self.hypervisor.enforcement = Enforcement.EL2_PANIC if self.el2_panics else Enforcement.S1PTW
+        self.hypervisor.machine = self.machine
+        self.hypervisor.asks = self.asks
+        return self.hypervisor
+
+    def client(self) -> Driver:
+        self.driver.hypervisor = self.hypervisor
+        self.driver.sanitises = True
+        return self.driver
+
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        self.hypervisor.guest_share_host(guest, gfn)
+
+    def keep(self, guest: Guest, gfn: Gfn) -> None:
+        self.hypervisor.guest_unshare_host(guest, gfn)
+
+    def may_share(self, pgoff: Pgoff) -> bool:
+        """Where guests wait for an answer: what the guest has asked for, or what no guest ever had."""
+        owner = self.file.owner[pgoff]
+        return not self.asks or owner is None or owner.gave[pgoff]
+
+
+class OnKvm(KvmHost, Cast):
+    """The standard cast on KVM."""
+
+
+class OnGunyah(GunyahHost, Cast):
+    """The standard cast on Gunyah."""
+
+
+class OnPkvm(PkvmHost, Cast):
+    """The standard cast on pKVM."""
 
 
 class EagerOnGunyah(OnGunyah):
@@ -80,36 +146,3 @@ class TwoOnKvm(OnKvm):
     def started(self, guest: Guest, before: Guest | None) -> None:
         if before is not None and before is not guest:
             reached(SECOND)
-
-
-class OnPkvm(Cast):
-    """pKVM as of Linux 7.3.
-
-    Attributes:
-        el2_panics: as of 6.12, where an access of the host to what it does not own is a bug at EL2.
-        asks: guests wait for the host's answer before they take back what they shared.
-    """
-
-    hypervisor: Pkvm = part()
-    driver: PkvmDriver = part()
-    el2_panics: bool = False
-    asks: bool = False
-
-    def host(self) -> tuple[Hypervisor, Driver]:
-        self.hypervisor.enforcement = Enforcement.EL2_PANIC if self.el2_panics else Enforcement.S1PTW
-        self.hypervisor.machine = self.machine
-        self.hypervisor.asks = self.asks
-        self.driver.hypervisor = self.hypervisor
-        self.driver.sanitises = True
-        return self.hypervisor, self.driver
-
-    def give(self, guest: Guest, gfn: Gfn) -> None:
-        self.hypervisor.guest_share_host(guest, gfn)
-
-    def keep(self, guest: Guest, gfn: Gfn) -> None:
-        self.hypervisor.guest_unshare_host(guest, gfn)
-
-    def may_share(self, pgoff: Pgoff) -> bool:
-        """Where guests wait for an answer: what the guest has asked for, or what no guest ever had."""
-        owner = self.file.owner[pgoff]
-        return not self.asks or owner is None or owner.gave[pgoff]

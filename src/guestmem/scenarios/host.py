@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hosts of scenarios, and what must hold on them: a machine and its kernel; guest memory in a file on top."""
+
+from __future__ import annotations
+
+from guestmem.guest_memfd.library import Driver, GuestMemfd, Protection
+from guestmem.machine.arch import Arch
+from guestmem.machine.frame import Content, Pfn, is_secret
+from guestmem.machine.guest import Expects, Gfn, Guest
+from guestmem.machine.machine import Enforcement, Hypervisor, Machine
+from guestmem.mm.filemap import Pgoff
+from guestmem.mm.folio import Folio, Kernel, folio_page
+from guestmem.model import Refused, World, always, array, part, step
+
+__all__ = ["CONTENTS_SURVIVE", "GuestMemory", "Host"]
+
+CONTENTS_SURVIVE = "contents survive where the contract says so"
+FREE_FRAMES = "a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody"
+SINGLE_OWNER = "a page has at most one private owner"
+COUNTERS = "counters equal the holders they count"
+OUT_OF_SPECULATION = "what speculation can reach through the direct map is no secret"
+SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_3)
+
+
+class Host(World):
+    """A machine, its kernel, a hypervisor, VMs.
+
+    Attributes:
+        arch: the architecture, as far as the direct map differs.
+        speculation: it is claimed that no secret can be read by transient execution.
+    """
+
+    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1, "levels": 1, "order": 0}
+
+    machine: Machine = part()
+    kernel: Kernel = part()
+    arch: Arch = Arch.ARM64
+    speculation: bool = False
+
+    def host(self) -> Hypervisor:
+        """The hypervisor, ready; called by ``setup``."""
+        raise NotImplementedError
+
+    def setup(self) -> None:
+        self.machine.hypervisor = self.host()
+        self.machine.wire()
+        self.kernel.machine = self.machine
+        self.kernel.arch = self.arch
+        if self.arch is not Arch.ARM64:
+            for frame in self.machine.frames:
+                frame.order = self.geometry["levels"]
+        self.kernel.wire()
+        if len(self.machine.guests) > len(SECRETS):
+            raise Refused(type(self).__name__, f"{len(self.machine.guests)} VMs", f"use at most {len(SECRETS)}")
+        for guest, secret in zip(self.machine.guests, SECRETS, strict=False):
+            guest.secret = secret
+
+    def mapped(self, folio: Folio) -> bool:
+        """Whether a process can reach a folio through its page table."""
+        return False
+
+    def at_work(self) -> bool:
+        """Whether somebody works on folios, so that references are not yet, or not any more, where they are counted."""
+        return False
+
+    def holders(self, pfn: int) -> int:
+        """How many hold a reference to a folio while nobody works on it."""
+        folio = self.kernel.folios[pfn]
+        return 1 << folio.order if pfn == 0 or folio.lost else 0
+
+    @always(FREE_FRAMES)
+    def free_frames(self) -> bool:
+        return all(
+            not folio.free
+            or (
+                folio.frame.present
+                and folio.frame.stage2
+                and not folio.zapped
+                and not folio.lost
+                and not any(guest.reaches(folio.frame) for guest in self.machine.guests)
+                and not self.mapped(folio)
+            )
+            for folio in self.kernel.folios
+        )
+
+    @always(SINGLE_OWNER)
+    def single_owner(self) -> bool:
+        return all(self.owners(pfn) <= 1 for pfn in Pfn.span(0, len(self.machine.frames)))
+
+    def owners(self, pfn: Pfn) -> int:
+        """How many guests have a frame as their private page."""
+        count = 0
+        for guest in self.machine.guests:
+            if guest.holds_private(self.machine.frames[pfn]):
+                count += 1
+        return count
+
+    @always(COUNTERS)
+    def references(self) -> bool:
+        return self.at_work() or all(folio.refcount == self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
+
+    @always(OUT_OF_SPECULATION)
+    def out_of_speculation(self) -> bool:
+        return not self.speculation or all(
+            not is_secret(frame.content) or not (frame.present or any(cpu.stale[frame.pfn] for cpu in self.machine.cpus))
+            for frame in self.machine.frames
+        )
+
+
+class GuestMemory(Host):
+    """A host with a file of guest memory.
+
+    Attributes:
+        protection: the library's policy.
+        discarding: by page offset, the VMM is punching a hole there.
+    """
+
+    file: GuestMemfd = part()
+    protection: Protection = Protection.NONE
+    discarding: list[bool] = array("pages")
+
+    # ---- what a hypervisor's scenario says
+
+    def client(self) -> Driver:
+        """The driver; called by ``setup``, after the hypervisor is ready."""
+        raise NotImplementedError
+
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        """The guest offers the host a page."""
+        raise NotImplementedError
+
+    @step
+    def keep(self, guest: Guest, gfn: Gfn) -> None:
+        """The guest takes back a page that it offered, where it can by itself."""
+
+    def may_share(self, pgoff: Pgoff) -> bool:
+        """Whether a VMM that means well makes a page shared."""
+        return True
+
+    def setup(self) -> None:
+        super().setup()
+        # Only do_sea() needs to learn it: the abort that pKVM injects is handled like any other.
+        needs_fixup = self.machine.hypervisor.enforcement is Enforcement.SEA
+        self.kernel.fixup_stage2 = needs_fixup and self.protection in (Protection.FIXUP, Protection.UNMAP_FIXUP)
+        self.file.kernel = self.kernel
+        self.file.driver = self.client()
+        self.file.protection = self.protection
+        self.file.order = self.geometry["order"]
+
+    def mapped(self, folio: Folio) -> bool:
+        return any(entry.folio is folio for entry in self.file.mapping.user)
+
+    def at_work(self) -> bool:
+        lock = self.file.mapping.invalidate_lock
+        return lock.writer != 0 or any(lock.readers)
+
+    def holders(self, pfn: int) -> int:
+        count = super().holders(pfn)
+        for slot in self.file.mapping.slots:
+            if slot is self.kernel.folios[pfn]:
+                count += 1
+        return count
+
+    @always(CONTENTS_SURVIVE)
+    def contents(self) -> bool:
+        return all(
+            guest.expects[gfn] is Expects.NOTHING or self.discarding[gfn] or self.keeps(guest, gfn)
+            for guest in self.machine.guests
+            for gfn in Gfn.span(0, len(guest.entries))
+        )
+
+    def keeps(self, guest: Guest, gfn: Gfn) -> bool:
+        """Whether what a guest put into a page is still where it, or the host, will find it."""
+        folio = self.file.mapping.slots[gfn]
+        if folio is None or not self.file.bound[gfn]:
+            return False
+        if guest.expects[gfn] is Expects.SECRET:
+            return folio_page(self.kernel, folio, gfn).content is guest.secret
+        return folio_page(self.kernel, folio, gfn).content is Content.SHARED

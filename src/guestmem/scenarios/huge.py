@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large folios: split when a part of one is shared or discarded, merged when all is private again."""
+
+from __future__ import annotations
+
+from guestmem.mm.filemap import Pgoff, xa_load
+from guestmem.mm.folio import Folio, folio_put, folio_try_get
+from guestmem.model import choose, reached, sometimes, thread
+from guestmem.scenarios.cast import Kcore, PlainRead, RunningVm, Vcpus, Vmm
+from guestmem.scenarios.host import GuestMemory
+from guestmem.scenarios.hypervisors import GunyahHost, KvmHost
+
+__all__ = ["HugeOnGunyah", "HugeOnKvm", "HugeWithReferences", "Scanner"]
+
+
+class Huge(PlainRead, Kcore, Vcpus):
+    """A file of folios of order 1; one of them fits, and a page beside it."""
+
+    geometry = {"frames": 4, "order": 1}
+
+    @sometimes("a guest has a large folio as one block")
+    def block_mapped(self) -> bool:
+        return any(entry.order > 0 for guest in self.machine.guests for entry in guest.entries)
+
+
+class HugeOnKvm(KvmHost, Huge, Vmm):
+    """Large folios on KVM."""
+
+
+class HugeOnGunyah(GunyahHost, Huge, Vmm):
+    """Large folios on Gunyah."""
+
+
+class Scanner(GuestMemory):
+    """Speculative references: a scan for migration, a batch of the LRU, GUP-fast before it looks again.
+
+    Attributes:
+        looked_up: what it found in the page cache, without a reference yet.
+        scanned: the folio that it holds a reference to.
+    """
+
+    scanned: Folio | None = None
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if self.scanned is self.kernel.folios[pfn] else 0)
+
+    @thread
+    def scanner(self) -> None:
+        """filemap_get_folio(): look a folio up, take a reference if it is not gone, look again."""
+        while True:
+            pgoff = Pgoff(choose(len(self.file.shared), "pgoff"))
+            folio = xa_load(self.file.mapping, pgoff)
+            if folio is not None and folio_try_get(folio):
+                self.scanned = folio
+                if xa_load(self.file.mapping, pgoff) is not folio:
+                    reached("a folio was replaced before a reference to it was held")
+                folio_put(self.kernel, folio)
+                self.scanned = None
+
+
+class HugeWithReferences(KvmHost, Scanner, Huge, RunningVm):
+    """Large folios on KVM, with speculative references to them."""
