@@ -53,7 +53,7 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
     assert cli.main(["check", "gunyah", "--protection", "none", *SMALL, "--save-trace", str(saved)]) == 1
     printed = capsys.readouterr().out
     assert "violated in 13 steps" in printed
-    assert "Cast.zeropad: self.look_up_name(" in printed
+    assert "Zeropad.zeropad: self.look_up_name(" in printed
     assert "driver.provided[1]: no -> yes" in printed
     assert "broken: no host access ends in a panic: synchronous external abort" in printed
     assert cli.main(["explain", str(saved)]) == 1

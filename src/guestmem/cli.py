@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="which protection is safe on which hypervisor, and what it costs")
     compare.add_argument("--hypervisor", nargs="+", metavar="H", default=list(HYPERVISORS), help="scenarios to compare")
     compare.add_argument("--protection", nargs="+", metavar="P", help="none, unmap, fixup, unmap+fixup (default: all)")
+    compare.add_argument("--arch", nargs="+", metavar="A", default=["arm64"], help="arm64 (default), arm64-blocks, x86 ...")
+    compare.add_argument("--speculation", action="store_true", help="secrets must be out of reach of transient execution too")
     compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of ftrace")
     compare.add_argument("--json", action="store_true")
     compare.set_defaults(run=run_compare)
@@ -57,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="explore everything that can happen in a scenario")
     check.add_argument("scenario", metavar="SCENARIO", help="a name from `guestmem list`, or file.py:name")
     check.add_argument("--protection", metavar="P", help="none, unmap, fixup, unmap+fixup (default: none)")
+    check.add_argument("--arch", metavar="A", help="arm64, arm64-blocks, arm64-bbml2, arm64-bbm, x86 (default: arm64)")
+    check.add_argument("--speculation", action="store_true", default=None, help="as in compare")
     check.add_argument("--pages", type=count, metavar="N", help="pages of the file")
     check.add_argument("--frames", type=count, metavar="N", help="page frames of the machine")
     check.add_argument("--cpus", type=count, metavar="N", help="CPUs of the host")
@@ -105,6 +109,15 @@ def protection(name: str) -> Any:
     return PROTECTIONS[name]
 
 
+def arch(name: str) -> Any:
+    """The architecture with a name."""
+    from guestmem.scenarios.catalogue import ARCHES
+
+    if name not in ARCHES:
+        raise Usage(f"{name!r} is no architecture: use one of {', '.join(ARCHES)}")
+    return ARCHES[name]
+
+
 def write_whole(path: str, text: str) -> None:
     """Write a file completely or not at all; a device or a pipe is written to as it is."""
     special = os.path.exists(path) and not os.path.isfile(path)
@@ -145,7 +158,8 @@ def run_compare(arguments: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise Usage(f"{arguments.trace}: {why}: name a text of ftrace") from error
-    wanted = [(h, p) for h in arguments.hypervisor for p in names]
+    arches = [a for a in arguments.arch if arch(a)]
+    wanted = [compare.Key(h, p, a, arguments.speculation) for h in arguments.hypervisor for a in arches for p in names]
     with progress(f"{len(wanted)} cells") as note:
         cells = compare.cells(wanted, workload, note)
     if arguments.json:
@@ -180,7 +194,10 @@ def progress(what: str) -> Iterator[Any]:
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The sizes and options given for a world."""
-    given = {n: getattr(arguments, n) for n in ("pages", "frames", "cpus", "vms") if getattr(arguments, n) is not None}
+    wanted = ("pages", "frames", "cpus", "vms", "speculation")
+    given = {n: getattr(arguments, n) for n in wanted if getattr(arguments, n) is not None}
+    if arguments.arch is not None:
+        given["arch"] = arch(arguments.arch)
     if arguments.protection is not None:
         given["protection"] = protection(arguments.protection)
     if "pages" in given and "frames" not in given:
@@ -229,9 +246,9 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def plain(given: dict[str, Any]) -> dict[str, Any]:
     """Options as JSON has them."""
-    from guestmem.scenarios.catalogue import PROTECTIONS
+    from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS
 
-    names = {value: name for name, value in PROTECTIONS.items()}
+    names = {value: name for table in (PROTECTIONS, ARCHES) for name, value in table.items()}
     return {key: names.get(value, value) for key, value in given.items()}
 
 
@@ -311,6 +328,8 @@ def run_explain(arguments: argparse.Namespace) -> int:
         raise Usage(f"{arguments.file}: no saved trace: name a file written by check --save-trace") from error
     if "protection" in given:
         given["protection"] = protection(given["protection"])
+    if "arch" in given:
+        given["arch"] = arch(given["arch"])
     debug_at = None if arguments.pdb is None else arguments.pdb or len(slices)
     rows = list(replay(build(find(name), given), slices, debug_at))
     print(" ".join([name, *(f"{k}={v}" for k, v in plain(given).items())]))

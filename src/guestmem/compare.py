@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of protections and hypervisors: what holds, what goes wrong and how soon, and what it costs."""
+"""The table of hypervisors, protections and architectures: what holds, what goes wrong and how soon, what it costs."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 from guestmem.checker.explore import Model, Outcome, default_memory
 from guestmem.checker.source import source_line
 from guestmem.checker.trace import replay
-from guestmem.model import World
+from guestmem.model import alone
 from guestmem.scenarios.cast import Cast
-from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
+from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, SCENARIOS
 from guestmem.scenarios.workload import Workload, price
 
-__all__ = ["Cell", "cells", "comparable", "table"]
+__all__ = ["Cell", "Key", "cells", "comparable", "table"]
 
 #: Who reaches into memory uninvited, by the name of the thread.
 UNINVITED = {
@@ -26,6 +27,35 @@ UNINVITED = {
     "kcore0": "copy_from_kernel_nofault",
     "plain_read0": "plain read",
 }
+
+
+class Key(NamedTuple):
+    """What a cell is about, by name; ``speculation``: the claim that no secret can be read by transient execution."""
+
+    hypervisor: str
+    protection: str
+    arch: str
+    speculation: bool
+
+    def build(self) -> Cast:
+        """The world to explore."""
+        world = SCENARIOS[self.hypervisor].build(
+            protection=PROTECTIONS[self.protection], arch=ARCHES[self.arch], speculation=self.speculation
+        )
+        assert isinstance(world, Cast)
+        return world
+
+    def refused(self) -> str:
+        """Why there is nothing to explore: no such host, or the library refuses the file; else the empty string."""
+        scenario = SCENARIOS[self.hypervisor]
+        if not self.arch.startswith(scenario.arch):
+            return f"there is no {self.hypervisor} on {self.arch}"
+        with alone():
+            err = self.build().file.create()
+        if err:
+            name = "EOPNOTSUPP" if -err == errno.EOPNOTSUPP else errno.errorcode[-err]  # not its alias ENOTSUP
+            return f"create: -{name}: the direct map of {self.arch} cannot be changed"
+        return ""
 
 
 class Found(NamedTuple):
@@ -40,10 +70,12 @@ class Found(NamedTuple):
 
 @dataclass
 class Cell:
-    """One hypervisor under one protection; ``found`` has the shortest way first."""
+    """One cell of the table; ``found`` has the shortest way first.
 
-    hypervisor: str
-    protection: str
+    ``verdict`` is that of an exploration, or "refused" where there is nothing to explore; ``why`` says why.
+    """
+
+    key: Key
     verdict: str
     states: int
     transitions: int
@@ -54,8 +86,9 @@ class Cell:
     def as_json(self) -> dict[str, Any]:
         """The cell as one object."""
         return {
-            "hypervisor": self.hypervisor,
-            "protection": self.protection,
+            "hypervisor": self.key.hypervisor,
+            "protection": self.key.protection,
+            "arch": self.key.arch,
             "verdict": self.verdict,
             "rule": self.found[0].rule if self.found else None,
             "steps": self.found[0].steps if self.found else None,
@@ -77,21 +110,17 @@ def comparable() -> list[str]:
     return [s.name for s in SCENARIOS.values() if isinstance(s.world, type) and issubclass(s.world, Cast)]
 
 
-def _digest(hypervisor: str, protection: str) -> str:
-    """What the translated code is, so that what is the same code is explored once."""
-    world = SCENARIOS[hypervisor].build(protection=PROTECTIONS[protection])
-    return hashlib.sha256(Model.translate(world).source.encode()).hexdigest()
+def _digest(key: Key) -> str:
+    """What the translated code is, so that what is the same code is explored once; the empty string: refused."""
+    return "" if key.refused() else hashlib.sha256(Model.translate(key.build()).source.encode()).hexdigest()
 
 
-def _explore(hypervisor: str, protection: str, memory: int) -> tuple[Outcome, list[Found]]:
-    def build() -> World:
-        return SCENARIOS[hypervisor].build(protection=PROTECTIONS[protection])
-
-    model = Model(build())
+def _explore(key: Key, memory: int) -> tuple[Outcome, list[Found]]:
+    model = Model(key.build())
     outcome = model.explore(stop_at_first=False, memory=memory)
     found = [Found("", f"nothing shows: {missed}", "", 0, "") for missed in outcome.missed]
     for violation in sorted(outcome.violations, key=lambda v: v.steps):
-        *_, row = replay(build(), violation.slices)
+        *_, row = replay(key.build(), violation.slices)
         who = UNINVITED.get(row.thread, row.thread)
         changes = "; ".join(f"{name}: {old} -> {new}" for name, old, new in row.changes[:2])
         last = changes or (source_line(violation.place) if violation.place else row.text)
@@ -99,32 +128,40 @@ def _explore(hypervisor: str, protection: str, memory: int) -> tuple[Outcome, li
     return outcome, found
 
 
-def cells(wanted: Sequence[tuple[str, str]], workload: Workload, note: Callable[[str], None]) -> list[Cell]:
+def cells(wanted: Sequence[Key], workload: Workload, note: Callable[[str], None]) -> list[Cell]:
     """Explore and price cells, several at a time.  Cells whose translated code is the same are explored once."""
     workers = max(1, min(os.cpu_count() or 1, len(wanted)))
     memory = default_memory() // workers
     with ProcessPoolExecutor(workers) as pool:
-        digests = dict(zip(wanted, pool.map(_digest, *zip(*wanted, strict=True)), strict=True))
-        first = {digest: cell for cell, digest in reversed(digests.items())}
-        running = {pool.submit(_explore, *cell, memory): digest for digest, cell in first.items()}
+        digests = dict(zip(wanted, pool.map(_digest, wanted), strict=True))
+        first = {digest: key for key, digest in reversed(digests.items()) if digest}
+        running = {pool.submit(_explore, key, memory): digest for digest, key in first.items()}
         outcomes: dict[str, tuple[Outcome, list[Found]]] = {}
         for done in as_completed(running):
             outcomes[running[done]] = done.result()
             note(f"{len(outcomes)} of {len(running)} explored")
         table = []
-        for hypervisor, protection in wanted:
-            outcome, found = outcomes[digests[hypervisor, protection]]
-            cost = price(SCENARIOS[hypervisor], PROTECTIONS[protection], workload)
-            counts = outcome.states, outcome.transitions
-            table.append(Cell(hypervisor, protection, outcome.verdict, *counts, outcome.why, found, cost))
+        for key in wanted:
+            if not digests[key]:
+                table.append(Cell(key, "refused", 0, 0, key.refused()))
+                continue
+            outcome, found = outcomes[digests[key]]
+            cost = price(SCENARIOS[key.hypervisor], PROTECTIONS[key.protection], ARCHES[key.arch], workload)
+            table.append(Cell(key, outcome.verdict, outcome.states, outcome.transitions, outcome.why, found, cost))
         return table
+
+
+def name(key: Key) -> str:
+    """The columns that say which cell it is."""
+    return f"{key.hypervisor:<11} {key.protection:<12} {key.arch:<12}"
 
 
 def table(cells: Sequence[Cell], workload: Workload) -> Iterator[str]:
     """The lines of the table."""
-    yield f"{'hypervisor':<11} {'protection':<12} {'verdict':<11} {'states':>11} {'transitions':>12} {'steps':>6}  broken rule"
+    verdict = f"{'verdict':<11} {'states':>11} {'transitions':>12} {'steps':>6}  broken rule"
+    yield f"{'hypervisor':<11} {'protection':<12} {'arch':<12} {verdict}"
     for cell in cells:
-        line = f"{cell.hypervisor:<11} {cell.protection:<12} {cell.verdict:<11} {cell.states:>11} {cell.transitions:>12}"
+        line = f"{name(cell.key)} {cell.verdict:<11} {cell.states:>11} {cell.transitions:>12}"
         if cell.why:
             line += f"         {cell.why}"
         if cell.found:
@@ -134,13 +171,13 @@ def table(cells: Sequence[Cell], workload: Workload) -> Iterator[str]:
         for found in cell.found:
             together.setdefault((found.steps, found.detail or found.rule, found.last), []).append(found.who)
         for (steps, detail, last), who in together.items():
-            yield f"{'':<11} {steps:>12}  {', '.join(who)}: {detail}"
+            yield f"{'':<24} {steps:>12}  {', '.join(who)}: {detail}"
             if detail not in last:
-                yield f"{'':<26}{last}"
+                yield f"{'':<39}{last}"
         if cell.found and cell.survive():
-            yield f"{'':<11} {'no harm':>12}  {', '.join(cell.survive())}"
+            yield f"{'':<24} {'no harm':>12}  {', '.join(cell.survive())}"
     yield ""
     yield f"cost of {workload.text}"
     for cell in cells:
-        costs = "  ".join(f"{name} {count}" for name, count in cell.cost.items())
-        yield f"{cell.hypervisor:<11} {cell.protection:<12} {costs}"
+        if cell.cost:
+            yield f"{name(cell.key)} {'  '.join(f'{kind} {count}' for kind, count in cell.cost.items())}"

@@ -43,7 +43,7 @@ class Frame(Record):
     pfn: Pfn = Pfn(0)
     next: "Frame | None" = None
     content: Content = Content.ZERO
-    order: int = bounded("levels")
+    order: int = bounded("block")
     present: bool = True
     stage2: bool = True
 

@@ -14,7 +14,7 @@ from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn, is_secret
 from guestmem.machine.guest import Guest
-from guestmem.model import Record, array, charge, may, require, step
+from guestmem.model import Record, array, bounded, charge, may, require, step
 
 __all__ = ["Enforcement", "Fault", "Hypervisor", "Machine"]
 
@@ -59,15 +59,21 @@ class Hypervisor(Record):
 
 
 class Machine(Record):
-    """Frames, CPUs, and the hypervisor under them."""
+    """Frames, CPUs, and the hypervisor under them.
+
+    Attributes:
+        table: a table of the direct map has 2^table entries.
+    """
 
     hypervisor: Hypervisor
+    table: int = bounded("table")
     frames: list[Frame] = array("frames")
     cpus: list[Cpu] = array("cpus")
     guests: list[Guest] = array("vms")
 
     def wire(self) -> None:
         """Number the frames; call from ``setup``."""
+        self.table = self._geometry["table"]
         for pfn, frame in enumerate(self.frames):
             frame.pfn = type(frame.pfn)(pfn)
             frame.next = self.frames[pfn + 1] if pfn + 1 < len(self.frames) else None
@@ -158,7 +164,7 @@ class Machine(Record):
         """The entries of the next size say what the block entry said."""
         charge(Cost.TABLE_PAGE)
         charge(Cost.BLOCK_SPLIT)
-        order = frame.order - 1
+        order = frame.order - self.table
         for pfn in Pfn.span(self.leaf_start(frame), self.leaf_end(frame)):
             self.frames[pfn].order = order
 

@@ -27,19 +27,24 @@ def can_set_direct_map(kernel: Kernel) -> bool:
 
 def split_kernel_leaf_mapping(kernel: Kernel, frame: Frame, order: int) -> int:
     """Have the entry of a frame map no more than 2^order frames.  -ENOMEM: no page for a table; it may sleep."""
+    err = 0
+    if frame.order > order:
+        with kernel.pgtable_split_lock:
+            while err == 0 and frame.order > order:
+                err = split_leaf(kernel, frame)
+    return err
+
+
+def split_leaf(kernel: Kernel, frame: Frame) -> int:
+    """Split one block entry; an invalid one needs no break-before-make."""
     machine = kernel.machine
-    while frame.order > order:
-        if kernel.arch is Arch.ARM64_BBM and frame.present:
-            err = machine.break_leaf(frame)
-            if err:
-                return err
-            machine.tlbi_kernel(machine.leaf_start(frame), machine.leaf_end(frame))
-            machine.make_table(frame)
-        else:
-            err = machine.split_leaf(frame)
-            if err:
-                return err
-    return 0
+    if kernel.arch is not Arch.ARM64_BBM or not frame.present:
+        return machine.split_leaf(frame)
+    err = machine.break_leaf(frame)
+    if err == 0:
+        machine.tlbi_kernel(machine.leaf_start(frame), machine.leaf_end(frame))
+        machine.make_table(frame)
+    return err
 
 
 def set_direct_map_valid(kernel: Kernel, frame: Frame, order: int, valid: bool) -> int:

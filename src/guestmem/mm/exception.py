@@ -96,12 +96,16 @@ def load_with_fixup(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
 def load_unaligned_zeropad(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
     """Load eight bytes that begin at the end of ``frame``, which the caller may read, and run into the next.
 
-    Word-at-a-time string code (path lookup) does this; the bytes of the next page do not matter to it.
-    arch/arm64/include/asm/word-at-a-time.h
+    Word-at-a-time string code (path lookup) does this; the bytes of the next page do not matter to it.  The fixup reads
+    what lies in ``frame`` once more, and that read has no fixup.
+    arch/arm64/include/asm/word-at-a-time.h, arch/arm64/mm/extable.c: ex_handler_load_unaligned_zeropad
     """
     if frame.next is None:
         return Loaded.DATA
-    return load_with_fixup(kernel, cpu, frame.next)
+    loaded = load_with_fixup(kernel, cpu, frame.next)
+    if loaded is Loaded.PADDED:
+        kernel_load(kernel, cpu, frame)
+    return loaded
 
 
 def copy_from_kernel_nofault(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:

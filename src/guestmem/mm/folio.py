@@ -59,12 +59,14 @@ class Kernel(Record):
     Attributes:
         fixup_stage2: the handlers of stage-2 faults consult the exception table as those of stage 1 do.
         arch: the architecture, as far as the direct map differs.
+        pgtable_split_lock: one splits block entries of the direct map at a time (cpa_lock on x86).
     """
 
     machine: Machine
     folios: list[Folio] = array("frames")
     fixup_stage2: bool = False
     arch: Arch = Arch.ARM64
+    pgtable_split_lock: Mutex = part()
 
     def wire(self) -> None:
         """Tie folios to frames; frame 0 holds kernel data for good.  Call from ``setup``."""

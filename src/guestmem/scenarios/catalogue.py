@@ -18,9 +18,10 @@ from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
 
-__all__ = ["PROTECTIONS", "SCENARIOS", "Scenario", "find"]
+__all__ = ["ARCHES", "PROTECTIONS", "SCENARIOS", "Scenario", "find"]
 
 PROTECTIONS = {p.name.lower().replace("_", "+"): p for p in Protection}
+ARCHES = {a.name.lower().replace("_", "-"): a for a in Arch}
 HOLDS = ""
 
 
@@ -29,6 +30,7 @@ class Scenario:
     """A world with a name.
 
     ``expected`` maps a protection to the rule that is broken first, or to the empty string where all rules hold.
+    ``arch`` is what the names of the architectures begin with on which there is such a host.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Scenario:
     world: Callable[..., World]
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
+    arch: str = "arm64"
 
     def build(self, **options: Any) -> World:
         """The world, with sizes and options over the scenario's own."""
@@ -54,6 +57,7 @@ SCENARIOS = {
             "plain KVM: nothing but the direct map keeps the host out",
             OnKvm,
             expected=_each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS),
+            arch="",
         ),
         Scenario(
             "pkvm",
@@ -105,6 +109,7 @@ SCENARIOS = {
             "two VMs on KVM that have the same page of a file, one after the other",
             TwoOnKvm,
             expected=_each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS),
+            arch="",
         ),
     )
 }

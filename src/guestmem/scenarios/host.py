@@ -25,12 +25,15 @@ SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_
 class Host(World):
     """A machine, its kernel, a hypervisor, VMs.
 
+    Sizes: ``block`` is the order of the largest entries of the direct map, ``table`` the bits of an index into a table of
+    it, ``order`` that of the largest folios.
+
     Attributes:
         arch: the architecture, as far as the direct map differs.
         speculation: it is claimed that no secret can be read by transient execution.
     """
 
-    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1, "levels": 1, "order": 0}
+    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1, "block": 1, "table": 1, "order": 0}
 
     machine: Machine = part()
     kernel: Kernel = part()
@@ -48,7 +51,7 @@ class Host(World):
         self.kernel.arch = self.arch
         if self.arch is not Arch.ARM64:
             for frame in self.machine.frames:
-                frame.order = self.geometry["levels"]
+                frame.order = self.geometry["block"]
         self.kernel.wire()
         if len(self.machine.guests) > len(SECRETS):
             raise Refused(type(self).__name__, f"{len(self.machine.guests)} VMs", f"use at most {len(SECRETS)}")

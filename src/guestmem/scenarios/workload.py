@@ -21,6 +21,8 @@ from guestmem.scenarios.catalogue import Scenario
 __all__ = ["Operation", "Workload", "boot", "from_trace", "price"]
 
 PAGE_SHIFT = 12
+#: Block entries of the direct map are for 2M, as those of a kernel in use mostly are.
+BLOCK = 9
 
 
 class Operation(NamedTuple):
@@ -119,10 +121,10 @@ class _Plain(Alone):
         return self.last
 
 
-def price(scenario: Scenario, protection: object, workload: Workload) -> dict[str, int]:
+def price(scenario: Scenario, protection: object, arch: object, workload: Workload) -> dict[str, int]:
     """What a workload costs, by kind of work; "refused" counts operations that the driver did not allow."""
     pages = workload.pages
-    world = scenario.build(protection=protection, pages=pages, frames=pages + 2)
+    world = scenario.build(protection=protection, arch=arch, pages=pages, frames=pages + 2, block=BLOCK, table=BLOCK)
     assert isinstance(world, Cast)
     runner = _Plain(world)
     refused = 0
