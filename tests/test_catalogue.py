@@ -12,11 +12,14 @@ from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 Recorded = Callable[[str, Any], None]
 
 
-@pytest.mark.parametrize("protection", PROTECTIONS)
-@pytest.mark.parametrize("name", SCENARIOS)
+CASES = [(name, protection) for name, scenario in SCENARIOS.items() for protection in scenario.expected]
+
+
+@pytest.mark.parametrize(("name", "protection"), CASES)
 def test_expected(name: str, protection: str, recorded: Recorded) -> None:
     scenario = SCENARIOS[name]
-    outcome = Model(scenario.build(protection=PROTECTIONS[protection], pages=1, frames=2)).explore()
+    given = {"protection": PROTECTIONS[protection]} if protection else {}
+    outcome = Model(scenario.build(**given, **scenario.small)).explore()
     assert {v.rule for v in outcome.violations} == {scenario.expected[protection]} - {""}
     assert outcome.missed == []
     steps = outcome.violations[0].steps if outcome.violations else None

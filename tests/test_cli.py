@@ -79,6 +79,30 @@ def test_a_users_own_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert "broken: no deadlock; a wait ends: every thread waits" in capsys.readouterr().out
 
 
+def test_compare_architectures(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--protection", "unmap", "--arch", "arm64-blocks", "x86", "--json"]
+    assert cli.main(["compare", "--hypervisor", "kvm-two-vms", "gunyah-two-vms", *arguments]) == 0
+    cells = {(c["hypervisor"], c["arch"]): c for c in json.loads(capsys.readouterr().out)["cells"]}
+    assert cells["kvm-two-vms", "arm64-blocks"]["verdict"] == "refused"
+    assert "create: -EOPNOTSUPP" in cells["kvm-two-vms", "arm64-blocks"]["why"]
+    assert cells["kvm-two-vms", "x86"]["verdict"] == "holds"
+    assert (cells["kvm-two-vms", "x86"]["cost"]["block_split"], cells["kvm-two-vms", "x86"]["cost"]["table_page"]) == (1, 1)
+    assert cells["gunyah-two-vms", "x86"]["why"] == "there is no gunyah-two-vms on x86"
+
+
+def test_compare_with_another_accessor_and_another_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--hypervisor", "kvm-two-vms", "--protection", "unmap", "--json"]
+    assert cli.main(["compare", *arguments, "--speculation"]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", *arguments, "--accessor", "crash-dump"]) == 1
+    cell = json.loads(capsys.readouterr().out)["cells"][0]
+    assert (cell["rule"], cell["violations"][0]["who"]) == ("the host never reads a guest's secret", "crash dump")
+    assert "plain read" in cell["survive"]
+    assert cli.main(["compare", "--hypervisor", "gunyah-two-vms", "--protection", "fixup", "--speculation", "--json"]) == 1
+    rules = {v["rule"] for v in json.loads(capsys.readouterr().out)["cells"][0]["violations"]}
+    assert "what speculation can reach through the direct map is no secret" in rules
+
+
 def test_compare_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", "--hypervisor", "gunyah-two-vms", "--protection", "none", "unmap", "--json"]) == 1
     table = json.loads(capsys.readouterr().out)
@@ -106,6 +130,8 @@ def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "kvm", "--pages", "0"], "'0' is no number of at least 1"),
         (["check", "kvm", "--memory", "much"], "'much' is no size"),
         (["compare", "--hypervisor", "xen"], "'xen' is no hypervisor: use some of kvm"),
+        (["compare", "--arch", "mips"], "'mips' is no architecture: use one of arm64, arm64-blocks, "),
+        (["compare", "--accessor", "nsa"], "'nsa' is no accessor: use some of crash-dump, migration, gup"),
         (["compare", "--trace", "/nonexistent"], "/nonexistent: No such file or directory"),
         (["explain", "/nonexistent"], "/nonexistent: No such file or directory"),
         (["explain", __file__], "no saved trace"),

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation is true: its example holds, its commands exist, its table is what the command prints."""
 
+import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from guestmem import cli
+from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
+from guestmem.scenarios.story import Thread
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,3 +39,15 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((docs/[\w.]+)\)", text):
         assert (ROOT / target).is_file()
+
+
+def test_the_list_of_scenarios_is_current() -> None:
+    text = (ROOT / "docs" / "scenarios.md").read_text()
+    for scenario in SCENARIOS.values():
+        rules = [scenario.expected.get(p, scenario.expected.get("", "")) or "holds" for p in PROTECTIONS]
+        assert f"| `{scenario.name}` | {scenario.text} | {' | '.join(rules)} |\n" in text
+
+
+def test_the_story_is_told_as_it_runs() -> None:
+    text = (ROOT / "docs" / "thread.md").read_text()
+    assert textwrap.dedent(inspect.getsource(Thread.story)) in text

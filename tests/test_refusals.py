@@ -181,3 +181,27 @@ def test_the_module_itself_is_in_the_language(tmp_path: Path) -> None:
     source = MODULE.replace("{body}", "self.count = 0")
     with pytest.raises(pytest.fail.Exception):
         refusal(tmp_path, source)
+
+
+DRIVER = """\
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.hypervisors.gunyah import GunyahDriver
+from guestmem.mm.direct_map import set_direct_map_invalid_noflush
+from guestmem.mm.filemap import Pgoff
+from guestmem.mm.folio import Folio
+from guestmem.model import part
+from guestmem.scenarios.hypervisors import OnGunyah
+
+class Driver(GunyahDriver):
+    def prepare_inaccessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
+        return set_direct_map_invalid_noflush(file.kernel, folio.frame, folio.order)
+
+class W(OnGunyah):
+    driver: Driver = part()
+"""
+
+
+def test_a_driver_does_not_change_the_direct_map(tmp_path: Path) -> None:
+    line = refusal(tmp_path, DRIVER)
+    assert ".py:11: a call of set_direct_map_invalid_noflush in refused_" in line
+    assert "it is exported to guestmem.mm and guestmem.guest_memfd; ask these" in line

@@ -9,42 +9,62 @@ from __future__ import annotations
 import inspect
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.guest_memfd.library import GuestMemfd, Protection
 from guestmem.hypervisors.gunyah import GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.machine.arch import Arch
 from guestmem.machine.guest import GIVEN_CLEAN
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
+from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.model.lock import TAKEN_ONCE
-from guestmem.scenarios.cast import DONE_OR_NOTHING, NO_LOCK_HELD, Cast, Vcpus
-from guestmem.scenarios.host import CONTENTS_SURVIVE, COUNTERS, FREE_FRAMES, SINGLE_OWNER
+from guestmem.scenarios.cast import DONE_OR_NOTHING, NO_LOCK_HELD, Vcpus
+from guestmem.scenarios.host import (
+    CONTENTS_SURVIVE,
+    COUNTERS,
+    FREE_FRAMES,
+    OUT_OF_SPECULATION,
+    SINGLE_OWNER,
+    GuestMemory,
+)
+from guestmem.scenarios.huge import HugeOnKvm
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, TwoOnKvm
+from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
+from guestmem.scenarios.power import HibernateOnGunyah
+from guestmem.scenarios.secretmem import SecretMemory
+from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
 
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
 
 
 class Twin(NamedTuple):
-    """In ``method``, as ``world`` uses it, the line ``good`` is ``bad``; so ``rule`` is broken."""
+    """In ``method``, as ``world`` uses it, the line ``good`` is ``bad``; so ``rule`` is broken.
+
+    ``pages`` is a size for the standard cast; other worlds have sizes of their own (0).
+    """
 
     name: str
-    world: type[Cast]
+    world: type[World]
     method: Callable[..., Any]
     good: str
     bad: str
     rule: str
     pages: int = 1
+    options: Mapping[str, Any] = {}
 
-    def build(self, **options: Any) -> World:
-        """The world that is wrong."""
-        return self.variant()(pages=self.pages, frames=self.pages + 1, **options)
+    def build(self, world: type[World]) -> World:
+        """``world`` with this twin's sizes and options, unmapping what is private where it has a protection."""
+        sizes = {"pages": self.pages, "frames": self.pages + 1} if self.pages else {}
+        unmap = {"protection": Protection.UNMAP} if issubclass(world, GuestMemory) else {}
+        return world(**sizes, **unmap, **self.options)
 
-    def variant(self) -> type[Cast]:
+    def variant(self) -> type[World]:
         """The class of that world: the part with the wrong line in the place of the good one."""
         owner = _owner(self.method)
         wrong = self.wrong(owner)
@@ -64,10 +84,11 @@ class Twin(NamedTuple):
         text = "\n".join(["from __future__ import annotations", f"class {self.name}({owner.__name__}):", *lines, ""])
         file = Path(SCRATCH.name, f"{self.name}.py")
         file.write_text(text)
-        names = {**vars(sys.modules[owner.__module__]), "__name__": file.stem}
-        module = type(sys)(file.stem)
+        name = f"{owner.__module__}.{self.name}"
+        names = {**vars(sys.modules[owner.__module__]), "__name__": name}
+        module = type(sys)(name)
         vars(module).update(names)
-        sys.modules[file.stem] = module
+        sys.modules[name] = module
         exec(compile(text, str(file), "exec", dont_inherit=True), vars(module))
         made: type[Any] = vars(module)[self.name]
         return made
@@ -176,5 +197,81 @@ TWINS = [
         "if True:",
         NO_PANIC,
         pages=2,
+    ),
+    Twin("PinsIgnored", Gup, GuestMemfd.make_private, "return -EAGAIN, pgoff", "pass", NO_PANIC, 0),
+    Twin(
+        "CreatedAnyway",
+        OnKvm,
+        GuestMemfd.create,
+        "return -EOPNOTSUPP",
+        "pass",
+        HOST_READS_SECRET,
+        options={"arch": Arch.ARM64_BLOCKS},
+    ),
+    Twin(
+        "SpeculatedUpon",
+        OnKvm,
+        GuestMemfd.discard,
+        "charge(Cost.PAGE_ZEROED)",
+        "self.restore_direct_map(folio)",
+        OUT_OF_SPECULATION,
+        options={"speculation": True},
+    ),
+    Twin(
+        "SharedWhole",
+        HugeOnKvm,
+        GuestMemfd.make_shared,
+        "err = self.split(pgoff)",
+        "err = 0",
+        HOST_READS_SECRET,
+        0,
+    ),
+    Twin(
+        "SplitTooLate",
+        HugeOnKvm,
+        GuestMemfd.split,
+        "if folio.zapped:",
+        "if False:",
+        FREE_FRAMES,
+        0,
+        {"arch": Arch.X86},
+    ),
+    Twin(
+        "BrokenAgain",
+        BrokenMemory,
+        GuestMemfd.grab_folio,
+        "if has_hwpoison(self.kernel, folio):",
+        "if False:",
+        BROKEN_UNUSED,
+        0,
+    ),
+    Twin(
+        "CacheNotChecked",
+        PfnCache,
+        PfnCache.used,
+        "if gpc.valid and folio is not None:",
+        "if folio is not None:",
+        NO_PANIC,
+        0,
+    ),
+    Twin(
+        "UsedUnloaded",
+        ModuleUnload,
+        GuestMemfd.create,
+        "if not try_module_get(self.driver.module):",
+        "if False:",
+        UNLOADED_UNUSED,
+        0,
+    ),
+    Twin("LostUnheard", HibernateOnGunyah, GuestMemfd.lose, "self.kernel.lost = True", "pass", NO_PANIC, 0),
+    Twin(
+        "NotRestoredAfterTheRace",
+        SecretMemory,
+        Secretmem.add_page,
+        "set_direct_map_default_noflush(self.kernel, folio.frame, 0)",
+        "pass",
+        FREE_FRAMES,
+        0,
+        {"clears_first": True},
     ),
 ]

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--hypervisor", nargs="+", metavar="H", default=list(HYPERVISORS), help="scenarios to compare")
     compare.add_argument("--protection", nargs="+", metavar="P", help="none, unmap, fixup, unmap+fixup (default: all)")
     compare.add_argument("--arch", nargs="+", metavar="A", default=["arm64"], help="arm64 (default), arm64-blocks, x86 ...")
+    compare.add_argument("--accessor", nargs="+", metavar="X", default=[], help="add to the cast: crash-dump, migration, gup")
     compare.add_argument("--speculation", action="store_true", help="secrets must be out of reach of transient execution too")
     compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of ftrace")
     compare.add_argument("--json", action="store_true")
@@ -159,7 +160,11 @@ def run_compare(arguments: argparse.Namespace) -> int:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise Usage(f"{arguments.trace}: {why}: name a text of ftrace") from error
     arches = [a for a in arguments.arch if arch(a)]
-    wanted = [compare.Key(h, p, a, arguments.speculation) for h in arguments.hypervisor for a in arches for p in names]
+    for name in arguments.accessor:
+        if name not in compare.ACCESSORS:
+            raise Usage(f"{name!r} is no accessor: use some of {', '.join(compare.ACCESSORS)}")
+    extra = arguments.speculation, tuple(arguments.accessor)
+    wanted = [compare.Key(h, p, a, *extra) for h in arguments.hypervisor for a in arches for p in names]
     with progress(f"{len(wanted)} cells") as note:
         cells = compare.cells(wanted, workload, note)
     if arguments.json:
@@ -293,7 +298,8 @@ def print_outcome(
     what = " ".join([scenario.name, *(f"{k}={v}" for k, v in plain(given).items())])
     if violation is not None:
         print(f"{what}: violated in {violation.steps} steps")
-        rows = list(replay(build(scenario, given), violation.slices))
+        # What goes wrong before the first step goes wrong when the threads are started again, or never ends.
+        rows = list(replay(build(scenario, given), violation.slices)) if violation.slices else []
         for line in table(rows):
             print(line)
         if not rows or not rows[-1].broken:
@@ -331,7 +337,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     if "arch" in given:
         given["arch"] = arch(given["arch"])
     debug_at = None if arguments.pdb is None else arguments.pdb or len(slices)
-    rows = list(replay(build(find(name), given), slices, debug_at))
+    rows = list(replay(build(find(name), given), slices, debug_at)) if slices else []
     print(" ".join([name, *(f"{k}={v}" for k, v in plain(given).items())]))
     for line in table(rows):
         print(line)
@@ -339,7 +345,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     if broken:
         if not broken.startswith(rule):
             raise Usage(f"{arguments.file}: replayed, it breaks another rule than the saved one ({rule}): the model has changed")
-    elif rule in (NO_DEADLOCK, ALWAYS_A_STEP):
+    elif rule in (NO_DEADLOCK, ALWAYS_A_STEP) or not slices:
         print(f"      broken: {rule}: {detail}")
     else:
         raise Usage(f"{arguments.file}: replayed, it breaks no rule: the model has changed since it was saved")
@@ -355,9 +361,9 @@ def run_list(arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, "scenarios": rows}, indent=1))
         return HOLDS
     for scenario in SCENARIOS.values():
-        print(f"{scenario.name:<16}{scenario.text}")
+        print(f"{scenario.name:<24}{scenario.text}")
         for name, rule in scenario.expected.items():
-            print(f"{'':<16}  {name:<12} {'violated: ' + rule if rule else 'holds'}")
+            print(f"{'':<26}{name:<12} {'violated: ' + rule if rule else 'holds'}")
     return HOLDS
 
 

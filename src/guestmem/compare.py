@@ -15,18 +15,27 @@ from guestmem.checker.explore import Model, Outcome, default_memory
 from guestmem.checker.source import source_line
 from guestmem.checker.trace import replay
 from guestmem.model import alone
-from guestmem.scenarios.cast import Cast
+from guestmem.scenarios.cast import Cast, CrashDump
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, SCENARIOS
+from guestmem.scenarios.host import Host
+from guestmem.scenarios.huge import Scanner
+from guestmem.scenarios.users import Pinner
 from guestmem.scenarios.workload import Workload, price
 
-__all__ = ["Cell", "Key", "cells", "comparable", "table"]
+__all__ = ["ACCESSORS", "Cell", "Key", "cells", "comparable", "table"]
 
 #: Who reaches into memory uninvited, by the name of the thread.
 UNINVITED = {
     "zeropad0": "load_unaligned_zeropad",
     "kcore0": "copy_from_kernel_nofault",
     "plain_read0": "plain read",
+    "crash_dump0": "crash dump",
+    "scanner": "scan for migration",
+    "pinner": "long-term pin",
 }
+
+#: Who can be added to the standard cast.
+ACCESSORS: dict[str, type[Host]] = {"crash-dump": CrashDump, "migration": Scanner, "gup": Pinner}
 
 
 class Key(NamedTuple):
@@ -36,12 +45,15 @@ class Key(NamedTuple):
     protection: str
     arch: str
     speculation: bool
+    accessors: tuple[str, ...] = ()
 
     def build(self) -> Cast:
         """The world to explore."""
-        world = SCENARIOS[self.hypervisor].build(
-            protection=PROTECTIONS[self.protection], arch=ARCHES[self.arch], speculation=self.speculation
-        )
+        scenario = SCENARIOS[self.hypervisor]
+        bases: tuple[Any, ...] = (scenario.world, *(ACCESSORS[name] for name in self.accessors))
+        cls = type(scenario.name, bases, {"__module__": __name__}) if self.accessors else scenario.world
+        options = {**scenario.options, "protection": PROTECTIONS[self.protection], "arch": ARCHES[self.arch]}
+        world = cls(**options, speculation=self.speculation)
         assert isinstance(world, Cast)
         return world
 
@@ -102,7 +114,9 @@ class Cell:
 
     def survive(self) -> list[str]:
         """The uninvited accessors that do no harm."""
-        return [who for who in UNINVITED.values() if who not in [found.who for found in self.found]]
+        present = [thread.name for thread in self.key.build().threads]
+        harmful = [found.who for found in self.found]
+        return [who for name, who in UNINVITED.items() if name in present and who not in harmful]
 
 
 def comparable() -> list[str]:

@@ -98,7 +98,7 @@ class Layout:
             interval = pools.interval(declared.type)
             count = len(pools.records(declared.owner)) * pools.length(declared)
             width = width_of(interval)
-            per_word = WORD // width if width else 1
+            per_word = WORD // width if width else max(count, 1)
             bits = Bits(0, 0, width, count, per_word, interval[0])
             self.fields[declared] = bits
             if width and count > per_word:

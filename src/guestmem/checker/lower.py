@@ -1194,6 +1194,10 @@ class Lowering:
             self.refuse(node, f"the call of {ast.unparse(node.func)}", "call model functions and methods of records")
         if target.__module__ == control.__name__:
             return self.word(node, target.__name__)
+        packages = getattr(target, "_exported_to", None)
+        here = self.frame.function.python.__module__
+        if packages and not any(here == package or here.startswith(package + ".") for package in packages):
+            self.refuse(node, f"a call of {target.__name__} in {here}", f"it is exported to {' and '.join(packages)}; ask these")
         return self.invoke(node, function_of(target), None, [], node.args, node.keywords)
 
     def call_super(self, node: ast.Call, name: str) -> list[Expr]:

@@ -11,7 +11,7 @@ Lock order: invalidate lock (shared to add pages, exclusive to remove or convert
 from __future__ import annotations
 
 from enum import Enum
-from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, ENODEV, EOPNOTSUPP
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
@@ -37,10 +37,11 @@ from guestmem.mm.filemap import (
     split_folio,
     unmap_mapping_page,
 )
-from guestmem.mm.folio import Folio, Kernel, folio_put, folio_put_refs
+from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_put, folio_put_refs, has_hwpoison
+from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.model import Record, array, bounded, charge, part, step
 
-__all__ = ["Driver", "GuestMemfd", "Protection"]
+__all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
 
 
 class Protection(Enum):
@@ -52,6 +53,16 @@ class Protection(Enum):
     UNMAP_FIXUP = 3
 
 
+class Pm(Enum):
+    """What the library does about hibernation."""
+
+    UNAWARE = 0
+    AVAILABLE = 1  # hibernation_available() is false while a file is open, as for secretmem
+    REFUSE = 2  # that, and no file is created once hibernation has begun
+    FREEZE = 3  # files may stay open, but nothing becomes private once hibernation has begun, and nothing may be
+    RECLAIM = 4  # that, and what is private and has no guest is discarded
+
+
 class Driver(Record):
     """The operations of a driver: those of struct guest_memfd_operations as posted, and ``provide`` and ``reclaim``.
 
@@ -59,9 +70,11 @@ class Driver(Record):
     folio locked.  An error means that the guest may still have the page; the library then does not touch it.
 
     Attributes:
+        module: the module that its code is in; None when it is built in.
         sanitises: the hypervisor hands pages back without what the guest kept in them.
     """
 
+    module: Module | None = None
     sanitises: bool = False
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
@@ -97,6 +110,8 @@ class GuestMemfd(Record):
         protection: the policy of the library on this host.
         order: private pages come as folios of 2^order, where all of these are private.
         batched: ``allocate`` flushes once for all its pages, not once for each.
+        pm: what is done about hibernation.
+        preserved: the next kernel gets the file as it is (live update); nothing comes or goes until that is cancelled.
         open: somebody has the file.
         shared: by page offset, whether the host may use the page; otherwise it is private to the guest.
         bound: by page offset, whether a guest has the page, at the gfn of the same number.
@@ -108,6 +123,8 @@ class GuestMemfd(Record):
     protection: Protection = Protection.NONE
     order: int = bounded("order")
     batched: bool = False
+    pm: Pm = Pm.REFUSE
+    preserved: bool = False
     mapping: AddressSpace = part()
     open: bool = False
     shared: list[bool] = array("pages")
@@ -122,10 +139,20 @@ class GuestMemfd(Record):
 
     @step
     def create(self) -> int:
-        """Create the file, all pages private.  -EOPNOTSUPP: the protection cannot be had on this host."""
+        """Create the file, all pages private.
+
+        -EOPNOTSUPP: the protection cannot be had on this host.  -EBUSY: hibernation has begun.  -ENODEV: the driver is
+        being unloaded.
+        """
         if self.unmaps() and not can_set_direct_map(self.kernel):
             return -EOPNOTSUPP
+        if self.pm is Pm.REFUSE and self.kernel.hibernating:
+            return -EBUSY
+        if not try_module_get(self.driver.module):
+            return -ENODEV
         self.open = True
+        if self.pm is Pm.AVAILABLE or self.pm is Pm.REFUSE:
+            self.kernel.guest_memfd_users += 1
         return 0
 
     def bind(self, guest: Guest, start: int, end: int) -> int:
@@ -197,13 +224,20 @@ class GuestMemfd(Record):
         """Find or create a page, initialised, in or out of the direct map as it must be; locked, with a reference.
 
         The invalidate lock is held shared.  ``flush``: no TLB may have it either, if it is out of the direct map.
-        -ENOMEM; -EAGAIN when the caller should try again; -EBADF: no file.
+        -ENOMEM; -EAGAIN when the caller should try again; -EBUSY: the file is preserved; -EHWPOISON; -EBADF: no file.
         """
         if not self.open:
             return -EBADF, None
+        if self.frozen() and not self.shared[pgoff]:
+            return -EAGAIN, None
+        if self.preserved and self.mapping.slots[pgoff] is None:
+            return -EBUSY, None
         err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff, self.order_at(pgoff))
         if folio is None:
             return err, None
+        if has_hwpoison(self.kernel, folio):
+            self.put_folio(folio)
+            return -EHWPOISON, None
         if not folio.uptodate:
             for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
                 charge(Cost.PAGE_ZEROED)
@@ -322,13 +356,15 @@ class GuestMemfd(Record):
         """Make pages shared or private, all or none; an error comes with the page that stood in the way.
 
         What is so already is not touched.  -EAGAIN: somebody still holds a reference to a page that is to become
-        private.  -EINVAL: no pages.  -EBADF: no file.
+        private.  -EINVAL: no pages.  -EBADF: no file.  -EBUSY: hibernation has begun, or the file is preserved.
         """
         if start >= end:
             return -EINVAL, start
         if not self.open:
             return -EBADF, start
         with self.mapping.invalidate_lock.exclusive:
+            if self.preserved or (self.frozen() and not to_shared):
+                return -EBUSY, start
             if to_shared:
                 err, at = self.make_shared(start, end)
             else:
@@ -413,6 +449,8 @@ class GuestMemfd(Record):
         if not self.open:
             return -EBADF
         with self.mapping.invalidate_lock.exclusive:
+            if self.preserved:
+                return -EBUSY
             err, _ = self.driver.invalidate_begin(self, start, end)
             for pgoff in Pgoff.span(start, end):
                 folio = self.mapping.slots[pgoff]
@@ -437,23 +475,29 @@ class GuestMemfd(Record):
         """Remove a folio that no guest reaches any more, and what is in it.
 
         It is cleared before it returns to the direct map: in the other order, that of secretmem_free_folio(), everybody
-        can read it for a moment.
+        can read it for a moment.  Broken memory cannot be cleared, and does not return.
         """
         folio = self.mapping.slots[pgoff]
         if folio is None:
             return
         unmap_mapping_page(self.mapping, pgoff)
-        if not self.shared[pgoff] and not self.driver.sanitises:
-            for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
-                charge(Cost.PAGE_ZEROED)
-                self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)
-        self.restore_direct_map(folio)
+        if not has_hwpoison(self.kernel, folio):
+            if not self.shared[pgoff] and not self.driver.sanitises:
+                for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+                    charge(Cost.PAGE_ZEROED)
+                    self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)
+            self.restore_direct_map(folio)
         filemap_remove_folio(self.mapping, folio, pgoff)
         folio_put_refs(self.kernel, folio, 1 << folio.order)
 
     def lose(self, pgoff: Pgoff, folio: Folio) -> None:
-        """Give up a page that may still be a guest's: it leaves the file, and nobody ever uses it again."""
+        """Give up a page that may still be a guest's: it leaves the file, and nobody ever uses it again.
+
+        No image of memory can be made any more, and no other kernel can follow this one.
+        """
         folio.lost = True
+        if self.pm is not Pm.UNAWARE:
+            self.kernel.lost = True
         unmap_mapping_page(self.mapping, pgoff)
         filemap_remove_folio(self.mapping, folio, pgoff)
 
@@ -471,3 +515,67 @@ class GuestMemfd(Record):
                 self.owner[pgoff] = None
                 self.shared[pgoff] = False
             self.open = False
+            self.preserved = False
+            module_put(self.driver.module)
+            if self.pm is Pm.AVAILABLE or self.pm is Pm.REFUSE:
+                self.kernel.guest_memfd_users -= 1
+
+    # ---- hibernation, live update, memory failure
+
+    def frozen(self) -> bool:
+        """Whether no page may be private for now."""
+        return self.kernel.hibernating and (self.pm is Pm.FREEZE or self.pm is Pm.RECLAIM)
+
+    def hibernation_prepare(self) -> int:
+        """The PM notifier, before processes are frozen.  -EBUSY: there must be no image now."""
+        if self.pm is Pm.UNAWARE or self.pm is Pm.AVAILABLE:
+            return 0
+        with self.mapping.invalidate_lock.exclusive:
+            if self.pm is Pm.RECLAIM:
+                self.discard_unbound()
+            if self.kernel.lost or (self.pm is Pm.REFUSE and self.open) or self.has_private():
+                return -EBUSY
+            self.kernel.hibernating = True
+        return 0
+
+    def has_private(self) -> bool:
+        """Whether a page is there that the host must not use."""
+        return any(self.mapping.slots[pgoff] is not None and not self.shared[pgoff] for pgoff in Pgoff.span(0, len(self.shared)))
+
+    def discard_unbound(self) -> None:
+        """Discard private pages that no guest has any more."""
+        for pgoff in Pgoff.span(0, len(self.bound)):
+            if not self.bound[pgoff] and not self.shared[pgoff]:
+                self.discard(pgoff)
+
+    def preserve(self) -> int:
+        """Freeze the file for the next kernel.  -EOPNOTSUPP: a page may be private, or is large; -EHWPOISON; -EBADF."""
+        with self.mapping.invalidate_lock.exclusive:
+            if not self.open:
+                return -EBADF
+            for pgoff in Pgoff.span(0, len(self.shared)):
+                folio = self.mapping.slots[pgoff]
+                if not self.shared[pgoff] or (folio is not None and folio.order > 0):
+                    return -EOPNOTSUPP
+                if folio is not None and has_hwpoison(self.kernel, folio):
+                    return -EHWPOISON
+            self.preserved = True
+        return 0
+
+    def unpreserve(self) -> None:
+        """The live update was cancelled."""
+        with self.mapping.invalidate_lock.exclusive:
+            self.preserved = False
+
+    def error_remove_folio(self, pgoff: Pgoff, folio: Folio) -> int:
+        """The memory of a folio is broken: no guest and no process is to reach it.  It stays, so that it is not replaced.
+
+        An error of the driver: a guest still reaches it.
+        """
+        with self.mapping.invalidate_lock.exclusive:
+            if self.mapping.slots[pgoff] is not folio:
+                return 0
+            unmap_mapping_page(self.mapping, pgoff)
+            err, _ = self.driver.invalidate_begin(self, pgoff, pgoff + 1)
+            self.driver.invalidate_end(self, pgoff, pgoff + 1)
+        return err

@@ -50,6 +50,7 @@ class Guest(Record):
     Attributes:
         running: it executes; a VM that was torn down does not.
         exited: its vCPU is in the host, which handles a fault.
+        frozen: its vCPU is kept from running, as all processes are (hibernation).
         entries: its stage 2, by gfn.
         secret: how the content it keeps for itself is labelled.
         expects: by gfn, what it has put there and counts on.
@@ -59,6 +60,7 @@ class Guest(Record):
 
     running: bool = False
     exited: bool = False
+    frozen: bool = False
     secret: Content = Content.SECRET_0
     entries: list[GuestEntry] = array("pages")
     expects: list[Expects] = array("pages")
@@ -79,7 +81,7 @@ class Guest(Record):
     @step
     def touch(self, gfn: Gfn) -> bool:
         """Write to a page, a secret if it is private.  False: the page is not there, and the vCPU exits."""
-        when(self.running)
+        when(self.running and not self.frozen)
         entry = self.entries[gfn]
         if entry.frame is None or not (entry.live or may("the guest's TLB still holds the entry")):
             self.exited = True

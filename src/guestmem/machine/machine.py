@@ -108,6 +108,14 @@ class Machine(Record):
         return fault
 
     @step
+    def load_mapped(self, frame: Frame) -> Fault:
+        """Read from a frame through a mapping made for it (memremap): the direct map has no say."""
+        fault = self.stage2_fault(frame)
+        if fault is Fault.NONE:
+            require(not is_secret(frame.content), HOST_READS_SECRET)
+        return fault
+
+    @step
     def store(self, cpu: Cpu, frame: Frame, content: Content) -> Fault:
         """Overwrite a frame through the direct map."""
         fault = self.translate(cpu, frame)

@@ -2,12 +2,15 @@
 """The direct map and the calls that change it, with the values they really return.
 
 arch/arm64/mm/pageattr.c and mmu.c, arch/x86/mm/pat/set_memory.c.  A call is for a folio: 2^order frames, aligned.
+Drivers get the library's functions and not these, which are too sharp for modules: answers to "[PATCH v17 19/35] arch/mm:
+Export direct {un,}map functions".
 """
 
 from guestmem.machine.arch import Arch
 from guestmem.machine.frame import Frame, Pfn
 from guestmem.machine.machine import Machine
 from guestmem.mm.folio import Kernel
+from guestmem.model import exported_to
 
 __all__ = [
     "can_set_direct_map",
@@ -61,6 +64,7 @@ def set_direct_map_valid(kernel: Kernel, frame: Frame, order: int, valid: bool) 
     return 0
 
 
+@exported_to("guestmem.mm", "guestmem.guest_memfd")
 def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame, order: int) -> int:
     """Make the entries of a folio invalid; TLBs may keep them.
 
@@ -69,6 +73,7 @@ def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame, order: int) -> 
     return set_direct_map_valid(kernel, frame, order, False)
 
 
+@exported_to("guestmem.mm", "guestmem.guest_memfd")
 def set_direct_map_default_noflush(kernel: Kernel, frame: Frame, order: int) -> int:
     """Make the entries of a folio valid again.  Needs no flush: an invalid entry is never in a TLB on arm64 and x86.
 

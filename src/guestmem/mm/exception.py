@@ -19,6 +19,7 @@ from guestmem.model import charge, panic, reached, step
 __all__ = [
     "Loaded",
     "copy_from_kernel_nofault",
+    "copy_oldmem_page",
     "do_mem_abort",
     "kernel_load",
     "kernel_store",
@@ -38,7 +39,6 @@ class Loaded(Enum):
 def fixup_exception() -> None:
     """Continue at the fixup of the faulting instruction (arch/arm64/mm/extable.c)."""
     charge(Cost.FIXUP)
-    reached("an access is fixed up through the exception table")
 
 
 def do_mem_abort(kernel: Kernel, fault: Fault, frame: Frame, has_entry: bool) -> Loaded:
@@ -90,7 +90,10 @@ def load_with_fixup(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
     fault = kernel.machine.load(cpu, frame)
     if fault is Fault.NONE:
         return Loaded.DATA
-    return do_mem_abort(kernel, fault, frame, has_entry=True)
+    loaded = do_mem_abort(kernel, fault, frame, has_entry=True)
+    if loaded is Loaded.PADDED:
+        reached("an access is fixed up through the exception table")
+    return loaded
 
 
 def load_unaligned_zeropad(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
@@ -111,6 +114,14 @@ def load_unaligned_zeropad(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
 def copy_from_kernel_nofault(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
     """Read a page that may be anybody's (/proc/kcore, kgdb): PADDED is -EFAULT."""
     return load_with_fixup(kernel, cpu, frame)
+
+
+@step
+def copy_oldmem_page(kernel: Kernel, frame: Frame) -> None:
+    """Read a page through a mapping made for it, as a crash dump does; no exception-table entry."""
+    fault = kernel.machine.load_mapped(frame)
+    if fault is not Fault.NONE:
+        do_mem_abort(kernel, fault, frame, has_entry=False)
 
 
 @step

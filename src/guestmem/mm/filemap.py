@@ -27,6 +27,7 @@ __all__ = [
     "filemap_lock_folio",
     "filemap_remove_folio",
     "folio_start",
+    "follow_pfnmap",
     "gup_fast",
     "map_user",
     "merge_folios",
@@ -216,6 +217,12 @@ def gup_fast(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
         return None
     entry.folio.refcount += 1
     return entry.folio
+
+
+@step
+def follow_pfnmap(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
+    """What the VMM's page table has, without a reference (follow_pfnmap_start): it may go at any time."""
+    return mapping.user[pgoff].folio if mapping.user[pgoff].live else None
 
 
 @step

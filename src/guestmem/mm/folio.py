@@ -13,6 +13,7 @@ from guestmem.machine.machine import Machine
 from guestmem.model import Mutex, Record, array, bounded, charge, choose, may, part, require, step, when
 
 __all__ = [
+    "EHWPOISON",
     "Folio",
     "Kernel",
     "alloc_folio",
@@ -22,7 +23,10 @@ __all__ = [
     "folio_ref_freeze",
     "folio_ref_unfreeze",
     "folio_try_get",
+    "has_hwpoison",
 ]
+
+EHWPOISON = 133  # include/uapi/asm-generic/errno.h; Python's errno does not have it
 
 RETURNED_CLEAN = "a frame given back holds no secret"
 FREED_UNUSED = "a folio is freed only when nothing refers to it or maps it"
@@ -39,6 +43,7 @@ class Folio(Record):
         lock: the folio lock.
         uptodate: it was initialised; what is in it may be shown to its user.
         zapped: it was taken out of the direct map by guest_memfd.
+        hwpoison: its memory is broken (PG_hwpoison); the allocator does not take it back.
         lost: nobody knows any more who owns the frame; it is never used again.
         free: it belongs to the allocator.
     """
@@ -49,6 +54,7 @@ class Folio(Record):
     lock: Mutex = part()
     uptodate: bool = False
     zapped: bool = False
+    hwpoison: bool = False
     lost: bool = False
     free: bool = True
 
@@ -59,6 +65,9 @@ class Kernel(Record):
     Attributes:
         fixup_stage2: the handlers of stage-2 faults consult the exception table as those of stage 1 do.
         arch: the architecture, as far as the direct map differs.
+        lost: a page was given up, of which nobody knows who owns it.
+        secretmem_users, guest_memfd_users: open files that may hold what no other kernel, and no image, may have.
+        hibernating: processes are about to be frozen, or are; who cares was told (PM_HIBERNATION_PREPARE).
         pgtable_split_lock: one splits block entries of the direct map at a time (cpa_lock on x86).
     """
 
@@ -66,6 +75,10 @@ class Kernel(Record):
     folios: list[Folio] = array("frames")
     fixup_stage2: bool = False
     arch: Arch = Arch.ARM64
+    lost: bool = False
+    secretmem_users: int = bounded(2)
+    guest_memfd_users: int = bounded(2)
+    hibernating: bool = False
     pgtable_split_lock: Mutex = part()
 
     def wire(self) -> None:
@@ -80,6 +93,11 @@ class Kernel(Record):
 def folio_page(kernel: Kernel, folio: Folio, index: int) -> Frame:
     """The frame of a folio that has a page offset or gfn; large folios lie aligned in files, memory and guests."""
     return kernel.machine.frames[folio.frame.pfn + index % (1 << folio.order)]
+
+
+def has_hwpoison(kernel: Kernel, folio: Folio) -> bool:
+    """Whether some of a folio is broken memory."""
+    return any(kernel.folios[pfn].hwpoison for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)))
 
 
 def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
@@ -119,7 +137,7 @@ def folio_put_refs(kernel: Kernel, folio: Folio, refs: int) -> None:
             frame = kernel.machine.frames[pfn]
             require(not is_secret(frame.content), RETURNED_CLEAN)
             require(not any(guest.reaches(frame) for guest in kernel.machine.guests), FREED_UNUSED)
-            kernel.folios[pfn].free = True
+            kernel.folios[pfn].free = not kernel.folios[pfn].hwpoison
             kernel.folios[pfn].uptodate = False
         folio.order = 0
 

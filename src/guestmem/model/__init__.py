@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model language: a strict subset of Python that runs as it stands and is translated by the checker."""
 
-from guestmem.model.control import alone, charge, choose, current, guard, may, panic, reached, require, step, when
+from guestmem.model.control import alone, charge, choose, current, exported_to, guard, may, panic, reached, require, step, when
 from guestmem.model.errors import Deadlock, Refused, Verdict
 from guestmem.model.lock import Mutex, RwSem
 from guestmem.model.record import Index, Record, array, bounded, part
@@ -23,6 +23,7 @@ __all__ = [
     "charge",
     "choose",
     "current",
+    "exported_to",
     "guard",
     "may",
     "panic",

@@ -160,6 +160,16 @@ class guard:
         return held()
 
 
+def exported_to(*packages: str) -> Callable[[F], F]:
+    """Have code outside these packages refused when it is built, if it calls the function (EXPORT_SYMBOL_FOR_MODULES)."""
+
+    def mark(function: F) -> F:
+        cast(Any, function)._exported_to = packages
+        return function
+
+    return mark
+
+
 def choose(n: int, label: str = "") -> int:
     """What the world may decide: any of 0..n-1.  The checker tries all.
 

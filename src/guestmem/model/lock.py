@@ -95,3 +95,7 @@ class RwSem(Record):
     def held(self) -> bool:
         """Whether the running thread holds the lock, either way."""
         return self.writer == current() + 1 or self.readers[current()]
+
+    def busy(self) -> bool:
+        """Whether anybody holds the lock, either way."""
+        return self.writer != 0 or any(self.readers)

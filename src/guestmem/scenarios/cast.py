@@ -12,6 +12,7 @@ from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Fault
 from guestmem.mm.exception import (
     copy_from_kernel_nofault,
+    copy_oldmem_page,
     kernel_load,
     kernel_store,
     load_unaligned_zeropad,
@@ -22,7 +23,7 @@ from guestmem.mm.folio import Folio, alloc_folio, folio_put
 from guestmem.model import Index, alone, choose, may, reached, require, sometimes, step, thread, when
 from guestmem.scenarios.host import GuestMemory, Host
 
-__all__ = ["Cast", "Kcore", "PlainRead", "Process", "RunningVm", "Tenant", "Vcpus", "Vmm", "Zeropad"]
+__all__ = ["Cast", "CrashDump", "Kcore", "PlainRead", "Process", "RunningVm", "Tenant", "Vcpus", "Vmm", "Zeropad"]
 
 DONE_OR_NOTHING = "success means done, failure means nothing changed"
 NO_LOCK_HELD = "no lock is held at return"
@@ -116,13 +117,16 @@ class Vmm(GuestMemory):
         err, at = self.file.convert(start, end, to_shared)
         if err:
             require(start <= at < end and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
-            reached("a conversion fails")
+            self.conversion_failed()
             return
         for pgoff in Pgoff.span(start, end):
             require(self.file.shared[pgoff] == to_shared, DONE_OR_NOTHING)
             owner = self.file.owner[pgoff]
             if owner is not None and not to_shared:
                 owner.gave[pgoff] = False
+
+    def conversion_failed(self) -> None:
+        """A conversion did not go through."""
 
     def shared_pages(self, start: int, end: int) -> Pages:
         """How many pages of a range are shared."""
@@ -293,5 +297,18 @@ class PlainRead(Host):
             read_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)
 
 
+class CrashDump(Host):
+    """Reads of all memory through mappings made for that."""
+
+    @thread("cpus - 1")
+    def crash_dump(self, cpu: int) -> None:
+        """A dump of memory is taken, by somebody who knows of no guest memory."""
+        while True:
+            copy_oldmem_page(self.kernel, self.machine.frames[choose(len(self.machine.frames), "frame")])
+
+
 class Cast(PlainRead, Kcore, Zeropad, Process, Vcpus, Vmm):
     """The standard cast."""
+
+    def conversion_failed(self) -> None:
+        reached("a conversion fails")

@@ -10,13 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guestmem.guest_memfd.library import Protection
+from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
-from guestmem.machine.machine import HOST_READS_SECRET
+from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.model import Refused, World
 from guestmem.model.errors import NO_PANIC
+from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
+from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
+from guestmem.scenarios.module import ModuleUnload
+from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
+from guestmem.scenarios.secretmem import SecretMemory
+from guestmem.scenarios.story import Thread
+from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
 
 __all__ = ["ARCHES", "PROTECTIONS", "SCENARIOS", "Scenario", "find"]
 
@@ -29,8 +36,9 @@ HOLDS = ""
 class Scenario:
     """A world with a name.
 
-    ``expected`` maps a protection to the rule that is broken first, or to the empty string where all rules hold.
-    ``arch`` is what the names of the architectures begin with on which there is such a host.
+    ``expected`` maps a protection, or the empty string in a world that has none, to the rule that is broken first; to the
+    empty string where all rules hold.  ``arch`` is what the names of the architectures begin with on which there is such
+    a host.  ``small`` has sizes at which it is explored in a second or two.
     """
 
     name: str
@@ -39,6 +47,7 @@ class Scenario:
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
     arch: str = "arm64"
+    small: Mapping[str, int] = field(default_factory=dict)
 
     def build(self, **options: Any) -> World:
         """The world, with sizes and options over the scenario's own."""
@@ -49,27 +58,29 @@ def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:
     return dict(zip(PROTECTIONS, (none, unmap, fixup, both), strict=True))
 
 
+SMALL = {"pages": 1, "frames": 2}
+ON_KVM = _each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS)
+ON_GUNYAH = _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS)
+ALWAYS = _each(HOLDS, HOLDS, HOLDS, HOLDS)
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario(
-            "kvm",
-            "plain KVM: nothing but the direct map keeps the host out",
-            OnKvm,
-            expected=_each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS),
-            arch="",
-        ),
+        # ---- the standard cast
+        Scenario("kvm", "plain KVM: nothing but the direct map keeps the host out", OnKvm, {}, ON_KVM, "", SMALL),
         Scenario(
             "pkvm",
             "pKVM of Linux 7.3: a stage-2 abort is injected; guests take pages back without asking",
             OnPkvm,
             expected=_each(*[CONTENTS_SURVIVE] * 4),
+            small=SMALL,
         ),
         Scenario(
             "gunyah",
             "Gunyah: the host gets a synchronous external abort for a lent page",
             OnGunyah,
-            expected=_each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+            expected=ON_GUNYAH,
+            small=SMALL,
         ),
         Scenario(
             "pkvm-asks",
@@ -77,39 +88,183 @@ SCENARIOS = {
             OnPkvm,
             {"asks": True},
             _each(CONTENTS_SURVIVE, HOLDS, CONTENTS_SURVIVE, HOLDS),
+            small=SMALL,
         ),
         Scenario(
             "pkvm-6.12",
             "pKVM of Linux 6.12: a host access to a guest's page is a bug at EL2",
             OnPkvm,
             {"el2_panics": True, "asks": True},
-            _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+            ON_GUNYAH,
+            small=SMALL,
         ),
         Scenario(
             "gunyah-bbml2",
             "Gunyah on a direct map of block entries, split when a page leaves it, which may fail",
             OnGunyah,
             {"arch": Arch.ARM64_BBML2},
-            _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+            ON_GUNYAH,
+            small=SMALL,
+        ),
+        Scenario(
+            "bbm-split",
+            "KVM on a direct map of block entries that are split by break-before-make while in use",
+            OnKvm,
+            {"arch": Arch.ARM64_BBM},
+            _each(HOST_READS_SECRET, NO_PANIC, HOST_READS_SECRET, NO_PANIC),
+            small=SMALL,
         ),
         Scenario(
             "gunyah-two-vms",
             "two VMs on Gunyah that have the same page of a file, one after the other",
             TwoOnGunyah,
-            expected=_each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+            expected=ON_GUNYAH,
+            small=SMALL,
         ),
         Scenario(
             "gunyah-eager",
             "Gunyah, with a driver that lends a page when it becomes private, not when the guest touches it",
             EagerOnGunyah,
-            expected=_each(NO_PANIC, HOLDS, NO_PANIC, HOLDS),
+            expected=ON_GUNYAH,
+            small=SMALL,
         ),
         Scenario(
             "kvm-two-vms",
             "two VMs on KVM that have the same page of a file, one after the other",
             TwoOnKvm,
-            expected=_each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS),
+            expected=ON_KVM,
             arch="",
+            small=SMALL,
+        ),
+        Scenario(
+            "batched-flush",
+            "KVM, where allocation flushes once for all its pages: in between, a guest may have one that a TLB has too",
+            OnKvm,
+            {"batched": True},
+            _each(*[HOST_READS_SECRET] * 4),
+            "",
+            SMALL,
+        ),
+        # ---- large folios
+        Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),
+        Scenario("huge-split-gunyah", "a large folio on Gunyah, split when a part of it is shared", HugeOnGunyah, {}, ON_GUNYAH),
+        Scenario(
+            "huge-split-x86",
+            "a large folio on KVM that leaves the direct map as a block, whose split may fail",
+            HugeOnKvm,
+            {"arch": Arch.X86, "block": 2},
+            ON_KVM,
+            "",
+        ),
+        Scenario(
+            "huge-split-refs",
+            "a large folio on KVM, to which others take references for a moment",
+            HugeWithReferences,
+            {},
+            ON_KVM,
+            "",
+        ),
+        # ---- other users of the direct map, and of guest memory
+        Scenario(
+            "secretmem",
+            "memfd_secret as it is: a page returns before it is cleared",
+            SecretMemory,
+            {},
+            {"": HOST_READS_SECRET},
+            "",
+        ),
+        Scenario(
+            "secretmem-clears-first",
+            "memfd_secret, a page cleared before it returns to the direct map",
+            SecretMemory,
+            {"clears_first": True},
+            {"": HOLDS},
+            "",
+        ),
+        Scenario("gup", "long-term pins of the VMM's mapping on KVM", Gup, {}, ALWAYS, ""),
+        Scenario(
+            "gup-uncounted",
+            "one who keeps a frame of the VMM's mapping without a reference",
+            Gup,
+            {"counted": False},
+            _each(HOST_WRITES_PRIVATE, NO_PANIC, HOST_WRITES_PRIVATE, NO_PANIC),
+            "",
+        ),
+        Scenario(
+            "pfncache", "two cached translations of a guest page, used by the kernel (gfn_to_pfn_cache)", PfnCache, {}, ALWAYS, ""
+        ),
+        Scenario("memory-failure", "a frame of a file breaks while it is used", BrokenMemory, {}, ON_KVM, ""),
+        # ---- power
+        Scenario("hibernate", "hibernation under Gunyah; the library refuses it in time", HibernateOnGunyah, {}, ALWAYS),
+        Scenario(
+            "hibernate-unchecked",
+            "hibernation that asks nobody",
+            HibernateOnGunyah,
+            {"pm": Pm.UNAWARE},
+            _each(*[NO_PANIC] * 4),
+        ),
+        Scenario(
+            "hibernate-available",
+            "hibernation that asks once, as for secretmem: before processes are frozen it may not be true any more",
+            HibernateOnGunyah,
+            {"pm": Pm.AVAILABLE},
+            _each(*[NO_PANIC] * 4),
+        ),
+        Scenario(
+            "hibernate-freeze",
+            "hibernation with files open that have no private page, and get none",
+            HibernateOnGunyah,
+            {"pm": Pm.FREEZE},
+            ALWAYS,
+        ),
+        Scenario(
+            "hibernate-reclaim",
+            "hibernation on KVM; what is private and has no guest is discarded first",
+            HibernateOnKvm,
+            {"pm": Pm.RECLAIM},
+            ALWAYS,
+            "",
+        ),
+        Scenario(
+            "hibernate-kvm-unchecked",
+            "an image of memory with a guest's secrets",
+            HibernateOnKvm,
+            {"pm": Pm.UNAWARE},
+            _each(*[HOST_READS_SECRET] * 4),
+            "",
+        ),
+        Scenario(
+            "hibernate-pkvm-unchecked",
+            "an image for which pKVM takes guests their pages",
+            HibernateOnPkvm,
+            {"pm": Pm.UNAWARE},
+            _each(*[CONTENTS_SURVIVE] * 4),
+        ),
+        Scenario("kexec", "another kernel, started when everything is back", KexecOnGunyah, {}, ALWAYS),
+        Scenario(
+            "kexec-unnotified",
+            "another kernel, started while pages are lent",
+            KexecOnGunyah,
+            {"notified": False},
+            _each(*[NO_PANIC] * 4),
+        ),
+        Scenario("live-update", "a file that is all shared is handed to the next kernel", LiveUpdate, {}, ALWAYS, ""),
+        Scenario(
+            "live-update-unreserved",
+            "a next kernel that allocates what it was handed",
+            LiveUpdate,
+            {"reserves": False},
+            _each(*[DONE_OR_NOTHING] * 4),
+            "",
+        ),
+        # ---- drivers
+        Scenario("module-unload", "Gunyah's driver as a module, unloaded when no file is its own", ModuleUnload, {}, ALWAYS),
+        Scenario(
+            "thread",
+            "everything once, on one host, while another CPU looks names up",
+            Thread,
+            {},
+            _each(NO_PANIC, HOLDS, HOST_READS_SECRET, HOLDS),
         ),
     )
 }

@@ -115,11 +115,13 @@ class GuestMemory(Host):
 
     Attributes:
         protection: the library's policy.
+        batched: see ``GuestMemfd``.
         discarding: by page offset, the VMM is punching a hole there.
     """
 
     file: GuestMemfd = part()
     protection: Protection = Protection.NONE
+    batched: bool = False
     discarding: list[bool] = array("pages")
 
     # ---- what a hypervisor's scenario says
@@ -148,14 +150,14 @@ class GuestMemory(Host):
         self.file.kernel = self.kernel
         self.file.driver = self.client()
         self.file.protection = self.protection
+        self.file.batched = self.batched
         self.file.order = self.geometry["order"]
 
     def mapped(self, folio: Folio) -> bool:
         return any(entry.folio is folio for entry in self.file.mapping.user)
 
     def at_work(self) -> bool:
-        lock = self.file.mapping.invalidate_lock
-        return lock.writer != 0 or any(lock.readers)
+        return self.file.mapping.invalidate_lock.busy()
 
     def holders(self, pfn: int) -> int:
         count = super().holders(pfn)
@@ -172,10 +174,15 @@ class GuestMemory(Host):
             for gfn in Gfn.span(0, len(guest.entries))
         )
 
+    def file_of(self, guest: Guest) -> GuestMemfd:
+        """The file that a guest has its pages in."""
+        return self.file
+
     def keeps(self, guest: Guest, gfn: Gfn) -> bool:
         """Whether what a guest put into a page is still where it, or the host, will find it."""
-        folio = self.file.mapping.slots[gfn]
-        if folio is None or not self.file.bound[gfn]:
+        file = self.file_of(guest)
+        folio = file.mapping.slots[gfn]
+        if folio is None or not file.bound[gfn]:
             return False
         if guest.expects[gfn] is Expects.SECRET:
             return folio_page(self.kernel, folio, gfn).content is guest.secret

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secret memory: two threads of a process use it, others on the host read what they can."""
+
+from __future__ import annotations
+
+from guestmem.machine.cpu import Cpu
+from guestmem.machine.machine import Hypervisor
+from guestmem.mm.filemap import Pgoff
+from guestmem.mm.folio import Folio
+from guestmem.mm.secretmem import Secretmem
+from guestmem.model import choose, part, thread
+from guestmem.scenarios.cast import Kcore, PlainRead
+from guestmem.scenarios.host import Host
+
+__all__ = ["SecretMemory"]
+
+
+class SecretMemory(PlainRead, Kcore, Host):
+    """A process with a file of secret memory, which two of its threads fault in and one of them closes.
+
+    Attributes:
+        clears_first: see ``Secretmem``.
+    """
+
+    geometry = {"pages": 1, "frames": 3}
+
+    hypervisor: Hypervisor = part()
+    file: Secretmem = part()
+    clears_first: bool = False
+
+    def host(self) -> Hypervisor:
+        return self.hypervisor
+
+    def setup(self) -> None:
+        super().setup()
+        self.file.kernel = self.kernel
+        self.file.clears_first = self.clears_first
+
+    def mapped(self, folio: Folio) -> bool:
+        return any(entry.folio is folio for entry in self.file.mapping.user)
+
+    def at_work(self) -> bool:
+        return self.file.mapping.invalidate_lock.busy()
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if any(slot is self.kernel.folios[pfn] for slot in self.file.mapping.slots) else 0)
+
+    @thread
+    def owner(self) -> None:
+        """Open the file, use it, close it."""
+        cpu = self.machine.cpus[0]
+        while True:
+            if not self.file.open:
+                self.file.create()
+            elif choose(2, "use, close") == 0:
+                self.use(cpu)
+            else:
+                self.file.release(cpu)
+
+    @thread
+    def user(self) -> None:
+        """Use the file."""
+        while True:
+            self.use(self.machine.cpus[1])
+
+    def use(self, cpu: Cpu) -> None:
+        """Write to a page, having faulted it in where it is not there."""
+        pgoff = Pgoff(choose(len(self.file.mapping.slots), "pgoff"))
+        if not self.file.write(pgoff):
+            self.file.fault(cpu, pgoff)

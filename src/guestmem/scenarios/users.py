@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users of guest memory inside the host kernel: long-term pins, a cache of translations, broken memory."""
+
+from __future__ import annotations
+
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.machine.cpu import Cpu
+from guestmem.machine.frame import Content
+from guestmem.mm.exception import kernel_load, kernel_store
+from guestmem.mm.filemap import Pgoff, follow_pfnmap, gup_fast
+from guestmem.mm.folio import Folio, folio_put
+from guestmem.model import Mutex, Record, always, array, choose, may, part, reached, sometimes, step, thread
+from guestmem.scenarios.cast import PlainRead, Process, RunningVm, Vcpus
+from guestmem.scenarios.host import GuestMemory
+from guestmem.scenarios.hypervisors import KvmHost
+
+__all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pinner"]
+
+
+BROKEN_UNUSED = "broken memory is used no more, and never again"
+
+
+class Pinner(GuestMemory):
+    """Somebody who pins a page of the VMM's mapping for long and uses it through the direct map meanwhile.
+
+    An io_uring buffer, a pipe filled by vmsplice, the target of O_DIRECT or of process_vm_readv differ in how long.
+
+    Attributes:
+        counted: it holds a reference, as GUP's users do; without, it is a user that kept the number of a frame.
+        held: the folio.
+    """
+
+    counted: bool = True
+    held: Folio | None = None
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if self.counted and self.held is self.kernel.folios[pfn] else 0)
+
+    @thread
+    def pinner(self) -> None:
+        """Fault a page in, pin it, use it any number of times, unpin it."""
+        cpu = self.machine.cpus[1]
+        mapping = self.file.mapping
+        while True:
+            pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
+            folio = gup_fast(mapping, pgoff) if self.counted else follow_pfnmap(mapping, pgoff)
+            if folio is None:
+                self.file.fault(cpu, pgoff)
+            else:
+                self.held = folio
+                while choose(2, "use, unpin") == 0:
+                    self.use(cpu, folio)
+                if self.counted:
+                    folio_put(self.kernel, folio)
+                self.held = None
+
+    @step
+    def use(self, cpu: Cpu, folio: Folio) -> None:
+        """Read or write the page."""
+        if may("write"):
+            kernel_store(self.kernel, cpu, folio.frame, Content.SHARED)
+        else:
+            kernel_load(self.kernel, cpu, folio.frame)
+
+
+class Gup(KvmHost, Pinner, RunningVm, Vcpus):
+    """Long-term pins on KVM."""
+
+    geometry = {"pages": 1, "frames": 3}
+
+
+class Gpc(Record):
+    """A cached translation of a guest page, mapped in the host kernel (struct gfn_to_pfn_cache).
+
+    Attributes:
+        lock: held to use it, and to invalidate it.
+        valid: ``folio`` is what the guest has at ``pgoff``.
+    """
+
+    lock: Mutex = part()
+    pgoff: Pgoff = Pgoff(0)
+    valid: bool = False
+    folio: Folio | None = None
+
+
+class GpcDriver(KvmDriver):
+    """KVM with caches of translations.
+
+    Attributes:
+        gpcs: the caches, of which several may be for one page.
+    """
+
+    gpcs: list[Gpc] = array("gpcs")
+
+    def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
+        """Invalidate the caches that are for these pages as well (gfn_to_pfn_cache_invalidate_start)."""
+        for gpc in self.gpcs:
+            with gpc.lock:
+                if start <= gpc.pgoff < end:
+                    gpc.valid = False
+        return super().invalidate_begin(file, start, end)
+
+
+class PfnCache(KvmHost, RunningVm, Vcpus):
+    """Two users of cached translations: a clock page, a runstate area."""
+
+    geometry = {"pages": 1, "frames": 3, "gpcs": 2}
+
+    driver: GpcDriver = part()
+
+    @thread("gpcs")
+    def gpc(self, index: int) -> None:
+        """Use the page if the cache is valid, or refresh the cache."""
+        cpu = self.machine.cpus[1]
+        gpc = self.driver.gpcs[index]
+        while True:
+            if not self.used(cpu, gpc):
+                self.refresh(cpu, gpc, Pgoff(choose(len(self.file.shared), "pgoff")))
+
+    def used(self, cpu: Cpu, gpc: Gpc) -> bool:
+        """kvm_gpc_check(), and the access, under the lock."""
+        done = False
+        with gpc.lock:
+            folio = gpc.folio
+            if gpc.valid and folio is not None:
+                kernel_store(self.kernel, cpu, folio.frame, Content.SHARED)
+                reached("a cached translation is used")
+                done = True
+        return done
+
+    def refresh(self, cpu: Cpu, gpc: Gpc, pgoff: Pgoff) -> None:
+        """kvm_gpc_refresh(): no reference is kept, invalidation is relied upon."""
+        with self.file.mapping.invalidate_lock.shared:
+            if self.file.shared[pgoff]:
+                _, folio = self.file.grab_folio(cpu, pgoff, True)
+                if folio is not None:
+                    with gpc.lock:
+                        gpc.pgoff = pgoff
+                        gpc.folio = folio
+                        gpc.valid = True
+                    self.file.put_folio(folio)
+
+
+class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
+    """A frame breaks while it is used.
+
+    Attributes:
+        broken: the folio that memory_failure() is about.
+        handled: it is done with it.
+    """
+
+    geometry = {"pages": 1, "frames": 3}
+
+    broken: Folio | None = None
+    handled: bool = False
+
+    @thread
+    def memory_failure(self) -> None:
+        """The machine reports a frame of the file."""
+        while not self.handled:
+            self.report(Pgoff(choose(len(self.file.shared), "pgoff")))
+
+    def report(self, pgoff: Pgoff) -> None:
+        """memory_failure(): mark the page, have its file let nobody reach it."""
+        folio = self.mark(pgoff)
+        if folio is not None:
+            self.file.error_remove_folio(pgoff, folio)
+            self.handled = True
+
+    @step
+    def mark(self, pgoff: Pgoff) -> Folio | None:
+        """TestSetPageHWPoison(), with a reference for good."""
+        folio = self.file.mapping.slots[pgoff]
+        if folio is not None:
+            folio.hwpoison = True
+            folio.refcount += 1
+            self.broken = folio
+        return folio
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if self.broken is self.kernel.folios[pfn] else 0)
+
+    @always(BROKEN_UNUSED)
+    def not_used(self) -> bool:
+        folio = self.broken
+        if folio is None or not self.handled:
+            return True
+        reached_by_guest = any(guest.reaches(folio.frame) for guest in self.machine.guests)
+        return not folio.free and not reached_by_guest and not self.mapped(folio)
+
+    @sometimes("broken memory is out of use")
+    def out_of_use(self) -> bool:
+        return self.handled
