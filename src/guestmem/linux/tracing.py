@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record what a command does to guest memory, with a tracefs instance of our own (Documentation/trace/ftrace.rst).
+
+tracefs is mounted without a mount point (fsmount(2)), so the mount goes with the process.  The instance is locked
+(flock(2)) while its run lives: an instance that is not locked was left by a run that was killed, and the next run
+removes it, with the processes that it still follows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from guestmem.linux.calls import CallError, Descriptor
+from guestmem.linux.kvm import Kvm
+from guestmem.linux.secretmem import SecretMem
+
+__all__ = ["EVENTS", "Cannot", "Recording", "record", "sweep", "tracefs"]
+
+PREFIX = "guestmem-"
+FILEMAP = ("filemap/mm_filemap_add_to_page_cache", "filemap/mm_filemap_delete_from_page_cache")
+EVENTS = (
+    *FILEMAP,
+    "kmem/mm_page_alloc",
+    "kmem/mm_page_free",
+    "kmem/mm_page_free_batched",
+    "exceptions/page_fault_user",
+    "sched/sched_process_exit",
+    *(f"syscalls/sys_{way}_{call}" for call in ("fallocate", "ioctl", "munmap", "madvise") for way in ("enter", "exit")),
+    "kvmmmu/kvm_mmu_get_page",
+    "kvmmmu/kvm_mmu_prepare_zap_page",
+    "kvmmmu/kvm_mmu_set_spte",
+    "kvmmmu/kvm_mmu_spte_requested",
+    "kvmmmu/kvm_tdp_mmu_spte_changed",
+    "kvm/kvm_unmap_hva_range",
+    "tlb/tlb_flush",
+)
+"""What is recorded, as far as the kernel has it."""
+
+PRIVATE_PID_NAMESPACE = "in a container with its own process numbers: run it outside, where tracefs knows the processes"
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # arch/x86/entry/syscalls/syscall_64.tbl; the same on all architectures
+FSCONFIG_CMD_CREATE, CLOEXEC = 6, 1  # include/uapi/linux/mount.h
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h
+WATCHED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Cannot(RuntimeError):
+    """Recording is not possible here; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def tracefs() -> Iterator[Path]:
+    """The root of tracefs while the block runs.  Raises :class:`Cannot`."""
+    fs = _libc.syscall(FSOPEN, b"tracefs", CLOEXEC)
+    errno = ctypes.get_errno()
+    if fs >= 0:
+        with Descriptor(fs):
+            made = _libc.syscall(FSCONFIG, fs, FSCONFIG_CMD_CREATE, None, None, 0)
+            root = _libc.syscall(FSMOUNT, fs, CLOEXEC, 0) if made == 0 else -1
+            errno = ctypes.get_errno()
+        if root >= 0:
+            with Descriptor(root):
+                yield Path(f"/proc/self/fd/{root}")
+            return
+    mounted = Path("/sys/kernel/tracing")
+    if not os.access(mounted / "instances", os.W_OK):
+        raise Cannot(f"tracefs cannot be opened ({os.strerror(errno)}): run it as root")
+    yield mounted
+
+
+@contextlib.contextmanager
+def _lock(directory: Path, block: bool = True) -> Iterator[bool]:
+    """Hold the lock of a directory while the block runs; False if somebody else has it."""
+    with Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def sweep(root: Path) -> list[str]:
+    """Remove what killed runs left behind; what it was, a line each.  The caller holds the lock of ``instances``."""
+    found = []
+    for place in sorted((root / "instances").glob(f"{PREFIX}*")):
+        with _lock(place, block=False) as free:
+            if not free:
+                continue
+            for pid in (place / "set_event_pid").read_text().split():
+                if pid.isdigit() and _initial_pid_namespace():
+                    found.append(f"killed process {pid} ({_name(pid)}), left by a recording that was killed")
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+        place.rmdir()
+        found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
+    return found
+
+
+def _initial_pid_namespace() -> bool:
+    return os.stat("/proc/self/ns/pid").st_ino == INITIAL_PID_NAMESPACE
+
+
+def _name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "gone"
+
+
+@contextlib.contextmanager
+def _instance(root: Path, found: list[str]) -> Iterator[Path]:
+    """A tracefs instance that is ours, with nothing on; leftovers are removed first and added to ``found``."""
+    place = root / "instances" / f"{PREFIX}{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        with _lock(root / "instances"):
+            found += sweep(root)
+            place.mkdir()
+            stack.callback(place.rmdir)
+            # The lock goes before the directory: an instance with a descriptor open on it can still be removed.
+            stack.enter_context(_lock(place))
+        yield place
+
+
+def _devices() -> dict[str, int]:
+    """The devices of guest_memfd's and memfd_secret's files, as far as they can be made here."""
+    found = {}
+    with contextlib.suppress(CallError), Kvm() as kvm, kvm.create_vm() as vm, vm.create_guest_memfd(4096) as file:
+        found["guest_memfd"] = file.stat().st_dev
+    with contextlib.suppress(CallError), SecretMem() as secret:
+        found["memfd_secret"] = os.fstat(secret.fileno()).st_dev
+    return found
+
+
+def _prepare(place: Path, pid: int, kilobytes: int) -> list[str]:
+    """Follow a process; the events that this kernel does not have."""
+    (place / "tracing_on").write_text("0")
+    (place / "trace_clock").write_text("mono")
+    (place / "options" / "overwrite").write_text("0")
+    (place / "options" / "event-fork").write_text("1")
+    (place / "buffer_size_kb").write_text(str(kilobytes))
+    (place / "set_event_pid").write_text(str(pid))
+    devices = _devices()
+    missing = []
+    for event in EVENTS:
+        at = place / "events" / event
+        if not at.is_dir():
+            missing.append(event)
+            continue
+        if event in FILEMAP and "guest_memfd" in devices:
+            numbers = {os.major(device) << 20 | os.minor(device) for device in devices.values()}
+            (at / "filter").write_text(" || ".join(f"s_dev == {number}" for number in sorted(numbers)))
+        (at / "enable").write_text("1")
+    (place / "tracing_on").write_text("1")
+    if "guest_memfd" in devices:
+        names = ", ".join(f"{name} on {os.major(device)}:{os.minor(device)}" for name, device in devices.items())
+        (place / "trace_marker").write_text(f"guestmem record: all of {names}\n")
+    return missing
+
+
+class Recording(NamedTuple):
+    """What a recording gave.
+
+    ``status``: the command's exit status, 128 + N if signal N ended it or us.  ``text``: the trace.  ``lost``: events that
+    did not fit in the buffer.  ``missing``: events that this kernel does not have.  ``found``: what killed runs had left.
+    """
+
+    status: int
+    text: str
+    lost: int
+    missing: list[str]
+    found: list[str]
+
+
+def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
+    """Run a command, record it and its children, and clean up; signals that would end us end the command.
+
+    ``kilobytes`` is the buffer's size for each CPU.  Raises :class:`Cannot`, and FileNotFoundError or PermissionError
+    when the command cannot be started.
+    """
+    if not _initial_pid_namespace():
+        raise Cannot(PRIVATE_PID_NAMESPACE)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    try:
+        found: list[str] = []
+        with tracefs() as root, _instance(root, found) as place:
+            child = _Child(command, before)
+            try:
+                missing = _prepare(place, child.pid, kilobytes)
+                status = child.run()
+            finally:
+                child.end()
+                (place / "tracing_on").write_text("0")
+            text = (place / "trace").read_text(errors="replace")
+            dropped = {cpu.name: _dropped(cpu / "stats") for cpu in sorted((place / "per_cpu").iterdir())}
+        for cpu, events in dropped.items():
+            if events:
+                text += f"CPU:{cpu.removeprefix('cpu')} [LOST {events} EVENTS]\n"
+        return Recording(status, text, sum(dropped.values()), missing, found)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _dropped(stats: Path) -> int:
+    """Events that a CPU's buffer had no room for."""
+    for line in stats.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "dropped events":
+            return int(value)
+    return 0
+
+
+class _Child:
+    """The command in a process that waits for :meth:`run` before it begins, and dies with us."""
+
+    def __init__(self, command: Sequence[str], mask: set[int | signal.Signals]) -> None:
+        self.command = command
+        go, self._go = os.pipe()
+        self._failed, failed = os.pipe()
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self._go)
+                _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                if os.read(go, 1):
+                    os.execvp(command[0], list(command))
+            except OSError as error:
+                os.write(failed, str(error.errno).encode())
+            finally:
+                os._exit(127)
+        os.close(go)
+        os.close(failed)
+
+    def run(self) -> int:
+        """Let it begin, wait for its end, and hand on the signals we get; its status.
+
+        Raises OSError when it cannot be started.
+        """
+        os.write(self._go, b"!")
+        told: signal.Signals | None = None
+        while not self._ended():
+            got = signal.sigwaitinfo(WATCHED)
+            if got.si_signo == signal.SIGCHLD:
+                continue
+            number = signal.Signals(got.si_signo)
+            if told is number:
+                os.kill(self.pid, signal.SIGKILL)
+            elif got.si_code != SI_KERNEL:  # a terminal's signal has reached the command already
+                os.kill(self.pid, number)
+            told = number
+        if why := os.read(self._failed, 16):
+            errno = int(why)
+            raise OSError(errno, os.strerror(errno), self.command[0])
+        status = os.waitstatus_to_exitcode(self.status or 0)
+        return 128 + told if told else 128 - status if status < 0 else status
+
+    def _ended(self) -> bool:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+        return self.status is not None
+
+    def end(self) -> None:
+        """Kill it if it is still there, and close what we hold of it."""
+        if not self._ended():
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._go)
+        os.close(self._failed)
