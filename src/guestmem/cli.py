@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import guestmem
+from guestmem.contract import commands as contract
 
 if TYPE_CHECKING:
     from guestmem.checker.explore import Outcome, Violation
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="the scenarios, and what is expected of them")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=run_list)
+    contract.add(commands)
     return top
 
 

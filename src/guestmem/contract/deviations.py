@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What kernels do otherwise than the contract: data, each with where it comes from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from guestmem.contract.host import Result
+
+__all__ = ["DEVIATIONS", "Deviation", "known"]
+
+
+class Deviation(NamedTuple):
+    """Of a rule of the contract, a kernel gives ``observed`` where ``expected`` is.
+
+    Attributes:
+        kernels: which, in words.
+        operation, rule: in a fuzzed program, the operation and the rule that the simulated host names.
+        rows: names of rows, or how they begin.
+        source: the change upstream, or the code.
+        program: the shortest program that shows it.
+    """
+
+    kernels: str
+    operation: str
+    rule: str
+    rows: tuple[str, ...]
+    expected: Result
+    observed: Result
+    explanation: str
+    source: str
+    program: str
+
+
+DEVIATIONS = (
+    Deviation(
+        kernels="before 7.2, seen on 6.18",
+        operation="set_user_memory_region2",
+        rule="a range of a file has one slot",
+        rows=("memslot.test_guest_memfd_range_overlap",),
+        expected="EEXIST",
+        observed="EINVAL",
+        explanation="a range of a file that another slot has is refused with EINVAL instead of EEXIST",
+        source="virt/kvm/guest_memfd.c, kvm_gmem_bind(): -EINVAL in 6.18, -EEXIST in 7.2",
+        program="""\
+r0 = host.create_vm()
+r1 = host.create_guest_memfd(r0, 0x1000, 0x0)
+host.set_user_memory_region2(r0, 0, 4, 0x0, 0x1000, None, r1, 0x0)
+host.set_user_memory_region2(r0, 1, 4, 0x1000, 0x1000, None, r1, 0x0)
+""",
+    ),
+)
+
+
+def known(got: Result, expected: Result, *, row: str = "", operation: str = "", rule: str = "") -> Deviation | None:
+    """The deviation that explains a result, of a row or of an operation in a program."""
+    for deviation in DEVIATIONS:
+        here = row.startswith(deviation.rows) if row else (operation, rule) == (deviation.operation, deviation.rule)
+        if here and (expected, got) == (deviation.expected, deviation.observed):
+            return deviation
+    return None
