@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import guestmem
 from guestmem.contract import commands as contract
+from guestmem.linux import commands as linux
 
 if TYPE_CHECKING:
     from guestmem.checker.explore import Outcome, Violation
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="which protection is safe on which hypervisor, and what it costs")
     compare.add_argument("--hypervisor", nargs="+", metavar="H", default=list(HYPERVISORS), help="scenarios to compare")
     compare.add_argument("--protection", nargs="+", metavar="P", help="none, unmap, fixup, unmap+fixup (default: all)")
-    compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of ftrace")
+    compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of trace events")
     compare.add_argument("--json", action="store_true")
     compare.set_defaults(run=run_compare)
 
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=run_list)
     contract.add(commands)
+    linux.add(commands)
     return top
 
 
@@ -107,8 +109,8 @@ def protection(name: str) -> Any:
     return PROTECTIONS[name]
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file completely or not at all; a device or a pipe is written to as it is."""
+def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
+    """Write a file, which an option names, completely or not at all; a device or a pipe is written to as it is."""
     special = os.path.exists(path) and not os.path.isfile(path)
     scratch = path if special else f"{path}.{os.getpid()}.tmp"
     try:
@@ -123,7 +125,7 @@ def write_whole(path: str, text: str) -> None:
         if not special:
             with contextlib.suppress(OSError):
                 os.unlink(scratch)
-        raise Unsaved(f"{path}: not written: {error.strerror}: choose another place with --save-trace") from error
+        raise Unsaved(f"{path}: not written: {error.strerror}: choose another place with {option}") from error
 
 
 # ---- compare
@@ -132,6 +134,7 @@ def write_whole(path: str, text: str) -> None:
 def run_compare(arguments: argparse.Namespace) -> int:
     """Fill the table of protections and hypervisors."""
     from guestmem import compare
+    from guestmem.linux import ftrace
     from guestmem.scenarios.catalogue import PROTECTIONS
     from guestmem.scenarios.workload import boot, from_trace
 
@@ -142,11 +145,11 @@ def run_compare(arguments: argparse.Namespace) -> int:
     workload = boot()
     if arguments.trace:
         try:
-            with open(arguments.trace, encoding="utf-8") as lines:
-                workload = from_trace(arguments.trace, lines)
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise Usage(f"{arguments.trace}: {why}: name a text of ftrace") from error
+            workload = from_trace(arguments.trace, ftrace.lines(arguments.trace))
+        except OSError as error:
+            raise Usage(f"{arguments.trace}: {error.strerror}: name a text of ftrace") from error
+        except ftrace.NoText as error:
+            raise Usage(str(error)) from error
     wanted = [(h, p) for h in arguments.hypervisor for p in names]
     with progress(f"{len(wanted)} cells") as note:
         cells = compare.cells(wanted, workload, note)

@@ -29,7 +29,6 @@ EVENTS = (
     *FILEMAP,
     "kmem/mm_page_alloc",
     "kmem/mm_page_free",
-    "kmem/mm_page_free_batched",
     "exceptions/page_fault_user",
     "sched/sched_process_exit",
     *(f"syscalls/sys_{way}_{call}" for call in ("fallocate", "ioctl", "munmap", "madvise") for way in ("enter", "exit")),
