@@ -7,11 +7,12 @@ import argparse
 import json
 import os
 import sys
+from typing import Any
 
 __all__ = ["add"]
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the commands to the command line's."""
     probe = commands.add_parser("probe", help="what this machine's kernel has, and what can be tested on it")
     probe.add_argument("--json", action="store_true")

@@ -336,9 +336,9 @@ def as_text(found: dict[str, Any]) -> Iterator[str]:
     )
     yield f"Gunyah         {'/dev/gunyah is there, and was never tried' if found['gunyah'] else 'no /dev/gunyah'}"
     yield "testable here  " + ", ".join(row["what"] for row in found["testable"] if row["testable"])
-    for row in found["testable"]:
-        if not row["testable"]:
-            yield f"not testable   {row['what']}: {row['why']}"
+    reasons = dict.fromkeys(row["why"] for row in found["testable"] if not row["testable"])
+    for why in reasons:
+        yield f"not testable   {', '.join(row['what'] for row in found['testable'] if row['why'] == why)}: {why}"
     for line in found["would_add"]:
         yield f"would add      {line}"
 
