@@ -95,7 +95,20 @@ class ContractGuest:
             raise OSError(errno.EFAULT, "KVM_EXIT_MEMORY_FAULT")
         if exit.reason == uapi.KVM_EXIT_MMIO and exit.address == GUEST_GPA + BLOCK:
             return exit.data[0]
+        if exit.reason == uapi.KVM_EXIT_MMIO:
+            self.complete()
         raise Signal("MMIO" if exit.reason == uapi.KVM_EXIT_MMIO else f"KVM_EXIT {exit.reason}")
+
+    def complete(self) -> None:
+        """Let KVM end an access to where no memory is: it does so at the start of the next KVM_RUN."""
+        self.vcpu.set_immediate_exit(True)
+        try:
+            self.vcpu.run()
+        except calls.CallError as error:
+            if error.errno != errno.EINTR:
+                raise
+        finally:
+            self.vcpu.set_immediate_exit(False)
 
     def load(self, gpa: int) -> Result:
         """Load a byte."""

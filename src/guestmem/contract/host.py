@@ -33,6 +33,7 @@ __all__ = [
     "Signal",
     "Stat",
     "Unmodelled",
+    "errno_name",
     "failed",
 ]
 
@@ -81,6 +82,7 @@ FILE_OPERATIONS = {
     "splice from": "splice(2) into a pipe",
     "splice to": "splice(2) out of a pipe",
     "sendfile from": "sendfile(2) to a memfd",
+    "sendfile from offset": "sendfile(2) to a memfd, from an offset",
     "sendfile to": "sendfile(2) from a memfd",
     "poll": "poll(2); the events",
     "epoll add": "epoll_ctl(2), EPOLL_CTL_ADD",
@@ -146,6 +148,11 @@ class Advice(IntEnum):
     COLLAPSE = 25
 
 
+def errno_name(code: int) -> str:
+    """The kernel's name of an errno."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode[code]
+
+
 def _as_result(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def operation(self: Host, *arguments: Any) -> Any:
@@ -154,7 +161,7 @@ def _as_result(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(self, *arguments)
         except OSError as error:
             self.rule = getattr(error, "rule", "")
-            return errno.errorcode[error.errno or 0]
+            return errno_name(error.errno or 0)
         except Signal as signal:
             return str(signal)
 

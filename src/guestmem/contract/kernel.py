@@ -41,10 +41,13 @@ KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_F
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+RETURN_INT = {"fsync", "fdatasync", "ftruncate", "prctl", "sync_file_range"}
+
+
 def libc(name: str, *arguments: Any) -> int:
     """A function of the C library that returns -1 and sets errno; integers are passed as 64 bits."""
     function = getattr(_libc, name)
-    function.restype = ctypes.c_long
+    function.restype = ctypes.c_int if name in RETURN_INT else ctypes.c_long
     result: int = function(*(ctypes.c_uint64(a & MASK64) if isinstance(a, int) else a for a in arguments))
     if result == -1:
         raise OSError(ctypes.get_errno(), name)
@@ -331,7 +334,8 @@ class KernelHost(Host):
         remote = iovec(self.at(mapping, offset, length), length)
         buffer = ctypes.create_string_buffer(length or 1)
         local = iovec(ctypes.addressof(buffer), length)
-        return buffer.raw[: libc("process_vm_readv", os.getpid(), local, 1, remote, 1, 0)]
+        done = libc("process_vm_readv", os.getpid(), local, 1, remote, 1, 0)
+        return buffer.raw[:done]
 
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
         remote = iovec(self.at(mapping, offset, len(data)), len(data))
@@ -547,7 +551,7 @@ def with_buffer(name: str) -> Callable[[int, int, int], Result]:
 
 def through(name: str) -> Callable[[int, int, int], Result]:
     """copy_file_range(2), splice(2), sendfile(2), either way."""
-    call, way = name.split()
+    call, way, *at = name.split()
 
     def operation(fd: int, offset: int, length: int) -> Result:
         if call == "splice":
@@ -559,7 +563,7 @@ def through(name: str) -> Callable[[int, int, int], Result]:
                 pair = (fd, other) if way == "from" else (other, fd)
                 return libc("copy_file_range", pair[0], 0, pair[1], 0, 16, 0)
             pair = (other, fd) if way == "from" else (fd, other)
-            return libc("sendfile", pair[0], pair[1], 0, 16)
+            return libc("sendfile", *pair, ctypes.byref(ctypes.c_long(0)) if at else 0, 16)
 
     return operation
 
@@ -643,6 +647,7 @@ FILE_OPERATIONS: dict[str, Callable[[int, int, int], Result]] = {
     "fsetxattr": done(lambda fd: os.setxattr(fd, "user.x", b"")),
     "flistxattr": done(os.listxattr),
     **{f"{call} {way}": through(f"{call} {way}") for call in ("copy_file_range", "splice", "sendfile") for way in ("from", "to")},
+    "sendfile from offset": through("sendfile from offset"),
     "poll": poll,
     "epoll add": epoll_add,
     "ioctl": ioctl_unknown,

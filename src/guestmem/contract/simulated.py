@@ -8,6 +8,7 @@ checks of arguments in the kernel's order, mappings, memory slots, and the bytes
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 from collections.abc import Iterator
 from errno import (
@@ -26,7 +27,6 @@ from errno import (
     EOPNOTSUPP,
     EOVERFLOW,
     EPERM,
-    errorcode,
 )
 from typing import Any, TypeVar
 
@@ -103,9 +103,9 @@ POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM = 0x1, 0x4, 0x40, 0x100
 GMEM_OPERATIONS: dict[str, int | str] = {
     **dict.fromkeys(("read", "write", "readv", "read 0", "write 0"), "EINVAL"),
     **dict.fromkeys(("pread", "pwrite"), "ESPIPE"),
-    **dict.fromkeys(("lseek set", "lseek cur", "lseek end", "lseek data", "lseek hole", "sendfile from"), "ESPIPE"),
+    **dict.fromkeys(("lseek set", "lseek cur", "lseek end", "lseek data", "lseek hole", "sendfile from offset"), "ESPIPE"),
     **dict.fromkeys(("ftruncate", "fsync", "fdatasync", "readahead", "fchmod", "fchown", "futimens"), "EINVAL"),
-    **dict.fromkeys(("get seals", "add seals", "splice from", "splice to", "sendfile to"), "EINVAL"),
+    **dict.fromkeys(("get seals", "add seals", "splice from", "splice to", "sendfile from", "sendfile to"), "EINVAL"),
     **dict.fromkeys(("copy_file_range from", "copy_file_range to", "linkat"), "EXDEV"),
     **dict.fromkeys(("sync_file_range", "fadvise dontneed", "flock", "lockf", "flistxattr"), 0),
     "poll": POLLIN | POLLOUT,
@@ -477,10 +477,8 @@ class SimulatedHost(Host):
         raise Denied(EINVAL, "locked memory stays")
 
     def madvise_remove(self, mapping: Mapping, offset: int, end: int) -> None:
-        """madvise_dontneed_free(): each mapping that may be written to is punched."""
-        for start, stop, prot in [(max(s, offset), min(e, end), p) for s, e, p in mapping.spans if s < end and e > offset]:
-            if not prot & PROT_WRITE:
-                raise Denied(EACCES, "only a mapping that may be written to is punched")
+        """madvise_remove(): a hole for each VMA, whether it may be written to or could be made so."""
+        for start, stop in [(max(s, offset), min(e, end)) for s, e, _ in mapping.spans if s < end and e > offset]:
             self.vfs_fallocate(mapping.file, PUNCH_HOLE | KEEP_SIZE, mapping.offset + start, stop - start)
 
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
@@ -664,7 +662,7 @@ class SimulatedHost(Host):
             raise Denied(EINVAL, "KVM_SET_USER_MEMORY_REGION knows nothing of guest_memfd")
         result: Result = self.set_user_memory_region2(vm, slot, flags, gpa, size, None, -1, 0)
         if isinstance(result, str):
-            raise Denied(next(code for code, name in errorcode.items() if name == result), self.rule)
+            raise Denied(getattr(errno, result), self.rule)
         return result
 
     def create_vcpu(self, vm: Result) -> Result:
