@@ -8,7 +8,6 @@ removed and freed; a struct page has one frame; a call that began ends.  Each ru
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -140,7 +139,7 @@ class _Run:
     def __init__(self, names: set[str]) -> None:
         self.names = names
         self.violations: list[Violation] = []
-        self.counts: Counter[str] = Counter()
+        self.counts = dict.fromkeys(("events", "added", "removed", "stage-2 entries set"), 0)
         self.header: Header | None = None
         self.lost = False
         self.last: Event | None = None
@@ -159,6 +158,7 @@ class _Run:
         self.bound: list[Bound] = []
         self.whole: set[str] = set()
         self.seen: set[int] = set()
+        self.called: set[int] = set()
         self.earlier = 0
         self.exited = 0
         self.unsure = 0
@@ -413,7 +413,7 @@ class _Run:
         """A note written to trace_marker."""
         if found := NOTE.search(event.fields):
             self.bound.append(Bound(int(found[1], 16), int(found[2], 16), int(found[3], 16)))
-        elif found := ALL_OF.match(event.fields):
+        elif found := ALL_OF.search(event.fields):
             self.whole = {name.split()[-1] for name in found[1].split(", ")}
 
     # ---- calls
@@ -425,6 +425,7 @@ class _Run:
             if (open_call := self.calls.get(event.pid)) is not None:
                 self.broken(PAIRED, "the call before has not ended", open_call, event)
             self.calls[event.pid] = event
+            self.called.add(event.pid)
         if call == "fallocate" and {"mode", "offset", "len"} <= arguments.keys():
             start, size = arguments["offset"] >> PAGE_SHIFT, arguments["len"] >> PAGE_SHIFT
             punch = bool(arguments["mode"] & uapi.FALLOC_FL_PUNCH_HOLE)
@@ -435,7 +436,7 @@ class _Run:
     def leave(self, event: Event, call: str) -> None:
         """A system call ends."""
         began = self.calls.pop(event.pid, None)
-        if f"sys_enter_{call}" in self.names and event.pid in self.seen:
+        if f"sys_enter_{call}" in self.names and event.pid in self.called:
             if began is None:
                 self.broken(PAIRED, f"no line begins this {call}", event)
             elif began.name != f"sys_enter_{call}":
@@ -470,7 +471,7 @@ class _Run:
         self.counts["files"] = len(self.files)
         self.counts["resident at the end"] = resident
         verdict = "incomplete" if self.lost else "violated" if self.violations else "consistent"
-        return Report(verdict, self.violations, dict(self.counts), [*self.open_questions(resident), *CANNOT_TELL])
+        return Report(verdict, self.violations, self.counts, [*self.open_questions(resident), *CANNOT_TELL])
 
     def open_questions(self, resident: int) -> Iterable[str]:
         """What this recording leaves open, and another would tell."""
