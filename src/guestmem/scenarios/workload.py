@@ -80,14 +80,16 @@ def from_trace(name: str, lines: Iterable[str]) -> Workload:
     operations: list[Operation] = []
     frames: dict[int, int] = {}
     last: int | None = None
-    faulting = False
+    faulting: set[int] = set()
     for event in events:
+        if event.name.startswith("sys_enter_"):
+            faulting.discard(event.pid)
         if event.name == ADDED:
             new = page(event.fields)
             if new is not None and new.file == file:
                 last = frames[new.pfn] = dense[new.first]
-                operations.append(Operation("user" if faulting else "allocate", last, last + 1))
-                faulting = False
+                operations.append(Operation("user" if event.pid in faulting else "allocate", last, last + 1))
+                faulting.discard(event.pid)
         elif event.name == "kvm_mmu_set_spte" and (entry := SPTE.search(event.fields)):
             mapped = frames.get(int(entry[1], 16) >> PAGE_SHIFT & FRAMES)
             if mapped is not None:
@@ -102,7 +104,7 @@ def from_trace(name: str, lines: Iterable[str]) -> Workload:
             if hole:
                 operations.append(Operation("punch", hole[0], hole[-1] + 1))
         elif event.name == "page_fault_user":
-            faulting = True
+            faulting.add(event.pid)
     return Workload(f"{name}: {len(operations)} operations on inode {file[1]}", len(offsets), operations)
 
 
