@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from typing import Any
 
 __all__ = ["add"]
+
+SKIPPED = 4
 
 
 def add(commands: Any) -> None:
@@ -23,6 +27,29 @@ def add(commands: Any) -> None:
     form.add_argument("--ktap", action="store_true", help="print KTAP (the default on a pipe)")
     form.add_argument("--json", action="store_true")
     conform.set_defaults(run=run_conform)
+
+    fuzz = commands.add_parser(
+        "fuzz",
+        help="run random programs on the simulated host and on this kernel, and compare",
+        description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 4 no kernel to compare with.",
+    )
+    fuzz.add_argument("--seconds", type=positive, metavar="N", default=60.0, help="how long (default: 60)")
+    fuzz.add_argument("--programs", type=positive, metavar="N", help="stop after so many programs")
+    fuzz.add_argument("--seed", type=int, metavar="S", default=0, help="the programs of a seed are always the same (default: 0)")
+    fuzz.add_argument("-o", "--output", metavar="DIR", default=".", help="where divergences are saved as scripts")
+    fuzz.add_argument("--json", action="store_true")
+    fuzz.set_defaults(run=run_fuzz)
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def run_conform(arguments: argparse.Namespace) -> int:
@@ -46,3 +73,30 @@ def run_conform(arguments: argparse.Namespace) -> int:
         for line in form(outcomes):
             print(line)
     return conform.exit_code(outcomes)
+
+
+def run_fuzz(arguments: argparse.Namespace) -> int:
+    """Compare random programs."""
+    from guestmem.cli import Unsaved, Usage, progress
+    from guestmem.contract.conform import no_kernel
+    from guestmem.contract.fuzz import Fuzzer
+
+    if not os.path.isdir(arguments.output):
+        raise Usage(f"{arguments.output}: no such directory: choose another place with -o")
+    why = no_kernel()
+    if why:
+        print(f"guestmem: skipped: {why}", file=sys.stderr)
+        return SKIPPED
+    fuzzer = Fuzzer(arguments.seed)
+    with progress(f"fuzz, seed {arguments.seed}") as note:
+        fuzzer.run(arguments.seconds, arguments.programs and int(arguments.programs), note)
+    try:
+        saved = fuzzer.save(arguments.output)
+    except OSError as error:
+        raise Unsaved(f"{arguments.output}: not written: {error.strerror}: choose another place with -o") from error
+    if arguments.json:
+        print(json.dumps(fuzzer.as_json(saved), indent=1))
+    else:
+        for line in fuzzer.report(saved):
+            print(line)
+    return 1 if fuzzer.divergences else 0

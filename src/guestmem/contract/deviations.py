@@ -19,6 +19,7 @@ class Deviation(NamedTuple):
         rows: names of rows, or how they begin.
         source: the change upstream, or the code.
         program: the shortest program that shows it.
+        state_differs: the kernel did something, so what follows is not comparable.
     """
 
     kernels: str
@@ -30,6 +31,7 @@ class Deviation(NamedTuple):
     explanation: str
     source: str
     program: str
+    state_differs: bool = False
 
 
 DEVIATIONS = (
@@ -48,6 +50,27 @@ r1 = host.create_guest_memfd(r0, 0x1000, 0x0)
 host.set_user_memory_region2(r0, 0, 4, 0x0, 0x1000, None, r1, 0x0)
 host.set_user_memory_region2(r0, 1, 4, 0x1000, 0x1000, None, r1, 0x0)
 """,
+    ),
+    Deviation(
+        kernels="before 7.2, seen on 6.18",
+        operation="set_user_memory_region2",
+        rule="the range of a slot ends below 2^63",
+        rows=("memslot.test_add_guest_memfd_region_offset_overflow",),
+        expected="EINVAL",
+        observed=0,
+        explanation="a slot whose range ends at 2^63 or above is bound to a smaller file; the guest gets pages past its end",
+        source="virt/kvm/guest_memfd.c, kvm_gmem_bind(): offset + size is signed in 6.18; "
+        '"Treat memslot binding offsets and sizes as unsigned values" (KVM guest_memfd changes for 7.2, merge 06ba195f136a)',
+        program="""\
+r0 = host.create_vm()
+r1 = host.create_guest_memfd(r0, 0x1000, 0x3)
+host.set_user_memory_region2(r0, 0, 4, 0x0, 0x1000, None, r1, 0x7ffffffffffff000)
+r2 = host.create_vcpu(r0)
+host.guest_store(r2, 0x0, 1)
+host.fallocate(r1, 3, 0, 0x7ffffffffffff000)
+host.cachestat(r1, 0, 0)
+""",
+        state_differs=True,
     ),
 )
 

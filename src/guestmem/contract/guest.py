@@ -14,7 +14,7 @@ import struct
 from guestmem.contract.host import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, Result, Signal
 from guestmem.linux import calls, uapi
 from guestmem.linux.guest import CR0, CR4_PAE, EFER_LMA_LME, IOPL_3
-from guestmem.linux.kvm import Kvm, Vcpu, statistics
+from guestmem.linux.kvm import Exit, Kvm, Vcpu, statistics
 
 __all__ = ["ContractGuest"]
 
@@ -28,7 +28,8 @@ ENTRIES = "<512Q"
 LOAD = bytes.fromhex("8a06 8907 ebfe")  # mov al, [rsi]; mov [rdi], eax; jmp .
 STORE = bytes.fromhex("8806 8907 ebfe")  # mov [rsi], al; mov [rdi], eax; jmp .
 IDLE = bytes.fromhex("8907 ebfe")  # mov [rdi], eax; jmp .
-LOAD_AT, STORE_AT, IDLE_AT = PROGRAM, PROGRAM + 64, PROGRAM + 128
+CODE = 8 * PAGE_SIZE  # by itself: KVM maps neighbours that are there along with a page, eight at a time
+LOAD_AT, STORE_AT, IDLE_AT = (PROGRAM + CODE + at for at in (0, 64, 128))
 
 
 class ContractGuest:
@@ -56,10 +57,10 @@ class ContractGuest:
             self.program_pages = statistics(stats.fileno())["pages_4k"].values[0]
 
     def fill(self) -> None:
-        """Page 0: the program; 1: PML4; 2: PDPT; 3: the first GiB, as it is; 4: the program and the doorbell."""
-        pml4, pdpt, low, high = (GUEST_GPA + n * PAGE_SIZE for n in range(1, 5))
+        """Pages 1: PML4; 2: PDPT; 3: the first GiB, as it is; 4: this memory and the doorbell; 8: the program."""
+        pdpt, low, high = (GUEST_GPA + n * PAGE_SIZE for n in range(2, 5))
         tables = {
-            1: [pml4 and pdpt | TABLE],
+            1: [pdpt | TABLE],
             2: [low | TABLE, high | TABLE],
             3: [block * BLOCK | LEAF for block in range(512)],
             4: [GUEST_GPA | LEAF, (GUEST_GPA + BLOCK) | LEAF],
@@ -90,7 +91,7 @@ class ContractGuest:
         """
         regs = uapi.kvm_regs(rip=program, rsi=gpa, rdi=DOORBELL, rax=value, rflags=2 | IOPL_3)
         self.vcpu.set_regs(regs)
-        exit = self.vcpu.run()
+        exit = self.enter()
         if exit.errno == errno.EFAULT:
             raise OSError(errno.EFAULT, "KVM_EXIT_MEMORY_FAULT")
         if exit.reason == uapi.KVM_EXIT_MMIO and exit.address == GUEST_GPA + BLOCK:
@@ -98,6 +99,15 @@ class ContractGuest:
         if exit.reason == uapi.KVM_EXIT_MMIO:
             self.complete()
         raise Signal("MMIO" if exit.reason == uapi.KVM_EXIT_MMIO else f"KVM_EXIT {exit.reason}")
+
+    def enter(self) -> Exit:
+        """KVM_RUN, again after EINTR."""
+        while True:
+            try:
+                return self.vcpu.run()
+            except calls.CallError as error:
+                if error.errno != errno.EINTR:
+                    raise
 
     def complete(self) -> None:
         """Let KVM end an access to where no memory is: it does so at the start of the next KVM_RUN."""

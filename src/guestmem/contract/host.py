@@ -26,13 +26,14 @@ __all__ = [
     "PAGE_SIZE",
     "Advice",
     "Denied",
+    "Exhausted",
     "Host",
     "Missing",
-    "Op",
     "Result",
     "Signal",
     "Stat",
     "Unmodelled",
+    "brief",
     "errno_name",
     "failed",
 ]
@@ -106,6 +107,13 @@ class Stat(NamedTuple):
 Result = int | str | bytes | tuple[int, ...]
 
 
+def brief(result: Result) -> str:
+    """A result as a message shows it: long bytes only in part."""
+    if isinstance(result, bytes) and len(result) > 24:
+        return f"{result[:16]!r}... ({len(result)} bytes)"
+    return repr(result)
+
+
 def failed(result: Result) -> bool:
     """Whether an operation ended in an error or a signal."""
     return isinstance(result, str)
@@ -129,6 +137,10 @@ class Missing(Exception):
 
 class Unmodelled(Exception):
     """The simulated host does not know what a kernel would do; programs for both hosts leave the operation out."""
+
+
+class Exhausted(Unmodelled):
+    """The simulated host is too small to go on; what it did of the operation stays."""
 
 
 class Advice(IntEnum):
@@ -382,10 +394,3 @@ class Host(ABC):
 
     def finish(self) -> None:  # noqa: B027 - nothing to give back is a fine default
         """Close everything."""
-
-
-class Op(NamedTuple):
-    """One operation of a program: its name, and arguments in which ``Ref(n)`` is the result of operation n."""
-
-    name: str
-    arguments: tuple[Any, ...]

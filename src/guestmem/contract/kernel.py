@@ -36,6 +36,9 @@ __all__ = ["KernelHost"]
 
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
+# System calls without a function in older C libraries: the first two of x86-64, the others everywhere.
+NR_futex, NR_execveat, NR_io_uring_setup, NR_io_uring_register = 202, 322, 425, 427
+IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS = 0, 1
 KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_FL_PUNCH_HOLE
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -70,12 +73,16 @@ class KernelHost(Host):
     def __init__(self) -> None:
         self.kvm = Kvm()
         self.access = Access()
+        self.process = os.getpid()
         self.fds: dict[int, int] = {}
         self.kinds: dict[int, str] = {}
         self.maps: dict[int, tuple[int, int]] = {}
         self.guests: dict[int, ContractGuest] = {}
-        self.rings: dict[int, tuple[int, int]] = {}
+        self.rings: list[int] = []
+        self.ring_of: dict[int, int] = {}
         self.stats: dict[int, StatsFile] = {}
+        self.origin: dict[int, int] = {}
+        self.vcpu_of: dict[int, int] = {}
         self.next = 0
         self.anonymous = calls.mmap(0, PAGE_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
         self.pipe = os.pipe()
@@ -88,9 +95,11 @@ class KernelHost(Host):
             guest.close()
         for stats in self.stats.values():
             stats.close()
+        for handle in list(self.ring_of):
+            self.unregister(handle)
         for fd in self.fds.values():
             os.close(fd)
-        for state in (self.fds, self.kinds, self.maps, self.guests, self.stats):
+        for state in (self.fds, self.kinds, self.maps, self.guests, self.stats, self.origin, self.vcpu_of):
             state.clear()
         self.next = 0
 
@@ -144,7 +153,14 @@ class KernelHost(Host):
         return calls.ioctl(self.fd(fd), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability)
 
     def dup(self, fd: Result) -> Result:
-        return self.opened(fcntl.fcntl(self.valid(fd), fcntl.F_DUPFD, 0))
+        return self.again(fd, fcntl.fcntl(self.valid(fd), fcntl.F_DUPFD, 0))
+
+    def again(self, handle: Result, fd: int) -> int:
+        """The handle of another descriptor for the same thing."""
+        other = self.opened(fd)
+        assert isinstance(handle, int)
+        self.origin[other] = self.origin.get(handle, handle)
+        return other
 
     def valid(self, handle: Result) -> int:
         """The descriptor, which Python's wrappers want to be positive."""
@@ -159,14 +175,18 @@ class KernelHost(Host):
         with left, right:
             socket.send_fds(left, [b"x"], [real])
             _, received, _, _ = socket.recv_fds(right, 1, 1)
-        return self.opened(received[0])
+        return self.again(fd, received[0])
 
     def close(self, fd: Result) -> Result:
         real = self.valid(fd)
         assert isinstance(fd, int)
         del self.fds[fd]
-        if fd in self.guests:
-            self.guests.pop(fd).close()
+        origin = self.origin.get(fd, fd)
+        if not any(self.origin.get(other, other) == origin for other in self.fds):
+            if origin in self.guests:
+                self.guests.pop(origin).close()
+            if origin in self.ring_of:
+                self.unregister(origin)
         if fd in self.stats:
             self.stats.pop(fd).close()
         os.close(real)
@@ -284,7 +304,10 @@ class KernelHost(Host):
     def set_user_memory_region2(
         self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | None, fd: Result, offset: int
     ) -> Result:
-        hva = 0 if address is None else int(address, 16) if isinstance(address, str) else self.at(address, 0)
+        if isinstance(address, str) and address.startswith("0x"):
+            hva = int(address, 16)
+        else:
+            hva = 0 if address is None else self.at(address, 0)
         argument = uapi.kvm_userspace_memory_region2(
             slot & MASK32, flags & MASK32, gpa & MASK64, size & MASK64, hva, offset & MASK64, self.fd(fd) & MASK32
         )
@@ -298,16 +321,20 @@ class KernelHost(Host):
 
     def create_vcpu(self, vm: Result) -> Result:
         guest = ContractGuest(self.kvm, self.fd(vm))
+        assert isinstance(vm, int)
         handle = self.opened(guest.descriptor())
         self.guests[handle] = guest
+        self.vcpu_of[self.origin.get(vm, vm)] = handle
         return handle
 
     def guest(self, vcpu: Result) -> ContractGuest:
         """The guest of a vCPU."""
         real = self.valid(vcpu)
-        guest = self.guests.get(vcpu) if isinstance(vcpu, int) else None
+        assert isinstance(vcpu, int)
+        guest = self.guests.get(self.origin.get(vcpu, vcpu))
         if guest is None:
-            return calls.ioctl(real, "KVM_RUN", uapi.KVM_RUN)  # type: ignore[return-value]
+            calls.ioctl(real, "KVM_RUN", uapi.KVM_RUN)
+            raise OSError(errno.ENOTTY, "no vCPU")
         return guest
 
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
@@ -317,16 +344,16 @@ class KernelHost(Host):
         return self.guest(vcpu).store(gpa, value)
 
     def pages_4k(self, vm: Result) -> Result:
-        real = self.fd(vm)
-        assert isinstance(vm, int) or real == -1
-        if vm not in self.stats:
-            self.stats[vm] = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))  # type: ignore[index]
-        program = 0
-        for guest in self.guests.values():
-            if guest.vm == real:
-                guest.idle()
-                program = guest.program_pages
-        return self.stats[vm].pages_4k() - program  # type: ignore[index]
+        real = self.valid(vm)
+        assert isinstance(vm, int)
+        origin = self.origin.get(vm, vm)
+        if origin not in self.stats:
+            self.stats[origin] = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
+        guest = self.guests.get(self.vcpu_of.get(origin, -1))
+        if guest is None:
+            return self.stats[origin].pages_4k()
+        guest.idle()
+        return self.stats[origin].pages_4k() - guest.program_pages
 
     # ---- users through GUP, and copies of the kernel
 
@@ -412,20 +439,33 @@ class KernelHost(Host):
 
     def io_uring_register(self, mapping: Result, offset: int, length: int) -> Result:
         vector = iovec(self.at(mapping, offset, length), length)
+        ring = self.rings.pop() if self.rings else self.io_uring()
+        try:
+            libc("syscall", NR_io_uring_register, ring, IORING_REGISTER_BUFFERS, vector, 1)
+        except OSError:
+            self.rings.append(ring)
+            raise
+        handle = self.opened(os.dup(ring))
+        self.ring_of[handle] = ring
+        return handle
+
+    def io_uring(self) -> int:
+        """A ring.  It is kept: work after closing one ends system calls of this process with EINTR, without a signal."""
         parameters = ctypes.create_string_buffer(120)
         try:
-            ring = libc("syscall", 425, 1, parameters)
+            return libc("syscall", NR_io_uring_setup, 1, parameters)
         except OSError as error:
             raise Missing(f"io_uring: {os.strerror(error.errno or 0)} (kernel.io_uring_disabled)") from error
-        try:
-            libc("syscall", 427, ring, 0, vector, 1)
-        except OSError:
-            os.close(ring)
-            raise
-        return self.opened(ring)
+
+    def unregister(self, handle: int) -> None:
+        """Have the ring of a handle let go of its buffer."""
+        ring = self.ring_of.pop(handle)
+        if os.getpid() == self.process:
+            libc("syscall", NR_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, 0, 0)
+            self.rings.append(ring)
 
     def futex_wake(self, mapping: Result, offset: int) -> Result:
-        return libc("syscall", 202, self.at(mapping, offset, 4), 1, 1, 0, 0, 0)
+        return libc("syscall", NR_futex, self.at(mapping, offset, 4), 1, 1, 0, 0, 0)
 
     # ---- limits and concurrency
 
@@ -619,7 +659,7 @@ def link(fd: int, offset: int, length: int) -> Result:
 def execute(fd: int, offset: int, length: int) -> Result:
     """execveat(2) with AT_EMPTY_PATH; it does not succeed."""
     arguments = (ctypes.c_char_p * 1)(None)
-    return libc("syscall", 322, fd, b"", arguments, arguments, 0x1000)
+    return libc("syscall", NR_execveat, fd, b"", arguments, arguments, 0x1000)
 
 
 def ioctl_unknown(fd: int, offset: int, length: int) -> Result:

@@ -68,6 +68,7 @@ from guestmem.model.control import running
 __all__ = ["SimulatedHost"]
 
 Kind = TypeVar("Kind", bound=Open)
+Part = tuple[dict[int, int], int, int]  # the bytes of a page, the first that is meant, how many
 
 MAX_LFS_FILESIZE = (1 << 63) - 1
 TASK_SIZE = (1 << 47) - PAGE_SIZE
@@ -87,6 +88,7 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE, MAP_TYPE = 0x01, 0x02, 0x03, 0x0F
 MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE, MAP_HUGETLB, MAP_SYNC = 0x2000, 0x4000, 0x8000, 0x40000, 0x80000
 MS_ASYNC, MS_INVALIDATE, MS_SYNC = 1, 2, 4
+LARGE_SLOT = 1 << 18
 SMALL = 64 * PAGE_SIZE  # the longest range whose pages are touched one by one
 ROOMY = 1 << 40  # mappings up to this size fit; how many larger ones do is not modelled
 
@@ -126,6 +128,7 @@ NOT_ITS_IOCTL = "the descriptor does not have the ioctl"
 MODES = "files of guest memory have fallocate modes KEEP_SIZE and PUNCH_HOLE|KEEP_SIZE"
 WHOLE_PAGES = "offsets and lengths are whole pages"
 INSIDE = "the range is inside the file"
+END_BELOW = "the range of a slot ends below 2^63"
 SLOT_ARGUMENTS = "a slot's flags, number, size and addresses are legal"
 IMMUTABLE = "a slot with guest memory can only be deleted"
 GPA_TAKEN = "guest-physical memory is in one slot"
@@ -278,6 +281,8 @@ class SimulatedHost(Host):
         return 0
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
+        if operation == "set_user_memory_region2":
+            self.address(arguments[5], arguments[4])
         if operation in VM_IOCTLS and isinstance(self.file(arguments[0]), Vm):
             raise Denied(EIO, OTHER_PROCESS)
         if operation in ("guest_load", "guest_store", "race_punch"):
@@ -409,16 +414,16 @@ class SimulatedHost(Host):
             raise Denied(ENODEV, MAPPABLE)
         if kind == MAP_PRIVATE:
             raise Denied(EINVAL, ONLY_SHARED)
+        if flags & (MAP_POPULATE | MAP_LOCKED) and rounded > SMALL:
+            raise Unmodelled("populating many pages")
         handle = self.handle()
         file.uses += 1
         mapping = self.maps[handle] = Mapping(file, rounded, prot & 7, offset)
         if flags & (MAP_POPULATE | MAP_LOCKED) and isinstance(file, Gmem):
-            if rounded > SMALL:
-                raise Unmodelled("populating many pages")
             if flags & MAP_LOCKED:
                 mapping.locked.update(range(rounded // PAGE_SIZE))
             with contextlib.suppress(Denied):
-                self.populate(mapping, 0, rounded, bool(prot & PROT_WRITE))
+                self.populate(mapping, 0, rounded, bool(prot & PROT_WRITE), EFAULT)
         return handle
 
     def munmap(self, mapping: Result) -> Result:
@@ -450,22 +455,20 @@ class SimulatedHost(Host):
         if isinstance(there.file, Secretmem):
             return self.madvise_secret(advice)
         assert isinstance(there.file, Gmem)
-        locked = any(offset <= page * PAGE_SIZE < end for page in there.locked)
         if advice in (Advice.FREE, Advice.WIPEONFORK, Advice.COLLAPSE):
             raise Denied(EINVAL, "the advice is for anonymous memory")
-        if locked and advice in (Advice.DONTNEED, Advice.REMOVE, Advice.COLD, Advice.PAGEOUT):
-            raise Denied(EINVAL, "locked memory stays")
         if advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE):
             if end - offset > SMALL:
                 raise Unmodelled("populating many pages")
-            self.populate(there, offset, end, advice is Advice.POPULATE_WRITE)
-        elif advice == Advice.DONTNEED:
-            first = (there.offset + offset) // PAGE_SIZE
-            with running(self.serial):
-                for place in there.file.used(first, first + (end - offset) // PAGE_SIZE):
-                    unmap_mapping_page(there.file.file.mapping, place)
-        elif advice == Advice.REMOVE:
-            self.madvise_remove(there, offset, end)
+            self.populate(there, offset, end, advice == Advice.POPULATE_WRITE, EINVAL)
+        elif advice in (Advice.DONTNEED, Advice.REMOVE, Advice.COLD, Advice.PAGEOUT):
+            for start, stop, locked in there.areas(offset, end):
+                if locked:
+                    raise Denied(EINVAL, "locked memory stays")
+                if advice == Advice.DONTNEED:
+                    self.drop_entries(there, there.file, start, stop)
+                elif advice == Advice.REMOVE:
+                    self.vfs_fallocate(there.file, PUNCH_HOLE | KEEP_SIZE, there.offset + start, stop - start)
         elif advice == Advice.DONTFORK:
             raise Unmodelled("mappings that a child does not get")
         return 0
@@ -476,10 +479,12 @@ class SimulatedHost(Host):
             return 0
         raise Denied(EINVAL, "locked memory stays")
 
-    def madvise_remove(self, mapping: Mapping, offset: int, end: int) -> None:
-        """madvise_remove(): a hole for each VMA, whether it may be written to or could be made so."""
-        for start, stop in [(max(s, offset), min(e, end)) for s, e, _ in mapping.spans if s < end and e > offset]:
-            self.vfs_fallocate(mapping.file, PUNCH_HOLE | KEEP_SIZE, mapping.offset + start, stop - start)
+    def drop_entries(self, mapping: Mapping, file: Gmem, start: int, end: int) -> None:
+        """Empty a part of the page table (zap_page_range); the pages stay in the file."""
+        first = (mapping.offset + start) // PAGE_SIZE
+        with running(self.serial):
+            for place in file.used(first, first + (end - start) // PAGE_SIZE):
+                unmap_mapping_page(file.file.mapping, place)
 
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
         there = self.mapping(mapping, offset, length)
@@ -490,7 +495,7 @@ class SimulatedHost(Host):
         start, end = offset & -PAGE_SIZE, -(-(offset + length) // PAGE_SIZE) * PAGE_SIZE
         there.locked.update(range(start // PAGE_SIZE, end // PAGE_SIZE))
         try:
-            self.populate(there, start, end, None)
+            self.populate(there, start, end, None, ENOMEM)
         except Denied:
             raise Denied(ENOMEM, NOT_FAULTABLE) from None
         return 0
@@ -515,14 +520,14 @@ class SimulatedHost(Host):
             raise Denied(EINVAL, NO_SUCH_OPERATION)
         return 0
 
-    def populate(self, mapping: Mapping, start: int, end: int, write: bool | None) -> None:
-        """Fault pages in one by one; ``write`` None: as the mapping allows."""
+    def populate(self, mapping: Mapping, start: int, end: int, write: bool | None, forbidden: int) -> None:
+        """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not."""
         with running(self.serial):
             for offset in range(start, end, PAGE_SIZE):
                 prot = mapping.prot(offset)
                 wanted = bool(prot & PROT_WRITE) if write is None else write
                 if not prot & (PROT_WRITE if wanted else PROT_READ):
-                    raise Denied(ENOMEM if write is None else EFAULT, NOT_FAULTABLE)
+                    raise Denied(forbidden, NOT_FAULTABLE)
                 if self.page(mapping, offset, wanted) is None:
                     raise Denied(EFAULT, NOT_FAULTABLE)
 
@@ -580,12 +585,12 @@ class SimulatedHost(Host):
         self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | None, fd: Result, offset: int
     ) -> Result:
         """kvm_set_memory_region()."""
+        hva = self.address(address, size)
         owner = self.vm(vm)
         slot, flags = slot & 0xFFFFFFFF, flags & 0xFFFFFFFF
         gmem = bool(flags & MEM_GUEST_MEMFD)
         if flags & ~(MEM_GUEST_MEMFD if gmem else MEM_LOG_DIRTY | MEM_READONLY):
             raise Denied(EINVAL, SLOT_ARGUMENTS)
-        hva = self.address(address, size)
         if not aligned(size, gpa, hva) or hva + size > TASK_SIZE:
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         if gmem and (not aligned(offset) or offset + size >= U64):
@@ -607,6 +612,8 @@ class SimulatedHost(Host):
                 raise Denied(EEXIST, GPA_TAKEN)
             if gmem:
                 self.gmem_bind(owner, new, fd, offset)
+            if new.pages > LARGE_SLOT:
+                raise Unmodelled("slots so large that KVM takes much memory for them")
             if gpa + size > MAX_GPA and (old is None or move):
                 raise Denied(EINVAL, SLOT_ARGUMENTS)
             if new.file is not None:
@@ -620,7 +627,7 @@ class SimulatedHost(Host):
         """userspace_addr as a number, where it matters which it is."""
         if address is None:
             return 0
-        if isinstance(address, str):
+        if isinstance(address, str) and address.startswith("0x"):
             return int(address, 16)
         mapping = self.mapping(address)
         if size > mapping.length:
@@ -632,6 +639,8 @@ class SimulatedHost(Host):
         gmem = self.of_kind(fd, Gmem, EINVAL, OF_THIS_VM)
         if gmem.vm is not vm:
             raise Denied(EINVAL, OF_THIS_VM)
+        if 0 <= signed(offset) <= MAX_LFS_FILESIZE < offset + slot.pages * PAGE_SIZE:
+            raise Denied(EINVAL, END_BELOW)
         if signed(offset) < 0 or offset + slot.pages * PAGE_SIZE > gmem.size:
             raise Denied(EINVAL, INSIDE)
         pgoff = offset // PAGE_SIZE
@@ -689,7 +698,7 @@ class SimulatedHost(Host):
         vcpu = self.of_kind(fd, Vcpu, ENOTTY, NOT_ITS_IOCTL)
         if not 0 <= gpa < REACH:
             raise Unmodelled("guest memory that the guest's page tables do not reach")
-        slot = next((slot for slot in vcpu.vm.slots.values() if slot.overlaps(gpa, 1)), None)
+        slot = next((slot for slot in vcpu.vm.slots.values() if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
         if slot is None:
             raise Signal("MMIO")
         gmem = slot.file
@@ -713,16 +722,26 @@ class SimulatedHost(Host):
         return cells.get(gpa % PAGE_SIZE, 0)
 
     def pages_4k(self, vm: Result) -> Result:
+        if isinstance(self.file(vm), Vcpu):
+            raise Unmodelled("the statistics of a vCPU")
+        if any(isinstance(slot.address, int) for slot in self.vm(vm).slots.values()):
+            raise Unmodelled("entries that MMU notifiers of userspace_addr take away as well")
         return sum(gmem.live() for gmem in self.vm(vm).files)
 
     # ---- users through GUP, and copies of the kernel
 
-    def gup(self, mapping: Mapping, offset: int, length: int, write: bool) -> Iterator[tuple[dict[int, int], int, int]]:
-        """The pages of a range as the kernel gets them: (bytes, first, how many); stops where it cannot."""
+    def gup(self, mapping: Mapping, offset: int, length: int, write: bool, fast: bool = True) -> Iterator[Part]:
+        """The pages of a range as the kernel gets them; stops where it cannot.
+
+        ``fast``: GUP-fast looks at the page table alone before the slow way looks at the mapping.
+        """
         end = offset + length
         while offset < end:
             part = min(end - offset, PAGE_SIZE - offset % PAGE_SIZE)
-            if isinstance(mapping.file, Secretmem) or not mapping.prot(offset) & (PROT_WRITE if write else PROT_READ):
+            prot = mapping.prot(offset)
+            if fast and prot & PROT_WRITE and not prot & PROT_READ and not write:
+                raise Unmodelled("whether a page that may only be written to is in the page table, where GUP-fast reads it")
+            if isinstance(mapping.file, Secretmem) or not prot & (PROT_WRITE if write else PROT_READ):
                 return
             cells = self.page(mapping, offset, write)
             if cells is None:
@@ -730,14 +749,14 @@ class SimulatedHost(Host):
             yield cells, offset % PAGE_SIZE, part
             offset += part
 
-    def taken(self, parts: Iterator[tuple[dict[int, int], int, int]]) -> bytes:
+    def taken(self, parts: Iterator[Part]) -> bytes:
         """The bytes of pages."""
         return b"".join(bytes(cells.get(first + i, 0) for i in range(count)) for cells, first, count in parts)
 
     def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
         there = self.mapping(mapping, offset, length)
         with running(self.serial):
-            data = self.taken(self.gup(there, offset, length, False))
+            data = self.taken(self.gup(there, offset, length, False, fast=False))
         return self.some(data, length, EFAULT)
 
     def some(self, data: bytes, length: int, code: int) -> bytes:
@@ -764,9 +783,9 @@ class SimulatedHost(Host):
             data = self.taken(self.gup(forced, offset, length, False))
         return self.some(data, length, EIO)
 
-    def copied(self, mapping: Mapping, offset: int, length: int, write: bool) -> Iterator[tuple[dict[int, int], int, int]]:
+    def copied(self, mapping: Mapping, offset: int, length: int, write: bool) -> Iterator[Part]:
         """The pages of a range as loads and stores of the kernel reach them; raises EFAULT where they do not."""
-        for start in range(offset - offset % PAGE_SIZE, offset + length, PAGE_SIZE):
+        for start in range(offset - offset % PAGE_SIZE, offset + length if length else 0, PAGE_SIZE):
             first = max(start, offset)
             prot = mapping.prot(first)
             cells = None
@@ -829,17 +848,19 @@ class SimulatedHost(Host):
         pinned = self.pin(there, offset, length, False)
         if not pinned.parts:
             raise Denied(EFAULT, NOT_FAULTABLE)
+        pinned.is_pipe = True
         return self.opened(pinned)
 
     def read_spliced(self, pipe: Result, length: int) -> Result:
         pinned = self.of_kind(pipe, Pinned, EBADF, NOT_OPEN)
+        if not pinned.is_pipe:
+            raise Denied(EBADF, NOT_OPEN)
         data = b""
-        for folio, first, count in pinned.parts:
-            cells = self.bytes.get(folio.frame, {}) if folio.frame.content is not Content.ZERO else {}
-            data += bytes(cells.get(first + i, 0) for i in range(count))
         with running(self.serial):
-            pinned.unpin()
-        return data[:length]
+            for folio, first, count in pinned.take(length):
+                cells = self.bytes.get(folio.frame, {}) if folio.frame.content is not Content.ZERO else {}
+                data += bytes(cells.get(first + i, 0) for i in range(count))
+        return data
 
     def io_uring_register(self, mapping: Result, offset: int, length: int) -> Result:
         there = self.mapping(mapping, offset, length)

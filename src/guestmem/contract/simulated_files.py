@@ -7,9 +7,10 @@ them, its *place*; all that then happens to it is the library's doing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
-from guestmem.contract.host import PAGE_SIZE, Unmodelled
+from guestmem.contract.host import PAGE_SIZE, Exhausted, Unmodelled
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.guest import Guest
@@ -117,7 +118,21 @@ class Pinned(Open):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
         self.kernel = kernel
+        self.is_pipe = False
         self.parts: list[tuple[Folio, int, int]] = []
+
+    def take(self, length: int) -> Iterator[tuple[Folio, int, int]]:
+        """The next bytes, in parts; a page of which all was taken is let go."""
+        while length and self.parts:
+            folio, first, count = self.parts[0]
+            part = min(count, length)
+            yield folio, first, part
+            length -= part
+            if part < count:
+                self.parts[0] = folio, first + part, count - part
+            else:
+                del self.parts[0]
+                folio_put(self.kernel, folio)
 
     def unpin(self) -> None:
         """Let go of all pages."""
@@ -174,7 +189,7 @@ class Gmem(Open):
                 del self.place[pgoff]
                 self.unused.append(place)
         if not self.unused:
-            raise Unmodelled("a file with more pages in use than the simulated host has")
+            raise Exhausted("a file with more pages in use than the simulated host has")
 
     def slots(self) -> Iterator[Slot]:
         """The slots that have pages of the file."""
@@ -275,6 +290,15 @@ class Mapping:
         other = Mapping(self.file, self.length, 0, self.offset, self.private)
         other.spans = list(self.spans)
         return other
+
+    def areas(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """The VMAs in a range: (start, end, locked)."""
+        cuts = {start, end, *(s for s, _, _ in self.spans if start < s < end)}
+        for page in self.locked:
+            cuts.update(at for at in (page * PAGE_SIZE, (page + 1) * PAGE_SIZE) if start < at < end)
+        edges = sorted(cuts)
+        for first, last in itertools.pairwise(edges):
+            yield first, last, first // PAGE_SIZE in self.locked
 
     def prot(self, offset: int) -> int:
         """What may be done at an offset."""

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, failed
+from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, brief, failed
 
 __all__ = ["GROUPS", "Mismatch", "Row", "expect", "gmem", "ok", "row", "rows", "shared", "table"]
 
@@ -51,7 +51,7 @@ class Mismatch(Exception):
     """A result is not as the contract has it."""
 
     def __init__(self, expected: Result, got: Result, rule: str = "") -> None:
-        super().__init__(f"expected {expected!r}, got {got!r}")
+        super().__init__(f"expected {brief(expected)}, got {brief(got)}")
         self.expected = expected
         self.got = got
 

@@ -85,6 +85,16 @@ def test_add_guest_memfd_region_invalid_range(host: Host, size: int, offset: int
 
 
 @table(
+    "the range of a slot ends below 2^63",
+    f"{GMEM}, kvm_gmem_bind()",
+    {"at 2^63": (P, TOP - P), "above 2^63": (4 * P, TOP - 2 * P)},
+)
+def test_add_guest_memfd_region_offset_overflow(host: Host, size: int, offset: int) -> None:
+    owner, fd = gmem(host, 4)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), "EINVAL")
+
+
+@table(
     "a slot's size and guest-physical address are whole pages and within limits",
     f"{KVM}, kvm_set_memory_region()",
     {
