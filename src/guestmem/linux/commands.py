@@ -68,10 +68,8 @@ def run_record(arguments: argparse.Namespace) -> int:
         recording = tracing.record(arguments.argv, arguments.buffer >> 10)
     except tracing.Cannot as error:
         raise Unsaved(f"cannot record: {error}") from error
-    except (FileNotFoundError, PermissionError) as error:
-        if error.filename != arguments.argv[0]:
-            raise
-        raise Usage(f"{arguments.argv[0]}: {error.strerror}: name a command") from error
+    except tracing.NotStarted as error:
+        raise Usage(f"{error}: name a command") from error
     for line in recording.found:
         print(f"guestmem: {line}", file=sys.stderr)
     for event in recording.missing:

@@ -21,7 +21,7 @@ from guestmem.linux.calls import CallError, Descriptor
 from guestmem.linux.kvm import Kvm
 from guestmem.linux.secretmem import SecretMem
 
-__all__ = ["EVENTS", "Cannot", "Recording", "record", "sweep", "tracefs"]
+__all__ = ["EVENTS", "Cannot", "NotStarted", "Recording", "record", "sweep", "tracefs"]
 
 PREFIX = "guestmem-"
 FILEMAP = ("filemap/mm_filemap_add_to_page_cache", "filemap/mm_filemap_delete_from_page_cache")
@@ -55,6 +55,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class Cannot(RuntimeError):
     """Recording is not possible here; the message says why and what to do."""
+
+
+class NotStarted(RuntimeError):
+    """The command cannot be started; the message says why."""
 
 
 @contextlib.contextmanager
@@ -101,9 +105,19 @@ def sweep(root: Path) -> list[str]:
                     found.append(f"killed process {pid} ({_name(pid)}), left by a recording that was killed")
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(pid), signal.SIGKILL)
-        place.rmdir()
-        found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
+        if _remove(place, found):
+            found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
     return found
+
+
+def _remove(place: Path, found: list[str]) -> bool:
+    """Remove an instance; if somebody has one of its files open it stays for the next run, which is noted."""
+    try:
+        place.rmdir()
+    except OSError as error:
+        found.append(f"tracefs instance {place.name} is not removed: {error.strerror}: the next recording tries again")
+        return False
+    return True
 
 
 def _initial_pid_namespace() -> bool:
@@ -125,7 +139,7 @@ def _instance(root: Path, found: list[str]) -> Iterator[Path]:
         with _lock(root / "instances"):
             found += sweep(root)
             place.mkdir()
-            stack.callback(place.rmdir)
+            stack.callback(_remove, place, found)
             # The lock goes before the directory: an instance with a descriptor open on it can still be removed.
             stack.enter_context(_lock(place))
         yield place
@@ -184,8 +198,7 @@ class Recording(NamedTuple):
 def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
     """Run a command, record it and its children, and clean up; signals that would end us end the command.
 
-    ``kilobytes`` is the buffer's size for each CPU.  Raises :class:`Cannot`, and FileNotFoundError or PermissionError
-    when the command cannot be started.
+    ``kilobytes`` is the buffer's size for each CPU.  Raises :class:`Cannot`, :class:`NotStarted`.
     """
     if not _initial_pid_namespace():
         raise Cannot(PRIVATE_PID_NAMESPACE)
@@ -206,6 +219,8 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
             if events:
                 text += f"CPU:{cpu.removeprefix('cpu')} [LOST {events} EVENTS]\n"
         return Recording(status, text, sum(dropped.values()), missing, found)
+    except OSError as error:
+        raise Cannot(f"tracefs does not let us: {error}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -244,10 +259,7 @@ class _Child:
         os.close(failed)
 
     def run(self) -> int:
-        """Let it begin, wait for its end, and hand on the signals we get; its status.
-
-        Raises OSError when it cannot be started.
-        """
+        """Let it begin, wait for its end, and hand on the signals we get; its status.  Raises :class:`NotStarted`."""
         os.write(self._go, b"!")
         told: signal.Signals | None = None
         while not self._ended():
@@ -261,8 +273,7 @@ class _Child:
                 os.kill(self.pid, number)
             told = number
         if why := os.read(self._failed, 16):
-            errno = int(why)
-            raise OSError(errno, os.strerror(errno), self.command[0])
+            raise NotStarted(f"{self.command[0]}: {os.strerror(int(why))}")
         status = os.waitstatus_to_exitcode(self.status or 0)
         return 128 + told if told else 128 - status if status < 0 else status
 
