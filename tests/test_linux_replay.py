@@ -241,6 +241,20 @@ def test_lost_events_give_no_verdict() -> None:
 # ---- what may be read
 
 
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_damaged_text_gives_a_verdict(data: st.DataObject) -> None:
+    """Whatever is in the lines, there is a verdict and no traceback."""
+    lines = text(data.draw(st.sampled_from((HOST, GUEST, PERF, TRACE_CMD))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        line = lines[at]
+        start = data.draw(st.integers(0, len(line)))
+        put = data.draw(st.sampled_from(("", "0", "9" * 20, "f" * 20, "x", ":", "-", "\x00", "[", "(", "order=", "pfn=0x")))
+        lines[at] = line[:start] + put + line[start + data.draw(st.integers(0, 9)) :]
+    assert replay(lines).verdict in ("consistent", "violated", "incomplete")
+
+
 def test_packed_text_is_read(tmp_path: Path) -> None:
     lines = text(GUEST)
     data = "".join(lines).encode()

@@ -43,8 +43,16 @@ def _size(text: str) -> int:
     return size(text)
 
 
+def _only_on_linux() -> None:
+    from guestmem.cli import Usage
+
+    if sys.platform != "linux":
+        raise Usage(f"this is {sys.platform}, not Linux: run it on a machine that has the kernel in question")
+
+
 def run_probe(arguments: argparse.Namespace) -> int:
     """Say what is here."""
+    _only_on_linux()
     from guestmem.linux import probe
 
     found = probe.probe()
@@ -58,6 +66,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
 
 def run_record(arguments: argparse.Namespace) -> int:
     """Record a command; its status."""
+    _only_on_linux()
     from guestmem.cli import Unsaved, Usage, write_whole
     from guestmem.linux import tracing
 
@@ -104,6 +113,7 @@ def run_replay(arguments: argparse.Namespace) -> int:
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Measure unit costs."""
+    _only_on_linux()
     from guestmem.cli import progress, write_whole
     from guestmem.linux import calibrate
 

@@ -131,7 +131,7 @@ class Page(NamedTuple):
     pages: int
 
 
-FILEMAP = re.compile(r"dev (\S+) ino (?:0x)?(\w+) .*?\bpfn=(0x[0-9a-f]+|\d+) ofs=(\d+)(?: order=(\d+))?$")
+FILEMAP = re.compile(r"dev (\S+) ino (?:0x)?(\w+) .*?\bpfn=(0x[0-9a-f]+|\d+) ofs=(\d+)(?: order=(1?\d))?$")
 
 
 def page(fields: str) -> Page | None:

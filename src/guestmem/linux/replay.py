@@ -103,11 +103,12 @@ class Bound(NamedTuple):
 
 
 File = tuple[str, str]
-POINTER = re.compile(r"\b(?:page|folio)=(0x)?(\w+) pfn=(0x[0-9a-f]+|\d+)(?: order=(\d+))?")
-REQUESTED = re.compile(r"gfn (?:0x)?([0-9a-f]+) pfn (?:0x)?([0-9a-f]+) level (\d+)")
-SET = re.compile(r"gfn (?:0x)?([0-9a-f]+) spte (?:0x)?([0-9a-f]+) \([^)]*\) level (\d+)")
+POINTER = re.compile(r"\b(?:page|folio)=(0x)?(\w+) pfn=(0x[0-9a-f]+|\d+)(?: order=(1?\d)\b)?")
+REQUESTED = re.compile(r"gfn (?:0x)?([0-9a-f]+) pfn (?:0x)?([0-9a-f]+) level ([1-5])\b")
+SET = re.compile(r"gfn (?:0x)?([0-9a-f]+) spte (?:0x)?([0-9a-f]+) \([^)]*\) level ([1-5])\b")
 NOTE = re.compile(r"gmem ino=0x([0-9a-f]+),? slot gfn (?:0x)?([0-9a-f]+)\.\. = gmem index (?:0x)?([0-9a-f]+)\.\.")
 ALL_OF = re.compile(r"guestmem record: all of (.*)")
+DEVICE = re.compile(r" on (\d+:\d+)")
 FILEMAP = ("mm_filemap_add_to_page_cache", "mm_filemap_delete_from_page_cache")
 FRAMES = (1 << 40) - 1
 SET_MEMORY = {uapi.KVM_SET_USER_MEMORY_REGION, uapi.KVM_SET_USER_MEMORY_REGION2}
@@ -414,7 +415,7 @@ class _Run:
         if found := NOTE.search(event.fields):
             self.bound.append(Bound(int(found[1], 16), int(found[2], 16), int(found[3], 16)))
         elif found := ALL_OF.search(event.fields):
-            self.whole = {name.split()[-1] for name in found[1].split(", ")}
+            self.whole = set(DEVICE.findall(found[1]))
 
     # ---- calls
 
@@ -446,17 +447,31 @@ class _Run:
             return
         for file in {one.file for one in done.pages}:
             if done.punch:
-                for index, kept in self.files[file].items():
-                    if done.start <= index < done.end and kept.event.line < done.event.line:
-                        why = f"page {index:#x} of inode {file[1]} is still there"
-                        self.broken(PUNCHED, why, done.event, kept.event, event)
+                self.punched(done, file, event)
             else:
-                for index in range(done.start, done.end):
-                    gone = self.removed.get((file, index))
-                    if gone is not None and gone.line < done.event.line:
-                        self.broken(FILLED, f"page {index:#x} of inode {file[1]} is not there", gone, done.event, event)
-                    elif gone is None and index not in self.files[file] and file[0] in self.whole:
-                        self.broken(FILLED, f"page {index:#x} of inode {file[1]} is not there", done.event, event)
+                self.filled(done, file, event)
+
+    def punched(self, done: Call, file: File, event: Event) -> None:
+        """A hole was punched: no page that was there before is left."""
+        pages = self.files[file]
+        inside = range(done.start, done.end)
+        for index in [i for i in inside if i in pages] if len(inside) < len(pages) else [i for i in pages if i in inside]:
+            if pages[index].event.line < done.event.line:
+                why = f"page {index:#x} of inode {file[1]} is still there"
+                self.broken(PUNCHED, why, done.event, pages[index].event, event)
+
+    def filled(self, done: Call, file: File, event: Event) -> None:
+        """A range was allocated: its first page that is not there was removed while the call ran, or was there before."""
+        pages = self.files[file]
+        absent = next((index for index in range(done.start, done.end) if index not in pages), None)
+        if absent is None:
+            return
+        gone = self.removed.get((file, absent))
+        why = f"page {absent:#x} of inode {file[1]} is not there"
+        if gone is not None and gone.line < done.event.line:
+            self.broken(FILLED, why, gone, done.event, event)
+        elif gone is None and file[0] in self.whole:
+            self.broken(FILLED, why, done.event, event)
 
     # ---- the end
 
