@@ -43,9 +43,8 @@ class Divergence(NamedTuple):
     def title(self) -> str:
         """A sentence."""
         rule = f" ({self.rule})" if self.rule else ""
-        return (
-            f"{self.program[-1].name}: the model says {brief(self.expected)}{rule}, Linux {platform.release()} {brief(self.got)}"
-        )
+        kernel = f"Linux {platform.release()}"
+        return f"{self.program[-1].name}: the model says {brief(self.expected)}{rule}, {kernel} says {brief(self.got)}"
 
 
 def deviation(op: Op, ours: Step, theirs: Step) -> Deviation | None:

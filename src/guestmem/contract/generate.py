@@ -6,6 +6,7 @@ So an operation can be about what is there, and one that the simulated host does
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Collection
 from typing import Any
@@ -87,6 +88,10 @@ WEIGHTS = {
 }
 
 
+class Nothing(Exception):
+    """There is nothing that an operation could be about."""
+
+
 class Generator:
     """Makes one program."""
 
@@ -122,7 +127,8 @@ class Generator:
         assert vm is not None
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
         for name in self.random.choices(names, weights, k=length):
-            self.attempt(name, *getattr(self, f"for_{name}")())
+            with contextlib.suppress(Nothing):
+                self.attempt(name, *getattr(self, f"for_{name}")())
             if self.full:
                 return
         for number in self.numbers(self.host.fds, Gmem):
@@ -158,8 +164,10 @@ class Generator:
     def one(self, table: dict[int, Any], kind: type, wrong: int = 40) -> Any:
         """A handle of a kind; rarely one of another kind, or that is closed, or nothing."""
         there = self.numbers(table, kind)
-        if not there or self.rarely(wrong):
+        if self.rarely(wrong):
             return Ref(self.random.randrange(len(self.program)))
+        if not there:
+            raise Nothing
         return Ref(self.pick(there))
 
     def vm(self) -> Any:
@@ -372,7 +380,7 @@ class Generator:
         return ref, self.inside(ref, 4, self.pick((4, 4, 1)))[0]
 
 
-def generate(host: SimulatedHost, seed: str, without: Collection[str] = (), length: int = 90) -> tuple[list[Op], list[Step]]:
+def generate(host: SimulatedHost, seed: str, without: Collection[str] = (), length: int = 120) -> tuple[list[Op], list[Step]]:
     """The program of a seed, without some operations, and its steps on the simulated host, which is left empty."""
     generator = Generator(host, seed, without)
     try:

@@ -270,7 +270,10 @@ class SimulatedHost(Host):
         return self.opened(self.file(fd))
 
     def pass_descriptor(self, fd: Result) -> Result:
-        return self.opened(self.file(fd))
+        file = self.file(fd)
+        if isinstance(file, Pinned) and not file.is_pipe:
+            raise Denied(EINVAL, "an io_uring is not passed on")
+        return self.opened(file)
 
     def close(self, fd: Result) -> Result:
         file = self.file(fd)
@@ -283,7 +286,7 @@ class SimulatedHost(Host):
     def in_child(self, operation: str, *arguments: Any) -> Result:
         if operation == "set_user_memory_region2":
             self.address(arguments[5], arguments[4])
-        if operation in VM_IOCTLS and isinstance(self.file(arguments[0]), Vm):
+        if operation in VM_IOCTLS and isinstance(self.file(arguments[0]), (Vm, Vcpu)):
             raise Denied(EIO, OTHER_PROCESS)
         if operation in ("guest_load", "guest_store", "race_punch"):
             raise Unmodelled("a child that runs its parent's guest")
@@ -315,7 +318,10 @@ class SimulatedHost(Host):
         raise Unmodelled("flags of what is no guest memory")
 
     def same_inode(self, one: Result, other: Result) -> Result:
-        return int(self.file(one) is self.file(other))
+        files = self.file(one), self.file(other)
+        if not all(isinstance(file, Gmem) for file in files):
+            raise Unmodelled("inodes of what is no guest memory")
+        return int(files[0] is files[1])
 
     def fallocate(self, fd: Result, mode: int, offset: int, length: int) -> Result:
         return self.vfs_fallocate(self.file(fd), mode, signed(offset), signed(length))
