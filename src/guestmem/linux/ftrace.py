@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Event", "Header", "Lost", "NoText", "Page", "Unreadable", "lines", "numbers", "page", "parse"]
+__all__ = ["Event", "Header", "Lost", "NoText", "Page", "Unreadable", "lines", "number", "numbers", "page", "parse"]
 
 PAGE_SHIFT = 12
 
@@ -122,6 +122,11 @@ def numbers(fields: str) -> dict[str, int]:
     return {name: int(value, 16) for name, value in FIELD.findall(fields)}
 
 
+def number(text: str) -> int:
+    """A number that is hexadecimal after 0x, and decimal without."""
+    return int(text, 16) if text.startswith("0x") else int(text)
+
+
 class Page(NamedTuple):
     """Some pages of a file in one folio: ``file`` is (device, inode), ``first`` its first page, ``pfn`` its first frame."""
 
@@ -131,7 +136,7 @@ class Page(NamedTuple):
     pages: int
 
 
-FILEMAP = re.compile(r"dev (\S+) ino (?:0x)?(\w+) .*?\bpfn=(0x[0-9a-f]+|\d+) ofs=(\d+)(?: order=(1?\d))?$")
+FILEMAP = re.compile(r"dev (\d+:\d+) ino (?:0x)?([0-9a-f]+) .*?\bpfn=(0x[0-9a-f]+|\d+) ofs=(\d+)(?: order=(1?\d))?$")
 
 
 def page(fields: str) -> Page | None:
@@ -139,7 +144,7 @@ def page(fields: str) -> Page | None:
     found = FILEMAP.match(fields)
     if found is None or int(found[4]) % (1 << PAGE_SHIFT):
         return None
-    return Page((found[1], found[2]), int(found[4]) >> PAGE_SHIFT, int(found[3], 0), 1 << int(found[5] or 0))
+    return Page((found[1], found[2]), int(found[4]) >> PAGE_SHIFT, number(found[3]), 1 << int(found[5] or 0))
 
 
 PACKED = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zst"}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.ftrace import PAGE_SHIFT, Event, Header, Lost, Page, Unreadable, numbers, page, parse
+from guestmem.linux.ftrace import PAGE_SHIFT, Event, Header, Lost, Page, Unreadable, number, numbers, page, parse
 
 __all__ = ["CANNOT_TELL", "Report", "Violation", "replay"]
 
@@ -298,7 +298,7 @@ class _Run:
         found = POINTER.search(event.fields)
         if found is None or not found[2].strip("0"):
             return range(0)
-        name, pfn = found[2], int(found[3], 0)
+        name, pfn = found[2], number(found[3])
         known = self.pointers.setdefault(name, Kept(pfn, event))
         other = self.frame_pointers.setdefault(pfn, name)
         if known.pfn != pfn:
@@ -525,11 +525,11 @@ def as_text(name: str, report: Report) -> Iterable[str]:
     """A report as lines."""
     said = "incomplete: events were lost" if report.verdict == "incomplete" else report.verdict
     yield f"{name}: {said}"
-    yield "  " + ", ".join(f"{number} {what}" for what, number in report.counts.items())
+    yield "  " + ", ".join(f"{count} {what}" for what, count in report.counts.items())
     for violation in report.violations:
         yield f"  broken: {violation.rule}: {violation.why}"
-        for number, text in violation.lines:
-            yield f"    line {number}: {text.strip()}"
+        for at, text in violation.lines:
+            yield f"    line {at}: {text.strip()}"
     yield "  the recording cannot tell"
     for what in report.cannot_tell:
         yield f"    {what}"
