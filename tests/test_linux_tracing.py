@@ -35,7 +35,13 @@ with Kvm() as kvm, kvm.create_vm() as vm, vm.create_guest_memfd(64 << 12, 3) as 
 
 def record(file: Path, *command: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "guestmem", "record", "-o", str(file), "--", *command]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+
+
+def heed() -> None:
+    """Signals end this process, whatever the tests were started with."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def done(run: subprocess.Popen[str]) -> tuple[int, str]:
@@ -104,6 +110,28 @@ def test_a_signal_ends_the_command_and_the_trace_is_kept(number: signal.Signals,
     assert done(run)[0] == 128 + number
     assert file.exists()
     assert f"{PREFIX}{run.pid}" not in instances()
+
+
+def test_an_ignored_signal_is_ignored(tmp_path: Path) -> None:
+    require("tracefs")
+    file = tmp_path / "trace.txt"
+    argv = [
+        "nohup",
+        sys.executable,
+        "-m",
+        "guestmem",
+        "record",
+        "-o",
+        str(file),
+        "--",
+        "sh",
+        "-c",
+        f"touch {tmp_path}/on; sleep 0.3",
+    ]
+    run = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    until((tmp_path / "on").exists)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(60) == 0
 
 
 def test_what_a_kill_leaves_is_removed_and_named_by_the_next(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno as errnos
 import os
+import signal
 from typing import Any, NamedTuple, Self
 
 from guestmem.linux import uapi
@@ -22,6 +23,7 @@ __all__ = [
     "Mapping",
     "Residency",
     "cachestat",
+    "die_with_parent",
     "fallocate",
     "ioctl",
     "madvise",
@@ -38,6 +40,7 @@ __all__ = [
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 _MASK = (1 << 64) - 1
 _FAILED = _MASK
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _u64 = ctypes.c_uint64
@@ -175,6 +178,11 @@ def cachestat(fd: int, offset: int = 0, length: int = 0, flags: int = 0) -> Resi
 def memfd_secret(flags: int = 0) -> int:
     """memfd_secret(2), since Linux 5.14; the descriptor.  Raises :class:`CallError`: ENOSYS where it is not enabled."""
     return syscall("memfd_secret", uapi.NR_memfd_secret, flags=flags)
+
+
+def die_with_parent() -> None:
+    """prctl(2) with PR_SET_PDEATHSIG: kill this process when the thread that forked it ends."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl", option=PR_SET_PDEATHSIG)
 
 
 class Descriptor:

@@ -17,7 +17,7 @@ from typing import Any
 
 import guestmem
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, memfd_secret
+from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, die_with_parent, memfd_secret
 from guestmem.linux.kvm import Kvm, Vm
 
 __all__ = ["as_text", "in_child", "probe"]
@@ -189,6 +189,7 @@ def in_child(function: Callable[[], Any], seconds: int = SECONDS) -> Any:
     pid = os.fork()
     if pid == 0:
         try:
+            die_with_parent()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
             try:

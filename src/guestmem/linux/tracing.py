@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from guestmem.linux.calls import CallError, Descriptor
+from guestmem.linux.calls import CallError, Descriptor, die_with_parent
 from guestmem.linux.kvm import Kvm
 from guestmem.linux.secretmem import SecretMem
 
@@ -46,9 +46,8 @@ PRIVATE_PID_NAMESPACE = "in a container with its own process numbers: run it out
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # arch/x86/entry/syscalls/syscall_64.tbl; the same on all architectures
 FSCONFIG_CMD_CREATE, CLOEXEC = 6, 1  # include/uapi/linux/mount.h
-PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h
-WATCHED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -202,14 +201,17 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
     """
     if not _initial_pid_namespace():
         raise Cannot(PRIVATE_PID_NAMESPACE)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    # A signal that is ignored stays so for us and for the command: nohup, and shells that start us in the background.
+    watched = {signal.SIGCHLD, *(number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN)}
+    reaped = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     try:
         found: list[str] = []
         with tracefs() as root, _instance(root, found) as place:
             child = _Child(command, before)
             try:
                 missing = _prepare(place, child.pid, kilobytes)
-                status = child.run()
+                status = child.run(watched)
             finally:
                 child.end()
                 (place / "tracing_on").write_text("0")
@@ -223,6 +225,7 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
         raise Cannot(f"tracefs does not let us: {error}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGCHLD, reaped)
 
 
 def _dropped(stats: Path) -> int:
@@ -246,7 +249,7 @@ class _Child:
         if self.pid == 0:
             try:
                 os.close(self._go)
-                _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                die_with_parent()
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 if os.read(go, 1):
@@ -258,12 +261,12 @@ class _Child:
         os.close(go)
         os.close(failed)
 
-    def run(self) -> int:
+    def run(self, watched: set[signal.Signals]) -> int:
         """Let it begin, wait for its end, and hand on the signals we get; its status.  Raises :class:`NotStarted`."""
         os.write(self._go, b"!")
         told: signal.Signals | None = None
         while not self._ended():
-            got = signal.sigwaitinfo(WATCHED)
+            got = signal.sigwaitinfo(watched)
             if got.si_signo == signal.SIGCHLD:
                 continue
             number = signal.Signals(got.si_signo)
