@@ -319,3 +319,33 @@ def test_the_same_recording_feeds_compare() -> None:
     for name in (PERF, TRACE_CMD):
         kinds = [op.kind for op in from_trace(name, text(name)).operations]
         assert (kinds.count("guest"), kinds.count("user"), kinds.count("allocate"), kinds.count("punch")) == (10, 4, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "pid", "cpu", "time"),
+    [
+        ("       CPU 0/KVM-1234    [001] d..2.  3032.931082: tlb_flush: pages:4", 1234, 1, 3032931082000),
+        ("       CPU 0/KVM-1234    (   1200) [001] d..2.  3032.931082: tlb_flush: pages:4", 1234, 1, 3032931082000),
+        ("           <...>-17      (-------) [127] .....  1.5: tlb_flush: pages:4", 17, 127, 1500000000),
+        (" kworker/u8:1-ev-99      [000] .N.1.   0.000001: tlb_flush: pages:4", 99, 0, 1000),
+        ("try:        python-15971 [000]  3045.083722: tlb_flush:            pages:4", 15971, 0, 3045083722000),
+        ("CPU 0/KVM  1234 [001]  3032.931082:   tlb:tlb_flush: pages:4", 1234, 1, 3032931082000),
+        ("CPU 0/KVM  1200/1234 [001]  3032.931082123:   tlb:tlb_flush: pages:4", 1234, 1, 3032931082123),
+        ("swapper     0 [003] 12: tlb:tlb_flush: pages:4", 0, 3, 12000000000),
+    ],
+)
+def test_the_head_of_a_line_is_read(line: str, pid: int, cpu: int, time: int) -> None:
+    assert list(ftrace.parse([line + "\n"])) == [ftrace.Event(1, line, pid, cpu, time, "tlb_flush", "pages:4")]
+
+
+def test_system_calls_have_the_same_names_everywhere() -> None:
+    said = [
+        "a-1 [000] ..... 1.1: sys_fallocate(fd: 6, mode: 3, offset: 0x304000, len: 0x4000)",
+        "a-1 [000] ..... 1.2: sys_fallocate -> 0x0",
+        "a 1 [000] 1.1: syscalls:sys_enter_fallocate: fd: 0x00000006, mode: 0x00000003, offset: 0x00304000, len: 0x00004000",
+        "a 1 [000] 1.2: syscalls:sys_exit_fallocate: 0x0",
+    ]
+    events = [event for event in ftrace.parse(said) if isinstance(event, ftrace.Event)]
+    assert [event.name for event in events] == ["sys_enter_fallocate", "sys_exit_fallocate"] * 2
+    assert ftrace.numbers(events[0].fields) == ftrace.numbers(events[2].fields)
+    assert ftrace.numbers(events[0].fields) == {"fd": 6, "mode": 3, "offset": 0x304000, "len": 0x4000}
