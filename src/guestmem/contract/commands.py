@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 __all__ = ["add"]
 
-SKIPPED = 4
+INCOMPLETE, SKIPPED = 3, 4
 
 
 def add(commands: Any) -> None:
@@ -31,7 +32,7 @@ def add(commands: Any) -> None:
     fuzz = commands.add_parser(
         "fuzz",
         help="run random programs on the simulated host and on this kernel, and compare",
-        description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 4 no kernel to compare with.",
+        description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 3 interrupted, 4 no kernel.",
     )
     fuzz.add_argument("--seconds", type=positive, metavar="N", default=60.0, help="how long (default: 60)")
     fuzz.add_argument("--programs", type=positive, metavar="N", help="stop after so many programs")
@@ -88,8 +89,10 @@ def run_fuzz(arguments: argparse.Namespace) -> int:
         print(f"guestmem: skipped: {why}", file=sys.stderr)
         return SKIPPED
     fuzzer = Fuzzer(arguments.seed)
-    with progress(f"fuzz, seed {arguments.seed}") as note:
+    stopped = True
+    with progress(f"fuzz, seed {arguments.seed}") as note, contextlib.suppress(KeyboardInterrupt):
         fuzzer.run(arguments.seconds, arguments.programs and int(arguments.programs), note)
+        stopped = False
     try:
         saved = fuzzer.save(arguments.output)
     except OSError as error:
@@ -99,4 +102,6 @@ def run_fuzz(arguments: argparse.Namespace) -> int:
     else:
         for line in fuzzer.report(saved):
             print(line)
-    return 1 if fuzzer.divergences else 0
+    if fuzzer.divergences:
+        return 1
+    return INCOMPLETE if stopped else 0

@@ -59,8 +59,11 @@ def run_model(wanted: Iterable[Row], host: Host) -> Iterator[Outcome]:
 
 def no_kernel() -> str:
     """Why this machine's kernel cannot be tested, or nothing."""
+    from guestmem.linux.kvm import Kvm
+
     try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+        with Kvm() as kvm:
+            kvm.api_version()
     except OSError as error:
         return f"needs /dev/kvm: {error.strerror}"
     return ""

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
-from guestmem.contract.host import Host, Result, Unmodelled, brief
-from guestmem.contract.program import MISSING, Op, Step, perform, save, script, text
+from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
+from guestmem.contract.program import MISSING, Op, Ref, Step, perform, save, script, text
 from guestmem.contract.simulated import SimulatedHost
 from guestmem.contract.worker import Lost, Worker
 
@@ -55,7 +55,7 @@ def deviation(op: Op, ours: Step, theirs: Step) -> Deviation | None:
 
 def comparable(program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[tuple[Op, Step, Step]]:
     """The operations that mean the same on both hosts: up to what the machine lacks, or what leaves another state."""
-    for op, ours, theirs in zip(program, model, kernel, strict=True):
+    for op, ours, theirs in zip(program, model, kernel, strict=False):
         if theirs.result == MISSING:
             return
         yield op, ours, theirs
@@ -74,20 +74,48 @@ def first_divergence(program: Sequence[Op], model: Sequence[Step], kernel: Seque
 
 
 def minimise(divergence: Divergence, diverges: Callable[[Sequence[Op]], Divergence | None]) -> Divergence:
-    """Leave out what is not needed for a divergence of the same kind (ddmin, then one by one)."""
-    best = divergence
+    """Leave out what is not needed for a divergence of the same kind, and make arguments plain."""
+    best = without_some(divergence, diverges)
+    plainer = with_plain_arguments(best, diverges)
+    return best if plainer is best else without_some(plainer, diverges)
+
+
+def without_some(best: Divergence, diverges: Callable[[Sequence[Op]], Divergence | None]) -> Divergence:
+    """Leave out operations, half of them at a time, in the end one by one."""
     size = len(best.program) // 2
     while size:
         start = 0
         while start < len(best.program) - 1:
-            candidate = [*best.program[:start], *best.program[start + size :]]
-            found = diverges(candidate) if candidate else None
+            found = diverges([*best.program[:start], *best.program[start + size :]])
             if found is not None and found.kind == best.kind and len(found.program) < len(best.program):
                 best = found
             else:
                 start += size
         size //= 2
     return best
+
+
+def with_plain_arguments(best: Divergence, diverges: Callable[[Sequence[Op]], Divergence | None]) -> Divergence:
+    """Refer to the first thing that will do, and use small numbers."""
+    for number, op in enumerate(best.program):
+        for position, argument in enumerate(op.arguments):
+            for plain in plainer_than(argument, best.program[:number]):
+                arguments = (*op.arguments[:position], plain, *op.arguments[position + 1 :])
+                found = diverges([*best.program[:number], op._replace(arguments=arguments), *best.program[number + 1 :]])
+                if found is not None and found.kind == best.kind and len(found.program) == len(best.program):
+                    best, op = found, found.program[number]
+                    break
+    return best
+
+
+def plainer_than(argument: Any, before: Sequence[Op]) -> Iterator[Any]:
+    """What to try in the place of an argument."""
+    if isinstance(argument, Ref):
+        yield from (Ref(op.number) for op in before if op.number < argument.number)
+    elif isinstance(argument, int):
+        yield from (number for number in (0, 1, PAGE_SIZE) if number < argument)
+    elif argument is not None and not isinstance(argument, bytes):
+        yield None
 
 
 class Fuzzer:
@@ -140,24 +168,39 @@ class Fuzzer:
         """The next program and its steps on the model."""
         return generate(self.model, f"{self.seed}.{self.programs + ahead}", self.missing)
 
+    def on_kernel(self, program: Sequence[Op]) -> list[Step]:
+        """The steps of a program on the kernel; when it ends the process, in a new one, and the last step is how."""
+        try:
+            steps: list[Step] = self.worker.do(program)
+            return steps
+        except Lost as lost:
+            return self.lost(program, lost)
+
     def lost(self, program: Sequence[Op], lost: Lost) -> list[Step]:
-        """The steps of a program that ends the process: the last is how."""
-        for length in range(1, len(program) + 1):
-            self.worker.close()
-            self.worker = self.new_worker()
+        """The steps up to the operation that ends the process."""
+        done, dies = 0, len(program)
+        steps: list[Step] = []
+        while dies - done > 1:
+            self.renew()
+            middle = (done + dies) // 2
             try:
-                steps: list[Step] = self.worker.do(program[:length])
+                steps = self.worker.do(program[:middle])
+                done = middle
             except Lost as again:
-                self.worker.close()
-                self.worker = self.new_worker()
-                return [*steps, Step(str(again), ""), *[Step("", "")] * (len(program) - length)]
-        return [*steps[:-1], Step(str(lost), "")]
+                dies, lost = middle, again
+        self.renew()
+        return [*steps, Step(str(lost), "")]
+
+    def renew(self) -> None:
+        """Begin with a new process."""
+        self.worker.close()
+        self.worker = self.new_worker()
 
     def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> None:
         """Count, and keep what diverges."""
         found = first_divergence(program, model, kernel)
         self.missing.update(
-            (op.name, theirs.rule) for op, theirs in zip(program, kernel, strict=True) if theirs.result == MISSING
+            (op.name, theirs.rule) for op, theirs in zip(program, kernel, strict=False) if theirs.result == MISSING
         )
         for op, ours, theirs in comparable(program, model, kernel):
             self.operations += 1
@@ -176,13 +219,7 @@ class Fuzzer:
             model = perform(self.model, program)
         except Unmodelled:
             return None
-        try:
-            kernel = self.worker.do(program)
-        except Lost:
-            self.worker.close()
-            self.worker = self.new_worker()
-            return None
-        return first_divergence(program, model, kernel)
+        return first_divergence(program, model, self.on_kernel(program))
 
     def save(self, where: str) -> list[str]:
         """Write each divergence as a script; the names.  Raises OSError."""

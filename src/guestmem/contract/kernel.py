@@ -650,9 +650,10 @@ def reopen(fd: int, offset: int, length: int) -> Result:
 
 
 def link(fd: int, offset: int, length: int) -> Result:
-    """linkat(2) next to a temporary file."""
-    with tempfile.TemporaryDirectory(prefix="guestmem-") as where:
-        os.link(f"/proc/self/fd/{fd}", os.path.join(where, "link"), follow_symlinks=True)
+    """linkat(2) to a name among temporary files."""
+    name = os.path.join(tempfile.gettempdir(), f"guestmem-{os.getpid()}")
+    os.link(f"/proc/self/fd/{fd}", name, follow_symlinks=True)
+    os.unlink(name)
     return 0
 
 

@@ -59,6 +59,7 @@ from guestmem.contract.simulated_files import (
     Vcpu,
     Vm,
 )
+from guestmem.contract.simulated_race import race
 from guestmem.machine.frame import Content, Frame
 from guestmem.machine.guest import Gfn
 from guestmem.machine.machine import Fault
@@ -894,16 +895,10 @@ class SimulatedHost(Host):
         return "SIGKILL" if length > limit else 0
 
     def race_punch(self, vcpu: Result, fd: Result, mapping: Result, pages: int) -> Result:
-        seen = {0, 1, 2}
-        wrong = 0
-        for turn in range(3 * pages):
-            page = turn % pages
-            self.store(mapping, page * PAGE_SIZE, 1)
-            wrong += self.load(mapping, page * PAGE_SIZE) not in seen
-            if isinstance(vcpu, int):
-                self.guest_store(vcpu, page * PAGE_SIZE, 2)
-                wrong += self.guest_load(vcpu, page * PAGE_SIZE) not in seen
-            self.fallocate(fd, PUNCH_HOLE | KEEP_SIZE, turn * 7 % pages * PAGE_SIZE, PAGE_SIZE)
+        self.mapping(mapping, 0, pages * PAGE_SIZE)
+        gmem = self.of_kind(fd, Gmem, EINVAL, NO_SUCH_OPERATION)
+        places = [gmem.at(pgoff) for pgoff in range(pages)]
+        wrong = race(self.world, self.serial, gmem, places, isinstance(vcpu, int))
         self.fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, pages * PAGE_SIZE)
         left = self.cachestat(fd, 0, pages * PAGE_SIZE)
         assert isinstance(left, int)

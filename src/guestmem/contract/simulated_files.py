@@ -8,7 +8,7 @@ them, its *place*; all that then happens to it is the library's doing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from guestmem.contract.host import PAGE_SIZE, Exhausted, Unmodelled
 from guestmem.guest_memfd.library import GuestMemfd
@@ -30,6 +30,8 @@ class SimulatedMachine(World):
 
     geometry = {"files": 5, "pages": 48, "frames": 300, "cpus": 1, "vms": 5, "users": 30}
 
+    _jobs: Sequence[Callable[[], None]] = ()
+
     machine: Machine = part()
     hypervisor: Hypervisor = part()
     kernel: Kernel = part()
@@ -38,7 +40,9 @@ class SimulatedMachine(World):
 
     @thread("users")
     def user(self, number: int) -> None:
-        """One of those who may hold a reference to a folio."""
+        """One of those who may hold a reference to a folio; in a race, does its job."""
+        if number < len(self._jobs):
+            self._jobs[number]()
 
     def setup(self) -> None:
         self.machine.hypervisor = self.hypervisor
