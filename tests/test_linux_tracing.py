@@ -196,6 +196,7 @@ def test_a_full_buffer_is_told_and_gives_no_verdict(tmp_path: Path, capsys: pyte
         (["-o", "/tmp/trace.txt"], "arguments are required: COMMAND"),
         (["--", "true"], "arguments are required: -o"),
         (["-o", "/tmp/trace.txt", "--buffer", "lots", "--", "true"], "'lots' is no size: write 512M or 4G"),
+        (["-o", "/tmp/trace.txt", "--buffer", "0", "--", "true"], "'0' is no size of a buffer: write 16M"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def _size(text: str) -> int:
     from guestmem.cli import size
 
+    if size(text) < 1 << 12:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of a buffer: write 16M")
     return size(text)
 
 

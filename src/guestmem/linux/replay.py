@@ -144,25 +144,33 @@ class _Run:
         self.header: Header | None = None
         self.lost = False
         self.last: Event | None = None
-        self.inodes: dict[int, File] = {}
+        # Pages by file and index, and where each frame is; the files by inode, for notes.
         self.files: dict[File, dict[int, Kept]] = {}
         self.frames: dict[int, tuple[File, int]] = {}
+        self.inodes: dict[int, File] = {}
+        # Pages that were removed and are not there; frames that were removed or allocated, and are neither in a file nor freed.
         self.removed: dict[tuple[File, int], Event] = {}
         self.stale: dict[int, Event] = {}
         self.allocated: dict[int, Event] = {}
+        # Each struct page by its name, and back.
         self.pointers: dict[str, Kept] = {}
         self.frame_pointers: dict[int, str] = {}
+        # By thread: the call it is in, what that is doing if it is fallocate, its guest's fault, the page that it added last.
         self.calls: dict[int, Event] = {}
         self.falls: dict[int, Call] = {}
         self.requests: dict[int, Request] = {}
         self.fresh: dict[int, Kept] = {}
-        self.bound: list[Bound] = []
-        self.whole: set[str] = set()
+        # Threads that had an event, and those that began a call: what began before the recording has no line.
         self.seen: set[int] = set()
         self.called: set[int] = set()
+        # From notes: bindings, and the devices of which the recording has every page.
+        self.bound: list[Bound] = []
+        self.whole: set[str] = set()
+        # Pages from before the recording; the line of the last process's end, and pages that it may have taken along.
         self.earlier = 0
         self.exited = 0
         self.unsure = 0
+        # Pages whose frame a second line has named.
         self.confirmed: set[tuple[File, int, int]] = set()
         self.handlers: dict[str, Callable[[Event], None]] = {
             "mm_filemap_add_to_page_cache": self.add,
@@ -201,6 +209,7 @@ class _Run:
         self.seen.add(event.pid)
 
     def unreadable(self, event: Event) -> None:
+        """A known event has fields of another form."""
         self.broken(READABLE, f"the fields of {event.name} are not as the kernel prints them", event)
 
     # ---- pages of files

@@ -101,9 +101,10 @@ def sweep(root: Path) -> list[str]:
                 continue
             for pid in (place / "set_event_pid").read_text().split():
                 if pid.isdigit() and _initial_pid_namespace():
-                    found.append(f"killed process {pid} ({_name(pid)}), left by a recording that was killed")
+                    name = _name(pid)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(pid), signal.SIGKILL)
+                        found.append(f"killed process {pid} ({name}), left by a recording that was killed")
         if _remove(place, found):
             found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
     return found
