@@ -114,7 +114,7 @@ def plainer_than(argument: Any, before: Sequence[Op]) -> Iterator[Any]:
         yield from (Ref(op.number) for op in before if op.number < argument.number)
     elif isinstance(argument, int):
         yield from (number for number in (0, 1, PAGE_SIZE) if number < argument)
-    elif argument is not None and not isinstance(argument, bytes):
+    elif isinstance(argument, str) and argument.startswith("0x"):
         yield None
 
 

@@ -885,7 +885,8 @@ class SimulatedHost(Host):
         if offset % 4:
             raise Denied(EINVAL, "a futex is aligned")
         with running(self.serial):
-            if not list(self.gup(there, offset, 4, False)):
+            # Writing is tried before reading.
+            if not list(self.gup(there, offset, 4, bool(there.prot(offset) & PROT_WRITE))):
                 raise Denied(EFAULT, NOT_FAULTABLE)
         return 0
 
