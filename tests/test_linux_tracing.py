@@ -15,7 +15,7 @@ import pytest
 from guestmem import cli
 from guestmem.linux import ftrace
 from guestmem.linux.replay import replay
-from guestmem.linux.tracing import PREFIX, tracefs
+from guestmem.linux.tracing import PREFIX, merge, tracefs
 from guestmem.scenarios.workload import from_trace
 from requires import require
 
@@ -79,6 +79,32 @@ def test_a_guest_is_recorded_and_its_recording_is_consistent(tmp_path: Path) -> 
     for at in pages:
         assert replay(lines[:at] + lines[at + 1 :]).verdict == "violated"
         assert replay([*lines[:at], lines[at].replace("pfn=0x", "pfn=0xf"), *lines[at + 1 :]]).verdict == "violated"
+
+
+def test_pages_are_followed_to_the_end_of_a_process_that_closes_nothing(tmp_path: Path) -> None:
+    require("kvm", "tracefs")
+    file = tmp_path / "guest.txt"
+    assert done(record(file, sys.executable, "-c", f"{GUEST}        import os; os._exit(3)"))[0] == 3
+    report = replay(ftrace.lines(str(file)))
+    assert (report.verdict, report.violations) == ("consistent", [])
+    assert (report.counts["added"], report.counts["removed"], report.counts["resident at the end"]) == (22, 22, 0)
+
+
+def test_what_only_the_trace_of_pages_has_is_merged() -> None:
+    head = "# tracer: nop\n#\n# entries-in-buffer/entries-written: 3/3   #P:2\n#\n"
+    form = "   vcpu-17   [000] .....  1.{time:06}: {what}\n"
+    add = "mm_filemap_add_to_page_cache: dev 0:16 ino {ino} pfn=0x1 ofs=0 order=0"
+    gone = "mm_filemap_delete_from_page_cache: dev 0:16 ino 7 pfn=0x1 ofs=0 order=0"
+    ours = [
+        form.format(time=t, what=what)
+        for t, what in ((1, add.format(ino=7)), (2, "tlb_flush: pages:1"), (9, "tlb_flush: pages:2"))
+    ]
+    end = form.format(time=5, what=gone)
+    theirs = form.format(time=3, what=add.format(ino=8))
+    merged = merge("".join([head, *ours]), "".join([head, ours[0], theirs, end]))
+    assert merged == "".join([head.replace("3/3", "4/4"), *ours[:2], end, ours[2]])
+    assert merge(head, head) == head
+    assert merge("".join([head, *ours]), "".join([head, ours[0]])) == "".join([head, *ours])
 
 
 @pytest.mark.parametrize(

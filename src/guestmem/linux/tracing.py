@@ -8,16 +8,20 @@ removes it, with the processes that it still follows.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux.calls import CallError, Descriptor, die_with_parent
+from guestmem.linux.ftrace import Event, Page, page, parse
 from guestmem.linux.kvm import Kvm
 from guestmem.linux.secretmem import SecretMem
 
@@ -132,17 +136,22 @@ def _name(pid: str) -> str:
 
 
 @contextlib.contextmanager
-def _instance(root: Path, found: list[str]) -> Iterator[Path]:
-    """A tracefs instance that is ours, with nothing on; leftovers are removed first and added to ``found``."""
-    place = root / "instances" / f"{PREFIX}{os.getpid()}"
+def _instances(root: Path, found: list[str]) -> Iterator[tuple[Path, Path]]:
+    """Two tracefs instances that are ours, with nothing on; leftovers are removed first and added to ``found``.
+
+    One follows processes.  The other has the pages of our files whoever moves them: a process is no longer followed
+    when it ends, which is before its files are closed.
+    """
+    name = f"{PREFIX}{os.getpid()}"
+    places = root / "instances" / name, root / "instances" / f"{name}-pages"
     with contextlib.ExitStack() as stack:
         with _lock(root / "instances"):
             found += sweep(root)
-            place.mkdir()
-            stack.callback(_remove, place, found)
-            # The lock goes before the directory: an instance with a descriptor open on it can still be removed.
-            stack.enter_context(_lock(place))
-        yield place
+            for place in places:
+                place.mkdir()
+                stack.callback(_remove, place, found)
+                stack.enter_context(_lock(place))
+        yield places
 
 
 def _devices() -> dict[str, int]:
@@ -155,15 +164,17 @@ def _devices() -> dict[str, int]:
     return found
 
 
-def _prepare(place: Path, pid: int, kilobytes: int) -> list[str]:
+def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
     """Follow a process; the events that this kernel does not have."""
-    (place / "tracing_on").write_text("0")
-    (place / "trace_clock").write_text("mono")
-    (place / "options" / "overwrite").write_text("0")
+    for one in (place, pages):
+        (one / "tracing_on").write_text("0")
+        (one / "trace_clock").write_text("mono")
+        (one / "options" / "overwrite").write_text("0")
+        (one / "buffer_size_kb").write_text(str(kilobytes))
     (place / "options" / "event-fork").write_text("1")
-    (place / "buffer_size_kb").write_text(str(kilobytes))
     (place / "set_event_pid").write_text(str(pid))
     devices = _devices()
+    numbers = sorted({os.major(device) << 20 | os.minor(device) for device in devices.values()})
     missing = []
     for event in EVENTS:
         at = place / "events" / event
@@ -171,14 +182,55 @@ def _prepare(place: Path, pid: int, kilobytes: int) -> list[str]:
             missing.append(event)
             continue
         if event in FILEMAP and "guest_memfd" in devices:
-            numbers = {os.major(device) << 20 | os.minor(device) for device in devices.values()}
-            (at / "filter").write_text(" || ".join(f"s_dev == {number}" for number in sorted(numbers)))
+            for one in (at, pages / "events" / event):
+                (one / "filter").write_text(" || ".join(f"s_dev == {number}" for number in numbers))
+                (one / "enable").write_text("1")
         (at / "enable").write_text("1")
-    (place / "tracing_on").write_text("1")
+    for one in (pages, place):
+        (one / "tracing_on").write_text("1")
     if "guest_memfd" in devices:
         names = ", ".join(f"{name} on {os.major(device)}:{os.minor(device)}" for name, device in devices.items())
         (place / "trace_marker").write_text(f"guestmem record: all of {names}\n")
     return missing
+
+
+def merge(text: str, pages: str) -> str:
+    """The trace of processes, with what only the trace of pages has of the same files; the header counts them all.
+
+    Each instance takes its own time of an event.  So the events of a thread are matched by their order: what the trace
+    of processes lacks is what a thread did last, after it ended, and what threads did that were never followed.
+    """
+    lines = text.splitlines(keepends=True)
+    said = [one for one in parse(lines) if isinstance(one, Event)]
+    known = Counter((one.pid, one.name, one.fields) for one in said)
+    files = {of.file for one in said if (of := _page(one)) is not None}
+    more = []
+    for one in parse(pages.splitlines()):
+        if isinstance(one, Event) and (of := _page(one)) is not None and of.file in files:
+            if known[one.pid, one.name, one.fields]:
+                known[one.pid, one.name, one.fields] -= 1
+            else:
+                more.append(one)
+    times = [one.time for one in said]
+    merged = lines[: said[0].line - 1] if said else lines
+    at = len(merged)
+    for one in more:
+        place = bisect.bisect_right(times, one.time)
+        until = said[place].line - 1 if place < len(said) else len(lines)
+        merged += [*lines[at:until], one.text + "\n"]
+        at = until
+    merged += lines[at:]
+    if more:
+        for number, line in enumerate(merged):
+            if line.startswith("# entries-in-buffer/entries-written:"):
+                total = len(said) + len(more)
+                merged[number] = re.sub(r"\d+/\d+", f"{total}/{total}", line, count=1)
+                break
+    return "".join(merged)
+
+
+def _page(event: Event) -> Page | None:
+    return page(event.fields) if f"filemap/{event.name}" in FILEMAP else None
 
 
 class Recording(NamedTuple):
@@ -208,19 +260,21 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     try:
         found: list[str] = []
-        with tracefs() as root, _instance(root, found) as place:
+        with tracefs() as root, _instances(root, found) as (place, pages):
             child = _Child(command, before)
             try:
-                missing = _prepare(place, child.pid, kilobytes)
+                missing = _prepare(place, pages, child.pid, kilobytes)
                 status = child.run(watched)
             finally:
                 child.end()
-                (place / "tracing_on").write_text("0")
+                for one in (place, pages):
+                    (one / "tracing_on").write_text("0")
             text = (place / "trace").read_text(errors="replace")
-            dropped = {cpu.name: _dropped(cpu / "stats") for cpu in sorted((place / "per_cpu").iterdir())}
+            dropped = _dropped(place)
+            if not dropped and not _dropped(pages):
+                text = merge(text, (pages / "trace").read_text(errors="replace"))
         for cpu, events in dropped.items():
-            if events:
-                text += f"CPU:{cpu.removeprefix('cpu')} [LOST {events} EVENTS]\n"
+            text += f"CPU:{cpu} [LOST {events} EVENTS]\n"
         return Recording(status, text, sum(dropped.values()), missing, found)
     except OSError as error:
         raise Cannot(f"tracefs does not let us: {error}") from error
@@ -229,13 +283,14 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
         signal.signal(signal.SIGCHLD, reaped)
 
 
-def _dropped(stats: Path) -> int:
-    """Events that a CPU's buffer had no room for."""
-    for line in stats.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "dropped events":
-            return int(value)
-    return 0
+def _dropped(place: Path) -> dict[str, int]:
+    """Events that a CPU's buffer had no room for, by CPU."""
+    found = {}
+    for cpu in sorted((place / "per_cpu").iterdir()):
+        counts = dict(line.split(": ") for line in (cpu / "stats").read_text().splitlines() if ": " in line)
+        if events := int(counts.get("dropped events", 0)):
+            found[cpu.name.removeprefix("cpu")] = events
+    return found
 
 
 class _Child:
