@@ -160,8 +160,8 @@ class _Run:
         self.falls: dict[int, Call] = {}
         self.requests: dict[int, Request] = {}
         self.fresh: dict[int, Kept] = {}
-        # Threads that had an event, and those that began a call: what began before the recording has no line.
-        self.seen: set[int] = set()
+        # Threads that allocated a frame, and those that began a call: what others did before may have no line.
+        self.allocators: set[int] = set()
         self.called: set[int] = set()
         # From notes: bindings, and the devices of which the recording has every page.
         self.bound: list[Bound] = []
@@ -206,7 +206,6 @@ class _Run:
             self.leave(event, name.removeprefix("sys_exit_"))
         elif name in self.handlers:
             self.handlers[name](event)
-        self.seen.add(event.pid)
 
     def unreadable(self, event: Event) -> None:
         """A known event has fields of another form."""
@@ -237,7 +236,7 @@ class _Run:
                 there = self.files[holder[0]].pop(holder[1])
                 why = f"frame {pfn:#x} is page {holder[1]:#x} of inode {holder[0][1]} already"
                 self.broken(ONE_FILE, why, there.event, event)
-            if "mm_page_alloc" in self.names and event.pid in self.seen:
+            if event.pid in self.allocators:
                 if self.allocated.pop(pfn, None) is None:
                     self.broken(ALLOCATED, f"no line allocates frame {pfn:#x} before", event)
                 else:
@@ -319,6 +318,7 @@ class _Run:
 
     def alloc(self, event: Event) -> None:
         """mm_page_alloc."""
+        self.allocators.add(event.pid)
         self.moved(event, "allocated")
 
     def free(self, event: Event) -> None:
