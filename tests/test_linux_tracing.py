@@ -19,6 +19,9 @@ from guestmem.linux.tracing import PREFIX, merge, tracefs
 from guestmem.scenarios.workload import from_trace
 from requires import require
 
+# One at a time: what a killed recording leaves, any other recording removes.
+pytestmark = pytest.mark.xdist_group("tracefs")
+
 GUEST = """
 from guestmem.linux.guest import Guest
 from guestmem.linux.kvm import Kvm
