@@ -117,7 +117,8 @@ def test_what_only_the_trace_of_pages_has_is_merged() -> None:
 def test_the_commands_status_is_ours(command: list[str], status: int, tmp_path: Path) -> None:
     require("tracefs")
     run = record(tmp_path / "trace.txt", *command)
-    assert done(run)[0] == status
+    got, said = done(run)
+    assert (got, said) == (status, "")
     assert (tmp_path / "trace.txt").read_text().startswith("# tracer: nop")
     assert f"{PREFIX}{run.pid}" not in instances()
 
@@ -207,6 +208,13 @@ def test_a_running_recording_is_left_alone(tmp_path: Path) -> None:
     assert f"{PREFIX}{run.pid}" in instances()
     run.terminate()
     assert done(run)[0] == 128 + signal.SIGTERM
+
+
+def test_recordings_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
+    require("tracefs")
+    for _ in range(4):
+        runs = [record(tmp_path / f"{at}.txt", "true") for at in range(4)]
+        assert [done(run) for run in runs] == [(0, "")] * 4
 
 
 def test_a_full_buffer_is_told_and_gives_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,7 +151,12 @@ def _instances(root: Path, found: list[str]) -> Iterator[tuple[Path, Path]]:
                 place.mkdir()
                 stack.callback(_remove, place, found)
                 stack.enter_context(_lock(place))
-        yield places
+        try:
+            yield places
+        finally:
+            # Under the lock, so that nobody takes what is no longer locked for something left behind.
+            with _lock(root / "instances"):
+                stack.close()
 
 
 def _devices() -> dict[str, int]:
