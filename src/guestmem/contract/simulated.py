@@ -396,6 +396,8 @@ class SimulatedHost(Host):
         if not aligned(offset):
             raise Denied(EINVAL, WHOLE_PAGES)
         file = self.file(fd)
+        if not isinstance(file, (Gmem, Secretmem)):
+            raise Unmodelled("mappings of what is no guest memory")
         if flags & MAP_HUGETLB:
             raise Denied(EINVAL, "only files of hugetlbfs are mapped with MAP_HUGETLB")
         if length == 0:
@@ -413,8 +415,6 @@ class SimulatedHost(Host):
             raise Denied(EOPNOTSUPP, "MAP_SHARED_VALIDATE takes flags that the file knows")
         if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
             raise Denied(EINVAL, "a mapping is shared or private")
-        if not isinstance(file, (Gmem, Secretmem)):
-            raise Unmodelled("mappings of what is no guest memory")
         if prot & PROT_EXEC:
             raise Denied(EPERM, NO_EXEC)
         if isinstance(file, Gmem) and not file.flags & FLAG_MMAP:
@@ -654,7 +654,7 @@ class SimulatedHost(Host):
         err = gmem.may_bind(pgoff, pgoff + slot.pages)
         if err:
             raise Denied(-err, RANGE_BOUND)
-        slot.file, slot.pgoff = gmem, pgoff
+        slot.file, slot.pgoff, slot.gmem_only = gmem, pgoff, bool(gmem.flags & FLAG_MMAP)
 
     def delete_slot(self, vm: Vm, number: int) -> int:
         """KVM_MR_DELETE: everything goes from the VM's stage 2 (KVM_X86_QUIRK_SLOT_ZAP_ALL)."""
@@ -709,10 +709,10 @@ class SimulatedHost(Host):
         if slot is None:
             raise Signal("MMIO")
         gmem = slot.file
-        if gmem is None and slot.flags & MEM_GUEST_MEMFD:
-            raise Denied(EFAULT, "a slot whose file was closed has no memory")
-        if gmem is None or not gmem.flags & FLAG_MMAP:
+        if not slot.gmem_only:
             raise Unmodelled("guest memory that is in the mapping of the slot")
+        if gmem is None:
+            raise Denied(EFAULT, "a slot whose file was closed has no memory")
         place = gmem.at(slot.pgoff + (gpa - slot.gpa) // PAGE_SIZE)
         gfn = Gfn(place)
         with running(self.serial):
@@ -743,11 +743,11 @@ class SimulatedHost(Host):
         ``fast``: GUP-fast looks at the page table alone before the slow way looks at the mapping.
         """
         end = offset + length
+        if fast and not write and any(s < end and e > offset and prot & 3 == PROT_WRITE for s, e, prot in mapping.spans):
+            raise Unmodelled("whether a page that may only be written to is in the page table, where GUP-fast reads it")
         while offset < end:
             part = min(end - offset, PAGE_SIZE - offset % PAGE_SIZE)
             prot = mapping.prot(offset)
-            if fast and prot & PROT_WRITE and not prot & PROT_READ and not write:
-                raise Unmodelled("whether a page that may only be written to is in the page table, where GUP-fast reads it")
             if isinstance(mapping.file, Secretmem) or not prot & (PROT_WRITE if write else PROT_READ):
                 return
             cells = self.page(mapping, offset, write)

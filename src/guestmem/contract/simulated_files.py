@@ -83,7 +83,12 @@ class Open:
 
 
 class Slot:
-    """A memory slot of a VM; ``file`` is None for ordinary memory, and after the file of the slot was closed."""
+    """A memory slot of a VM.
+
+    Attributes:
+        file: None for ordinary memory, and after the file of the slot was closed.
+        gmem_only: the guest's accesses go to the file and never to the mapping of the slot (KVM_MEMSLOT_GMEM_ONLY).
+    """
 
     def __init__(self, flags: int, gpa: int, pages: int, address: object) -> None:
         self.flags = flags
@@ -92,6 +97,7 @@ class Slot:
         self.address = address
         self.file: Gmem | None = None
         self.pgoff = 0
+        self.gmem_only = False
 
     def overlaps(self, gpa: int, pages: int) -> bool:
         """Whether the slot has one of the guest pages."""

@@ -145,6 +145,20 @@ def test_madvise_dontneed(host: Host) -> None:
     expect(host.pages_4k(owner), 4)
 
 
+@row("a guest's memory is the file's, whatever is mapped at userspace_addr", f"{GMEM}; KVM_MEMSLOT_GMEM_ONLY")
+def test_memory_is_of_the_file(host: Host) -> None:
+    owner, other, mapping = shared(host, 2)
+    private = ok(host.create_guest_memfd(owner, 2 * P, MMAP))
+    ok(host.fallocate(other, KEEP, 0, 2 * P))
+    expect(host.load(mapping, 0), 0)
+    ok(host.set_user_memory_region2(owner, 0, 4, 0, 2 * P, mapping, private, 0))
+    vcpu = ok(host.create_vcpu(owner))
+    ok(host.guest_load(vcpu, P))
+    ok(host.guest_store(vcpu, 0, 0x53))
+    expect(host.load(mapping, 0), 0)
+    expect(host.cachestat(private, 0, 0), 2)
+
+
 @row("a VM has one vCPU of a number", KVM)
 def test_second_vcpu(host: Host) -> None:
     owner, _, _ = guest(host, 1, 0)
