@@ -134,10 +134,12 @@ def test_children_are_followed(tmp_path: Path) -> None:
 def test_a_signal_ends_the_command_and_the_trace_is_kept(number: signal.Signals, tmp_path: Path) -> None:
     require("tracefs")
     file = tmp_path / "trace.txt"
-    run = record(file, "sleep", "100")
-    until(lambda: f"{PREFIX}{run.pid}" in instances())
+    child = tmp_path / "child"
+    run = record(file, "sh", "-c", f"sleep 100 & echo $! > {child}; wait")
+    until(lambda: child.exists() and child.read_text().endswith("\n"))
     run.send_signal(number)
     assert done(run)[0] == 128 + number
+    until(lambda: not Path(f"/proc/{int(child.read_text())}/exe").exists())
     assert file.exists()
     assert f"{PREFIX}{run.pid}" not in instances()
 

@@ -103,15 +103,22 @@ def sweep(root: Path) -> list[str]:
         with _lock(place, block=False) as free:
             if not free:
                 continue
-            for pid in (place / "set_event_pid").read_text().split():
-                if pid.isdigit() and _initial_pid_namespace():
-                    name = _name(pid)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
-                        found.append(f"killed process {pid} ({name}), left by a recording that was killed")
+            for pid, name in _kill_followed(place):
+                found.append(f"killed process {pid} ({name}), left by a recording that was killed")
         if _remove(place, found):
             found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
     return found
+
+
+def _kill_followed(place: Path) -> Iterator[tuple[int, str]]:
+    """Kill the processes that an instance still follows: those that are alive, as ftrace drops the others."""
+    if not _initial_pid_namespace():
+        return
+    for pid in (place / "set_event_pid").read_text().split():
+        name = _name(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+            yield int(pid), name
 
 
 def _remove(place: Path, found: list[str]) -> bool:
@@ -253,7 +260,7 @@ class Recording(NamedTuple):
 
 
 def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
-    """Run a command, record it and its children, and clean up; signals that would end us end the command.
+    """Run a command, record it and its children, and clean up; signals that would end us end them all.
 
     ``kilobytes`` is the buffer's size for each CPU.  Raises :class:`Cannot`, :class:`NotStarted`.
     """
@@ -270,6 +277,8 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
             try:
                 missing = _prepare(place, pages, child.pid, kilobytes)
                 status = child.run(watched)
+                if child.told:
+                    list(_kill_followed(place))
             finally:
                 child.end()
                 for one in (place, pages):
@@ -306,6 +315,7 @@ class _Child:
         go, self._go = os.pipe()
         self._failed, failed = os.pipe()
         self.status: int | None = None
+        self.told: signal.Signals | None = None
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -325,21 +335,20 @@ class _Child:
     def run(self, watched: set[signal.Signals]) -> int:
         """Let it begin, wait for its end, and hand on the signals we get; its status.  Raises :class:`NotStarted`."""
         os.write(self._go, b"!")
-        told: signal.Signals | None = None
         while not self._ended():
             got = signal.sigwaitinfo(watched)
             if got.si_signo == signal.SIGCHLD:
                 continue
             number = signal.Signals(got.si_signo)
-            if told is number:
+            if self.told is number:
                 os.kill(self.pid, signal.SIGKILL)
             elif got.si_code != SI_KERNEL:  # a terminal's signal has reached the command already
                 os.kill(self.pid, number)
-            told = number
+            self.told = number
         if why := os.read(self._failed, 16):
             raise NotStarted(f"{self.command[0]}: {os.strerror(int(why))}")
         status = os.waitstatus_to_exitcode(self.status or 0)
-        return 128 + told if told else 128 - status if status < 0 else status
+        return 128 + self.told if self.told else 128 - status if status < 0 else status
 
     def _ended(self) -> bool:
         if self.status is None:
