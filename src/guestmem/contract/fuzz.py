@@ -18,7 +18,7 @@ from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
 from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
 from guestmem.contract.program import MISSING, Op, Ref, Step, perform, save, script, text
-from guestmem.contract.simulated import SimulatedHost
+from guestmem.contract.simulated import CAP_GUEST_MEMFD_FLAGS, SimulatedHost
 from guestmem.contract.worker import Lost, Worker
 
 __all__ = ["Divergence", "Fuzzer", "minimise"]
@@ -140,6 +140,8 @@ class Fuzzer:
         self.missing: dict[str, str] = {}
         self.divergences: list[Divergence] = []
         self.worker = self.new_worker()
+        flags = self.worker.do([Op(0, "create_vm", ()), Op(1, "check_extension", (Ref(0), CAP_GUEST_MEMFD_FLAGS))])[-1].result
+        self.model.flags = flags if isinstance(flags, int) else 0
 
     def new_worker(self) -> Worker:
         """A process with the kernel as a host."""

@@ -228,7 +228,7 @@ class Generator:
     # ---- arguments
 
     def for_create_vm(self) -> tuple[Any, ...]:
-        return () if self.random.randrange(8) else (self.random.randrange(1, 6),)
+        return () if self.random.randrange(8) else (self.pick((99, 1 << 20, 1 << 31)),)
 
     def for_create_guest_memfd(self) -> tuple[Any, ...]:
         size = self.edge() if self.rarely(10) else self.pick(NO_SIZES) if self.rarely(10) else self.pick(FILE_SIZES)

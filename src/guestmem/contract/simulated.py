@@ -77,7 +77,10 @@ MAX_GPA = 1 << 52  # of a KVM without two-dimensional paging (kvm_mmu_max_gfn)
 REACH = 1 << 30  # of the guest's page tables
 USER_MEM_SLOTS = 32764
 MAX_SLOT_PAGES = (1 << 31) - 1
-CAPABILITIES = {10: USER_MEM_SLOTS, 231: 1, 232: 1, 234: 1, 244: FLAG_MMAP | FLAG_INIT_SHARED}
+CAP_GUEST_MEMFD_FLAGS = 244
+CAPABILITIES = {10: USER_MEM_SLOTS, 231: 1, 232: 1, 234: 1}
+
+MODELLED_FLAGS = FLAG_MMAP | FLAG_INIT_SHARED
 
 KEEP_SIZE, PUNCH_HOLE = 0x01, 0x02
 FALLOC_MODES = {0x00, 0x02, 0x08, 0x10, 0x20, 0x40, 0x80}
@@ -87,21 +90,22 @@ MEM_LOG_DIRTY, MEM_READONLY, MEM_GUEST_MEMFD = 1, 2, 4
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE, MAP_TYPE = 0x01, 0x02, 0x03, 0x0F
-MAP_LOCKED, MAP_NORESERVE, MAP_POPULATE, MAP_HUGETLB, MAP_SYNC = 0x2000, 0x4000, 0x8000, 0x40000, 0x80000
+MAP_LOCKED, MAP_POPULATE, MAP_HUGETLB = 0x2000, 0x8000, 0x40000
+LEGACY_MAP_MASK = 0x7FFFF
 MS_ASYNC, MS_INVALIDATE, MS_SYNC = 1, 2, 4
 LARGE_SLOT = 1 << 18
 SMALL = 64 * PAGE_SIZE  # the longest range whose pages are touched one by one
 ROOMY = 1 << 40  # mappings up to this size fit; how many larger ones do is not modelled
 
 VM_IOCTLS = {
-    "create_guest_memfd": 0,
-    "check_extension": 0,
-    "set_user_memory_region2": 0,
-    "set_user_memory_region": 0,
-    "create_vcpu": 0,
-    "pages_4k": 0,
+    "create_guest_memfd",
+    "check_extension",
+    "set_user_memory_region2",
+    "set_user_memory_region",
+    "create_vcpu",
+    "pages_4k",
 }
-POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM = 0x1, 0x4, 0x40, 0x100
+POLLIN, POLLOUT = 0x1, 0x4
 
 GMEM_OPERATIONS: dict[str, int | str] = {
     **dict.fromkeys(("read", "write", "readv", "read 0", "write 0"), "EINVAL"),
@@ -153,9 +157,14 @@ def aligned(*values: int) -> bool:
 
 
 class SimulatedHost(Host):
-    """The contract's user-space interface on the model."""
+    """The contract's user-space interface on the model.
+
+    Attributes:
+        flags: what KVM_CAP_GUEST_MEMFD_FLAGS says.
+    """
 
     name = "model"
+    flags = MODELLED_FLAGS
 
     def __init__(self, **sizes: int) -> None:
         self.world = SimulatedMachine(**sizes)
@@ -239,8 +248,10 @@ class SimulatedHost(Host):
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         owner = self.vm(vm)
-        if flags & (U64 - 1) & ~(FLAG_MMAP | FLAG_INIT_SHARED):
+        if flags & (U64 - 1) & ~self.flags:
             raise Denied(EINVAL, FLAGS_KNOWN)
+        if flags & ~MODELLED_FLAGS:
+            raise Unmodelled("other flags of guest_memfd")
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
         found = ((f, g) for f, g in zip(self.world.files, self.world.machine.guests, strict=True) if not f.open)
@@ -265,7 +276,7 @@ class SimulatedHost(Host):
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         self.vm(fd)
-        return CAPABILITIES.get(capability, 0)
+        return self.flags if capability == CAP_GUEST_MEMFD_FLAGS else CAPABILITIES.get(capability, 0)
 
     def dup(self, fd: Result) -> Result:
         return self.opened(self.file(fd))
@@ -334,7 +345,7 @@ class SimulatedHost(Host):
             raise Denied(EINVAL, "offset and length are positive")
         if what not in FALLOC_MODES or (what == PUNCH_HOLE and not keep) or (what in FALLOC_MOVES and keep):
             raise Denied(EOPNOTSUPP, MODES)
-        if isinstance(file, Open) and not isinstance(file, (Gmem, Secretmem)):
+        if not isinstance(file, (Gmem, Secretmem)):
             raise Unmodelled("fallocate of what is no guest memory")
         if offset + length > MAX_LFS_FILESIZE:
             raise Denied(EFBIG, "offset + length is below 2^63")
@@ -403,15 +414,13 @@ class SimulatedHost(Host):
         if length == 0:
             raise Denied(EINVAL, "a mapping is not empty")
         rounded = (length + PAGE_SIZE - 1) & (U64 - PAGE_SIZE)
-        if rounded == 0 or length >= U64:
-            raise Denied(ENOMEM, "the address space has room")
-        if rounded > TASK_SIZE:
+        if not 0 < rounded <= TASK_SIZE:
             raise Denied(ENOMEM, "the address space has room")
         if rounded > ROOMY:
             raise Unmodelled("how many large mappings an address space has room for")
         if offset + rounded > MAX_LFS_FILESIZE:
             raise Denied(EOVERFLOW, "a mapping ends before the largest offset")
-        if kind == MAP_SHARED_VALIDATE and flags & ~(0x17FFF | MAP_TYPE):
+        if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_MAP_MASK:
             raise Denied(EOPNOTSUPP, "MAP_SHARED_VALIDATE takes flags that the file knows")
         if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
             raise Denied(EINVAL, "a mapping is shared or private")
@@ -893,6 +902,7 @@ class SimulatedHost(Host):
     # ---- limits and concurrency
 
     def allocate_limited(self, limit: int, length: int) -> Result:
+        # Charging is not the library's: a page that cannot be charged is one too many.
         return "SIGKILL" if length > limit else 0
 
     def race_punch(self, vcpu: Result, fd: Result, mapping: Result, pages: int) -> Result:
