@@ -229,15 +229,21 @@ class KernelHost(Host):
 
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         signal.signal(signal.SIGALRM, lambda *_: None)
-        signal.setitimer(signal.ITIMER_REAL, 0.004)
-        try:
-            calls.fallocate(self.fd(fd), KEEP, 0, length)
-        except OSError as error:
-            return error.errno or 0, int(0 < calls.cachestat(self.fd(fd)).cache < length // PAGE_SIZE)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            calls.fallocate(self.fd(fd), PUNCH, 0, length)
-        raise Missing("a kernel slow enough to be interrupted: the signal came too late")
+        result: tuple[int, int] | None = None
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.004)
+            try:
+                calls.fallocate(self.fd(fd), KEEP, 0, length)
+            except OSError as error:
+                result = error.errno or 0, int(0 < calls.cachestat(self.fd(fd)).cache < length // PAGE_SIZE)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                calls.fallocate(self.fd(fd), PUNCH, 0, length)
+            if result is not None and result[-1]:  # otherwise it came before the first page: once more
+                return result
+        if result is None:
+            raise Missing("a kernel slow enough to be interrupted: the signal came too late")
+        return result
 
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         try:
