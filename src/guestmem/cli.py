@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import guestmem
+from guestmem.contract import commands as contract
+from guestmem.linux import commands as linux
 
 if TYPE_CHECKING:
     from guestmem.checker.explore import Outcome, Violation
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--arch", nargs="+", metavar="A", default=["arm64"], help="arm64 (default), arm64-blocks, x86 ...")
     compare.add_argument("--accessor", nargs="+", metavar="X", default=[], help="add to the cast: crash-dump, migration, gup")
     compare.add_argument("--speculation", action="store_true", help="secrets must be out of reach of transient execution too")
-    compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of ftrace")
+    compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of trace events")
     compare.add_argument("--json", action="store_true")
     compare.set_defaults(run=run_compare)
 
@@ -82,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="the scenarios, and what is expected of them")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=run_list)
+    contract.add(commands)
+    linux.add(commands)
     return top
 
 
@@ -119,8 +123,8 @@ def arch(name: str) -> Any:
     return ARCHES[name]
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file completely or not at all; a device or a pipe is written to as it is."""
+def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
+    """Write a file, which an option names, completely or not at all; a device or a pipe is written to as it is."""
     special = os.path.exists(path) and not os.path.isfile(path)
     scratch = path if special else f"{path}.{os.getpid()}.tmp"
     try:
@@ -135,7 +139,7 @@ def write_whole(path: str, text: str) -> None:
         if not special:
             with contextlib.suppress(OSError):
                 os.unlink(scratch)
-        raise Unsaved(f"{path}: not written: {error.strerror}: choose another place with --save-trace") from error
+        raise Unsaved(f"{path}: not written: {error.strerror}: choose another place with {option}") from error
 
 
 # ---- compare
@@ -144,6 +148,7 @@ def write_whole(path: str, text: str) -> None:
 def run_compare(arguments: argparse.Namespace) -> int:
     """Fill the table of protections and hypervisors."""
     from guestmem import compare
+    from guestmem.linux import ftrace
     from guestmem.scenarios.catalogue import PROTECTIONS
     from guestmem.scenarios.workload import boot, from_trace
 
@@ -154,11 +159,11 @@ def run_compare(arguments: argparse.Namespace) -> int:
     workload = boot()
     if arguments.trace:
         try:
-            with open(arguments.trace, encoding="utf-8") as lines:
-                workload = from_trace(arguments.trace, lines)
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise Usage(f"{arguments.trace}: {why}: name a text of ftrace") from error
+            workload = from_trace(arguments.trace, ftrace.lines(arguments.trace))
+        except OSError as error:
+            raise Usage(f"{arguments.trace}: {error.strerror}: name a text of ftrace") from error
+        except ftrace.NoText as error:
+            raise Usage(str(error)) from error
     arches = [a for a in arguments.arch if arch(a)]
     for name in arguments.accessor:
         if name not in compare.ACCESSORS:

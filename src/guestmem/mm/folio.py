@@ -76,8 +76,8 @@ class Kernel(Record):
     fixup_stage2: bool = False
     arch: Arch = Arch.ARM64
     lost: bool = False
-    secretmem_users: int = bounded(2)
-    guest_memfd_users: int = bounded(2)
+    secretmem_users: int = bounded("files")
+    guest_memfd_users: int = bounded("files")
     hibernating: bool = False
     pgtable_split_lock: Mutex = part()
 

@@ -33,7 +33,7 @@ class Host(World):
         speculation: it is claimed that no secret can be read by transient execution.
     """
 
-    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1, "block": 1, "table": 1, "order": 0}
+    geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1, "block": 1, "table": 1, "order": 0, "files": 2}
 
     machine: Machine = part()
     kernel: Kernel = part()

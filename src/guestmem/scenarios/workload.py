@@ -7,9 +7,12 @@ A workload is a list of operations, made up (``boot``) or read from a recorded r
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from guestmem.linux.ftrace import PAGE_SHIFT, Event, numbers, page, parse
+from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 from guestmem.machine.guest import Gfn
 from guestmem.machine.machine import Fault
 from guestmem.mm.filemap import Pgoff, user_access
@@ -20,7 +23,6 @@ from guestmem.scenarios.catalogue import Scenario
 
 __all__ = ["Operation", "Workload", "boot", "from_trace", "price"]
 
-PAGE_SHIFT = 12
 #: Block entries of the direct map are for 2M, as those of a kernel in use mostly are.
 BLOCK = 9
 
@@ -58,50 +60,54 @@ def boot(pages: int = 128) -> Workload:
     return Workload(f"built-in boot of a guest with {pages} pages", pages, operations)
 
 
-ADDED = re.compile(r"mm_filemap_add_to_page_cache: dev (\S+) ino (\w+) .*\bofs=(\d+)")
-GUEST = re.compile(r"kvm_mmu_set_spte: gfn (\w+) ")
-PUNCH = re.compile(r"sys_fallocate\(fd: \w+, mode: (?:0x)?3, offset: (\w+), len: (\w+)\)")
-USER = re.compile(r"page_fault_user:")
+ADDED = "mm_filemap_add_to_page_cache"
+SPTE = re.compile(r"spte (?:0x)?([0-9a-f]+) ")
+FRAMES = (1 << 40) - 1
+PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
 def from_trace(name: str, lines: Iterable[str]) -> Workload:
-    """The operations on the file that a text of ftrace shows most of, its pages numbered without the gaps.
+    """The operations on the file that a text of trace events shows most of, its pages numbered without the gaps.
 
-    A page added while the VMM takes a page fault was touched by it; one whose stage-2 entry is set next, by the guest;
+    A page added while the VMM takes a page fault was touched by it; one whose frame a stage-2 entry gets next, by the guest;
     the others were allocated.  Raises :class:`Refused` when the text shows no page added to a file.
     """
-    kept = list(lines)
-    counts: dict[tuple[str, str], int] = {}
-    for line in kept:
-        if found := ADDED.search(line):
-            counts[found[1], found[2]] = counts.get((found[1], found[2]), 0) + 1
-    if not counts:
+    events = [event for event in parse(lines) if isinstance(event, Event)]
+    added = [(event, new) for event in events if event.name == ADDED and (new := page(event.fields)) is not None]
+    if not added:
         raise Refused(name, "no mm_filemap_add_to_page_cache in it", "record with that event on, as text")
+    counts = Counter(new.file for _, new in added)
     file = max(counts, key=lambda key: counts[key])
-    offsets = sorted({int(f[3]) >> PAGE_SHIFT for line in kept if (f := ADDED.search(line)) and (f[1], f[2]) == file})
-    dense = {offset: page for page, offset in enumerate(offsets)}
+    offsets = sorted({new.first for _, new in added if new.file == file})
+    dense = {offset: number for number, offset in enumerate(offsets)}
     operations: list[Operation] = []
-    added: int | None = None
-    faulting = False
-    for line in kept:
-        if found := ADDED.search(line):
-            if (found[1], found[2]) == file:
-                added = dense[int(found[3]) >> PAGE_SHIFT]
-                operations.append(Operation("user" if faulting else "allocate", added, added + 1))
-                faulting = False
-        elif found := GUEST.search(line):
-            page = dense.get(int(found[1], 16))
-            if page is not None:
-                if page == added and operations[-1] == Operation("allocate", page, page + 1):
+    frames: dict[int, int] = {}
+    last: int | None = None
+    faulting: set[int] = set()
+    for event in events:
+        if event.name.startswith("sys_enter_"):
+            faulting.discard(event.pid)
+        if event.name == ADDED:
+            new = page(event.fields)
+            if new is not None and new.file == file:
+                last = frames[new.pfn] = dense[new.first]
+                operations.append(Operation("user" if event.pid in faulting else "allocate", last, last + 1))
+                faulting.discard(event.pid)
+        elif event.name == "kvm_mmu_set_spte" and (entry := SPTE.search(event.fields)):
+            mapped = frames.get(int(entry[1], 16) >> PAGE_SHIFT & FRAMES)
+            if mapped is not None:
+                if mapped == last and operations[-1] == Operation("allocate", mapped, mapped + 1):
                     operations.pop()
-                operations.append(Operation("guest", page, page + 1))
-        elif found := PUNCH.search(line):
-            first = int(found[1], 16) >> PAGE_SHIFT
-            hole = [dense[offset] for offset in offsets if first <= offset < first + (int(found[2], 16) >> PAGE_SHIFT)]
+                operations.append(Operation("guest", mapped, mapped + 1))
+        elif event.name == "sys_enter_fallocate" and (call := numbers(event.fields)).get("mode") == PUNCH_HOLE:
+            if not {"offset", "len"} <= call.keys():
+                continue
+            first, end = call["offset"] >> PAGE_SHIFT, (call["offset"] + call["len"]) >> PAGE_SHIFT
+            hole = [dense[offset] for offset in offsets if first <= offset < end]
             if hole:
                 operations.append(Operation("punch", hole[0], hole[-1] + 1))
-        elif USER.search(line):
-            faulting = True
+        elif event.name == "page_fault_user":
+            faulting.add(event.pid)
     return Workload(f"{name}: {len(operations)} operations on inode {file[1]}", len(offsets), operations)
 
 

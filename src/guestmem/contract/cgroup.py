@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A memory cgroup for one experiment, below that of this process, version 1 or 2; named so that it can be found again."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+
+from guestmem.contract.host import Missing
+
+__all__ = ["MemoryCgroup", "remove_stale"]
+
+NAME = re.compile(r"guestmem-(\d+)$")
+
+
+def parent() -> tuple[Path, str]:
+    """The memory cgroup of this process, and the file that limits a child.  Raises :class:`Missing`."""
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return Path("/sys/fs/cgroup/memory" + path), "memory.limit_in_bytes"
+    root = Path("/sys/fs/cgroup") / path.lstrip("/")
+    if "memory" in (root / "cgroup.subtree_control").read_text(encoding="ascii").split():
+        return root, "memory.max"
+    raise Missing("a memory cgroup: the controller is not enabled below that of this process")
+
+
+def remove_stale() -> list[str]:
+    """Remove cgroups whose makers are gone; their names."""
+    try:
+        where, _ = parent()
+        left = [child for child in where.iterdir() if (found := NAME.match(child.name)) and not Path("/proc", found[1]).exists()]
+        for child in left:
+            child.rmdir()
+    except (Missing, OSError):
+        return []
+    return [str(child) for child in left]
+
+
+class MemoryCgroup:
+    """A cgroup that limits the memory of who enters it, in bytes.  Raises :class:`Missing`."""
+
+    def __init__(self, limit: int) -> None:
+        where, self.file = parent()
+        self.path = where / f"guestmem-{os.getpid()}"
+        self.limit = limit
+        try:
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise Missing(f"a memory cgroup: {where}: {error.strerror} (root)") from error
+
+    def enter(self) -> None:
+        """Put this process in, then limit it, so that only what follows counts against the limit."""
+        (self.path / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        (self.path / self.file).write_text(str(self.limit), encoding="ascii")
+
+    def __enter__(self) -> MemoryCgroup:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.path.rmdir()

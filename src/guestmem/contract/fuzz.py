@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differential fuzzing: the same random program on the model and on the kernel, every result compared.
+
+A divergence that no known deviation explains is reduced to the operations it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from guestmem.contract.conform import kernel_host
+from guestmem.contract.deviations import Deviation, known
+from guestmem.contract.generate import generate
+from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
+from guestmem.contract.program import MISSING, Op, Ref, Step, perform, save, script, text
+from guestmem.contract.simulated import CAP_GUEST_MEMFD_FLAGS, SimulatedHost
+from guestmem.contract.worker import Lost, Worker
+
+__all__ = ["Divergence", "Fuzzer", "minimise"]
+
+MOST = 10  # kinds of divergences that are reduced and kept
+
+
+class Divergence(NamedTuple):
+    """A program whose last operation gives ``expected`` on the model, by ``rule``, and ``got`` on the kernel."""
+
+    program: Sequence[Op]
+    expected: Result
+    got: Result
+    rule: str
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What makes two divergences the same: operation, rule, and results as far as they are names."""
+        names = [r if isinstance(r, str) and " " not in r else type(r).__name__ for r in (self.expected, self.got)]
+        return self.program[-1].name, self.rule, *names
+
+    def title(self) -> str:
+        """A sentence."""
+        rule = f" ({self.rule})" if self.rule else ""
+        kernel = f"Linux {platform.release()}"
+        return f"{self.program[-1].name}: the model says {brief(self.expected)}{rule}, {kernel} says {brief(self.got)}"
+
+
+def deviation(op: Op, ours: Step, theirs: Step) -> Deviation | None:
+    """The known deviation that a difference is."""
+    name = op.arguments[0] if op.name == "in_child" else op.name
+    return known(theirs.result, ours.result, operation=name, rule=ours.rule)
+
+
+def comparable(program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[tuple[Op, Step, Step]]:
+    """The operations that mean the same on both hosts: up to what the machine lacks, or what leaves another state."""
+    for op, ours, theirs in zip(program, model, kernel, strict=False):
+        if theirs.result == MISSING:
+            return
+        yield op, ours, theirs
+        if ours.result != theirs.result:
+            why = deviation(op, ours, theirs)
+            if why is None or why.state_differs:
+                return
+
+
+def first_divergence(program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Divergence | None:
+    """The first operation whose results differ, and not as is known."""
+    for number, (op, ours, theirs) in enumerate(comparable(program, model, kernel)):
+        if ours.result != theirs.result and deviation(op, ours, theirs) is None:
+            return Divergence(program[: number + 1], ours.result, theirs.result, ours.rule)
+    return None
+
+
+def minimise(divergence: Divergence, diverges: Callable[[Sequence[Op]], Divergence | None]) -> Divergence:
+    """Leave out what is not needed for a divergence of the same kind, and make arguments plain."""
+    best = without_some(divergence, diverges)
+    plainer = with_plain_arguments(best, diverges)
+    return best if plainer is best else without_some(plainer, diverges)
+
+
+def without_some(best: Divergence, diverges: Callable[[Sequence[Op]], Divergence | None]) -> Divergence:
+    """Leave out operations, half of them at a time, in the end one by one."""
+    size = len(best.program) // 2
+    while size:
+        start = 0
+        while start < len(best.program) - 1:
+            found = diverges([*best.program[:start], *best.program[start + size :]])
+            if found is not None and found.kind == best.kind and len(found.program) < len(best.program):
+                best = found
+            else:
+                start += size
+        size //= 2
+    return best
+
+
+def with_plain_arguments(best: Divergence, diverges: Callable[[Sequence[Op]], Divergence | None]) -> Divergence:
+    """Refer to the first thing that will do, and use small numbers."""
+    for number, op in enumerate(best.program):
+        for position, argument in enumerate(op.arguments):
+            for plain in plainer_than(argument, best.program[:number]):
+                arguments = (*op.arguments[:position], plain, *op.arguments[position + 1 :])
+                found = diverges([*best.program[:number], op._replace(arguments=arguments), *best.program[number + 1 :]])
+                if found is not None and found.kind == best.kind and len(found.program) == len(best.program):
+                    best, op = found, found.program[number]
+                    break
+    return best
+
+
+def plainer_than(argument: Any, before: Sequence[Op]) -> Iterator[Any]:
+    """What to try in the place of an argument."""
+    if isinstance(argument, Ref):
+        yield from (Ref(op.number) for op in before if op.number < argument.number)
+    elif isinstance(argument, int):
+        yield from (number for number in (0, 1, PAGE_SIZE) if number < argument)
+    elif isinstance(argument, str) and argument.startswith("0x"):
+        yield None
+
+
+class Fuzzer:
+    """Runs programs until told to stop.
+
+    Attributes:
+        operations, programs: performed on both hosts so far.
+        missing: operations that the machine does not have, and why.
+        deviations: how often each known deviation was met.
+        divergences: what nothing explains, reduced, one of each kind.
+    """
+
+    def __init__(self, seed: int, model: Callable[[], SimulatedHost] = SimulatedHost, kernel: Callable[[], Host] = kernel_host):
+        self.seed = seed
+        self.model = model()
+        self.prepare = kernel
+        self.operations = 0
+        self.programs = 0
+        self.performed: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.deviations: Counter[str] = Counter()
+        self.missing: dict[str, str] = {}
+        self.divergences: list[Divergence] = []
+        self.worker = self.new_worker()
+        flags = self.worker.do([Op(0, "create_vm", ()), Op(1, "check_extension", (Ref(0), CAP_GUEST_MEMFD_FLAGS))])[-1].result
+        self.model.flags = flags if isinstance(flags, int) else 0
+
+    def new_worker(self) -> Worker:
+        """A process with the kernel as a host."""
+        return Worker(self.prepare, perform)
+
+    def run(self, seconds: float, most: int | None, note: Callable[[str], None]) -> None:
+        """Make and compare programs for some time, or a number of them; the next is made while the kernel runs one."""
+        stop = time.monotonic() + seconds
+        waiting = self.make()
+        while time.monotonic() < stop and (most is None or self.programs < most):
+            program, model = waiting
+            self.worker.start(program)
+            waiting = self.make(1)
+            try:
+                kernel = self.worker.result()
+            except Lost as lost:
+                kernel = self.lost(program, lost)
+            self.programs += 1
+            self.compare(program, model, kernel)
+            note(f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences")
+            if len(self.divergences) >= MOST:
+                break
+        self.worker.close()
+
+    def make(self, ahead: int = 0) -> tuple[list[Op], list[Step]]:
+        """The next program and its steps on the model."""
+        return generate(self.model, f"{self.seed}.{self.programs + ahead}", self.missing)
+
+    def on_kernel(self, program: Sequence[Op]) -> list[Step]:
+        """The steps of a program on the kernel; when it ends the process, in a new one, and the last step is how."""
+        try:
+            steps: list[Step] = self.worker.do(program)
+            return steps
+        except Lost as lost:
+            return self.lost(program, lost)
+
+    def lost(self, program: Sequence[Op], lost: Lost) -> list[Step]:
+        """The steps up to the operation that ends the process."""
+        done, dies = 0, len(program)
+        steps: list[Step] = []
+        while dies - done > 1:
+            self.renew()
+            middle = (done + dies) // 2
+            try:
+                steps = self.worker.do(program[:middle])
+                done = middle
+            except Lost as again:
+                dies, lost = middle, again
+        self.renew()
+        return [*steps, Step(str(lost), "")]
+
+    def renew(self) -> None:
+        """Begin with a new process."""
+        self.worker.close()
+        self.worker = self.new_worker()
+
+    def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> None:
+        """Count, and keep what diverges."""
+        found = first_divergence(program, model, kernel)
+        self.missing.update(
+            (op.name, theirs.rule) for op, theirs in zip(program, kernel, strict=False) if theirs.result == MISSING
+        )
+        for op, ours, theirs in comparable(program, model, kernel):
+            self.operations += 1
+            self.performed[op.name] += 1
+            if isinstance(theirs.result, str):
+                self.failures[theirs.result.split()[0]] += 1
+            why = deviation(op, ours, theirs) if ours.result != theirs.result else None
+            if why is not None:
+                self.deviations[why.explanation] += 1
+        if found is not None and found.kind not in {other.kind for other in self.divergences}:
+            self.divergences.append(minimise(found, self.diverges))
+
+    def diverges(self, program: Sequence[Op]) -> Divergence | None:
+        """Run a program on both hosts and say how it diverges."""
+        try:
+            model = perform(self.model, program)
+        except Unmodelled:
+            return None
+        return first_divergence(program, model, self.on_kernel(program))
+
+    def save(self, where: str) -> list[str]:
+        """Write each divergence as a script; the names.  Raises OSError."""
+        names = []
+        for number, divergence in enumerate(self.divergences):
+            name = os.path.join(where, f"guestmem-divergence-{self.seed}-{number}.py")
+            save(name, script(divergence.program, divergence.title(), os.path.basename(name)))
+            names.append(name)
+        return names
+
+    def report(self, saved: Sequence[str]) -> Iterator[str]:
+        """What was done and found."""
+        done = f"{self.operations} operations in {self.programs} programs on both hosts"
+        yield f"seed {self.seed}, Linux {platform.release()}: {done}"
+        for explanation, times in self.deviations.items():
+            yield f"known deviation, {times} times: {explanation}"
+        for name, why in self.missing.items():
+            yield f"not fuzzed: {name}: {why}"
+        for divergence, name in zip(self.divergences, saved, strict=True):
+            yield f"divergence: {divergence.title()}"
+            for line in text(divergence.program):
+                yield f"    {line}"
+            yield f"    saved as {name}"
+        if not self.divergences:
+            yield "no unexplained divergence"
+
+    def as_json(self, saved: Sequence[str]) -> dict[str, Any]:
+        """The same as one object."""
+        return {
+            "schema": 1,
+            "seed": self.seed,
+            "kernel": platform.release(),
+            "programs": self.programs,
+            "operations": self.operations,
+            "performed": dict(self.performed.most_common()),
+            "failures": dict(self.failures.most_common()),
+            "missing": self.missing,
+            "deviations": dict(self.deviations),
+            "divergences": [
+                {"title": d.title(), "rule": d.rule, "program": text(d.program), "saved": name}
+                for d, name in zip(self.divergences, saved, strict=True)
+            ],
+        }

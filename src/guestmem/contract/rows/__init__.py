@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the contract: one rule each, a short function that performs operations on a host and says what is expected.
+
+A row is expected as the newest upstream has it; what a kernel does otherwise is in ``deviations``.  The modules here are
+the groups.  Names are those of the kernel's selftests where there is one (tools/testing/selftests/kvm/guest_memfd_test.c).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, brief, failed
+
+__all__ = ["GROUPS", "Mismatch", "Row", "expect", "gmem", "ok", "row", "rows", "shared", "table"]
+
+GROUPS = {
+    "creation": "KVM_CREATE_GUEST_MEMFD: sizes, flags, capabilities, what the descriptor looks like",
+    "file_operations": "system calls on a file that is memory and no data",
+    "fallocate": "allocating and punching holes",
+    "mapping": "mmap, faults and their signals, what can be done to a mapping",
+    "memslot": "binding ranges of files to memory slots",
+    "lifetime": "closing in any order, fork, passing descriptors",
+    "zeroing": "a page is zero when it is seen for the first time, and again after a hole",
+    "residency": "which pages there are, as cachestat counts them",
+    "stage2": "which pages a guest has, as KVM's statistics count them, and what it sees there",
+    "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
+    "concurrency": "punching while the host and a guest fault",
+    "limits": "memory cgroups and signals",
+    "secretmem": "memfd_secret, the other memory that the host does not map; three pages in all, for its direct map's sake",
+}
+
+MMAP, INIT_SHARED = 1, 2
+KEEP, PUNCH = 1, 3
+RW, SHARED, PRIVATE = 3, 1, 2
+GUEST_MEMFD = 4
+CAP_GUEST_MEMFD, CAP_GUEST_MEMFD_FLAGS = 234, 244
+
+SELFTEST = "tools/testing/selftests/kvm/guest_memfd_test.c"
+SLOT_SELFTEST = "tools/testing/selftests/kvm/set_memory_region_test.c"
+GMEM = "virt/kvm/guest_memfd.c"
+KVM = "virt/kvm/kvm_main.c"
+VFS = "fs/open.c, vfs_fallocate()"
+MM = "mm/mmap.c, do_mmap()"
+GUP = "mm/gup.c"
+OBSERVED = "seen on Linux 6.18"
+
+
+class Mismatch(Exception):
+    """A result is not as the contract has it."""
+
+    def __init__(self, expected: Result, got: Result, rule: str = "") -> None:
+        super().__init__(f"expected {brief(expected)}, got {brief(got)}")
+        self.expected = expected
+        self.got = got
+
+
+class Row(NamedTuple):
+    """One rule: ``test(host, *case)`` raises :class:`Mismatch` where a host breaks it."""
+
+    name: str
+    group: str
+    rule: str
+    source: str
+    test: Callable[..., None]
+    case: tuple[Any, ...]
+
+
+_rows: dict[str, Row] = {}
+
+
+def row(rule: str, source: str) -> Callable[[Callable[[Host], None]], Callable[[Host], None]]:
+    """Make a function a row of the group that its module is."""
+
+    def decorate(test: Callable[[Host], None]) -> Callable[[Host], None]:
+        _add(test, rule, source, "", ())
+        return test
+
+    return decorate
+
+
+def table(rule: str, source: str, cases: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a row for each case: its name, and the argument or the tuple of arguments after the host."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        for name, case in cases.items():
+            _add(test, rule, source, f".{name}", case if isinstance(case, tuple) else (case,))
+        return test
+
+    return decorate
+
+
+def _add(test: Callable[..., None], rule: str, source: str, suffix: str, case: tuple[Any, ...]) -> None:
+    group = test.__module__.rpartition(".")[2]
+    name = f"{group}.{test.__name__}{suffix}"
+    if name in _rows:
+        raise ValueError(f"two rows are called {name}")
+    _rows[name] = Row(name, group, rule, source, test, case)
+
+
+def rows(*groups: str) -> list[Row]:
+    """The rows of some groups, or of all, in order."""
+    for group in GROUPS:
+        importlib.import_module(f"guestmem.contract.rows.{group}")
+    return [row for group in GROUPS for row in _rows.values() if row.group == group and (not groups or group in groups)]
+
+
+def expect(got: Result, expected: Result) -> None:
+    """Raise :class:`Mismatch` unless a result is as expected."""
+    if got != expected:
+        raise Mismatch(expected, got)
+
+
+def ok(result: Result) -> Result:
+    """A result that is no failure."""
+    if failed(result):
+        raise Mismatch("success", result)
+    return result
+
+
+def vm(host: Host) -> Result:
+    """A VM that can have guest memory."""
+    made = ok(host.create_vm())
+    if host.check_extension(made, CAP_GUEST_MEMFD) != 1:
+        raise Missing("KVM_CAP_GUEST_MEMFD")
+    return made
+
+
+def gmem(host: Host, pages: int, flags: int = 0) -> tuple[Result, Result]:
+    """A VM and a file of guest memory."""
+    owner = vm(host)
+    known = host.check_extension(owner, CAP_GUEST_MEMFD_FLAGS)
+    if not isinstance(known, int) or flags & ~known:
+        raise Missing(f"KVM_CAP_GUEST_MEMFD_FLAGS with {flags:#x}")
+    return owner, ok(host.create_guest_memfd(owner, pages * PAGE_SIZE, flags))
+
+
+def shared(host: Host, pages: int) -> tuple[Result, Result, Result]:
+    """A VM, a file of guest memory that the host may use, and a mapping of it."""
+    owner, fd = gmem(host, pages, MMAP | INIT_SHARED)
+    return owner, fd, ok(host.mmap(fd, pages * PAGE_SIZE, RW, SHARED, 0))
+
+
+def bind(host: Host, vm: Result, fd: Result, slot: int, gpa: int, pages: int, pgoff: int = 0) -> Result:
+    """Give a VM pages of a file."""
+    return host.set_user_memory_region2(vm, slot, GUEST_MEMFD, gpa, pages * PAGE_SIZE, None, fd, pgoff * PAGE_SIZE)
+
+
+def delete(host: Host, vm: Result, slot: int) -> Result:
+    """Delete a slot."""
+    return host.set_user_memory_region2(vm, slot, 0, 0, 0, None, -1, 0)

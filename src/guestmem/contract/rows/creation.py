@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Creating files of guest memory."""
+
+from __future__ import annotations
+
+from guestmem.contract.host import PAGE_SIZE, Host, Result
+from guestmem.contract.rows import (
+    CAP_GUEST_MEMFD,
+    CAP_GUEST_MEMFD_FLAGS,
+    GMEM,
+    INIT_SHARED,
+    KVM,
+    MMAP,
+    OBSERVED,
+    SELFTEST,
+    expect,
+    gmem,
+    ok,
+    row,
+    table,
+    vm,
+)
+
+INVALID_SIZES = {
+    "0": 0,
+    "1": 1,
+    "page-1": PAGE_SIZE - 1,
+    "page+1": PAGE_SIZE + 1,
+    "2^63": 1 << 63,
+    "2^64-page": (1 << 64) - PAGE_SIZE,
+    "2^64-1": (1 << 64) - 1,
+}
+VALID_SIZES = {
+    "page": PAGE_SIZE,
+    "3 pages": 3 * PAGE_SIZE,
+    "2M+page": (1 << 21) + PAGE_SIZE,
+    "1T": 1 << 40,
+    "2^62": 1 << 62,
+    "2^63-page": (1 << 63) - PAGE_SIZE,
+}
+
+
+@table("the size of a file is positive and whole pages", f"{SELFTEST}; {GMEM}, kvm_gmem_create()", INVALID_SIZES)
+def test_create_guest_memfd_invalid_sizes(host: Host, size: int) -> None:
+    expect(host.create_guest_memfd(vm(host), size, 0), "EINVAL")
+
+
+@table("a file of any size is sparse: it can be larger than memory", GMEM, VALID_SIZES)
+def test_create_guest_memfd_sizes(host: Host, size: int) -> None:
+    fd = ok(host.create_guest_memfd(vm(host), size, 0))
+    expect(host.fstat(fd), (size, 0o100600, PAGE_SIZE, 0))
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+@table(
+    "every flag that KVM_CAP_GUEST_MEMFD_FLAGS does not name is refused",
+    f"{SELFTEST}, test_guest_memfd_flags()",
+    {f"bit {bit}": 1 << bit for bit in (2, 3, 7, 15, 31, 32, 47, 62, 63)},
+)
+def test_guest_memfd_flags_unknown(host: Host, flag: int) -> None:
+    owner = vm(host)
+    known = host.check_extension(owner, CAP_GUEST_MEMFD_FLAGS)
+    assert isinstance(known, int)
+    if not flag & known:
+        expect(host.create_guest_memfd(owner, PAGE_SIZE, flag), "EINVAL")
+        expect(host.create_guest_memfd(owner, PAGE_SIZE, flag | MMAP), "EINVAL")
+
+
+@table(
+    "every combination of known flags is legal, INIT_SHARED without MMAP as well",
+    f"{SELFTEST}, test_guest_memfd_flags()",
+    {"none": 0, "MMAP": MMAP, "INIT_SHARED": INIT_SHARED, "MMAP|INIT_SHARED": MMAP | INIT_SHARED},
+)
+def test_guest_memfd_flags(host: Host, flags: int) -> None:
+    gmem(host, 1, flags)
+
+
+@row("files of one VM are different inodes", f"{SELFTEST}, test_create_guest_memfd_multiple()")
+def test_create_guest_memfd_multiple(host: Host) -> None:
+    owner, one = gmem(host, 1)
+    other = ok(host.create_guest_memfd(owner, 2 * PAGE_SIZE, 0))
+    expect(host.same_inode(one, other), 0)
+    expect(host.fstat(one), (PAGE_SIZE, 0o100600, PAGE_SIZE, 0))
+    expect(host.fstat(other), (2 * PAGE_SIZE, 0o100600, PAGE_SIZE, 0))
+
+
+@row("a VM says that it has guest memory", KVM)
+def test_capability(host: Host) -> None:
+    expect(host.check_extension(vm(host), CAP_GUEST_MEMFD), 1)
+
+
+@row("the descriptor is for reading and writing, large, and stays open over exec", f"{GMEM}, __kvm_gmem_create(); {OBSERVED}")
+def test_descriptor_flags(host: Host) -> None:
+    _, fd = gmem(host, 1)
+    expect(host.descriptor_flags(fd), (0, 0o100002))
+
+
+def memfd(host: Host) -> Result:
+    """A descriptor of another kind."""
+    return ok(host.memfd_create(PAGE_SIZE))
+
+
+@row("only a VM makes files of guest memory", KVM)
+def test_create_on_memfd(host: Host) -> None:
+    expect(host.create_guest_memfd(memfd(host), PAGE_SIZE, 0), "ENOTTY")
+
+
+@row("only a VM makes files of guest memory", KVM)
+def test_create_on_guest_memfd(host: Host) -> None:
+    _, fd = gmem(host, 1)
+    expect(host.create_guest_memfd(fd, PAGE_SIZE, 0), "ENOTTY")
+
+
+@row("only a VM makes files of guest memory", KVM)
+def test_create_on_vcpu(host: Host) -> None:
+    expect(host.create_guest_memfd(ok(host.create_vcpu(vm(host))), PAGE_SIZE, 0), "EINVAL")
+
+
+@row("a closed descriptor is no VM", KVM)
+def test_create_on_closed(host: Host) -> None:
+    owner = vm(host)
+    ok(host.close(owner))
+    expect(host.create_guest_memfd(owner, PAGE_SIZE, 0), "EBADF")

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of guest memory have no read, no write and no position; most of what works on files does not work on them."""
+
+from __future__ import annotations
+
+from guestmem.contract.host import Host, Result
+from guestmem.contract.rows import INIT_SHARED, MMAP, OBSERVED, SELFTEST, expect, gmem, ok, row, table
+
+REFUSED: dict[str, str] = {
+    "read": "EINVAL",
+    "write": "EINVAL",
+    "readv": "EINVAL",
+    "read 0": "EINVAL",
+    "write 0": "EINVAL",
+    "pread": "ESPIPE",
+    "pwrite": "ESPIPE",
+    "lseek set": "ESPIPE",
+    "lseek cur": "ESPIPE",
+    "lseek end": "ESPIPE",
+    "lseek data": "ESPIPE",
+    "lseek hole": "ESPIPE",
+    "fsync": "EINVAL",
+    "fdatasync": "EINVAL",
+    "readahead": "EINVAL",
+    "fchmod": "EINVAL",
+    "fchown": "EINVAL",
+    "futimens": "EINVAL",
+    "get seals": "EINVAL",
+    "add seals": "EINVAL",
+    "fsetxattr": "EOPNOTSUPP",
+    "copy_file_range from": "EXDEV",
+    "copy_file_range to": "EXDEV",
+    "splice from": "EINVAL",
+    "splice to": "EINVAL",
+    "sendfile from": "EINVAL",
+    "sendfile from offset": "ESPIPE",
+    "sendfile to": "EINVAL",
+    "epoll add": "EPERM",
+    "ioctl": "ENOTTY",
+    "fchdir": "ENOTDIR",
+    "execveat": "EACCES",
+    "reopen": "ENXIO",
+    "linkat": "EXDEV",
+}
+NOTHING_HAPPENS: dict[str, Result] = {
+    "sync_file_range": 0,
+    "fadvise dontneed": 0,
+    "flock": 0,
+    "lockf": 0,
+    "flistxattr": 0,
+    "poll": 5,
+}
+
+
+@table(
+    "a file of guest memory does not have the operation",
+    f"{SELFTEST}, test_file_read_write(); virt/kvm/guest_memfd.c, kvm_gmem_fops; {OBSERVED}",
+    {name.replace(" ", "_"): (name, expected) for name, expected in REFUSED.items()},
+)
+def test_file_operation_refused(host: Host, operation: str, expected: str) -> None:
+    _, fd = gmem(host, 1, MMAP | INIT_SHARED)
+    expect(host.file_operation(fd, operation), expected)
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+@table(
+    "the operation is accepted and does nothing to the memory",
+    OBSERVED,
+    {name.replace(" ", "_"): (name, expected) for name, expected in NOTHING_HAPPENS.items()},
+)
+def test_file_operation_without_effect(host: Host, operation: str, expected: Result) -> None:
+    _, fd = gmem(host, 2, MMAP | INIT_SHARED)
+    expect(host.fallocate(fd, 1, 0, 0x1000), 0)
+    expect(host.file_operation(fd, operation), expected)
+    expect(host.cachestat(fd, 0, 0), 1)
+
+
+@table(
+    "the size of a file of guest memory is for good",
+    "virt/kvm/guest_memfd.c, kvm_gmem_setattr()",
+    {"0": 0, "smaller": 0x1000, "the same": 0x2000, "larger": 0x3000, "unaligned": 0x1001, "negative": -1},
+)
+def test_ftruncate(host: Host, size: int) -> None:
+    _, fd = gmem(host, 2)
+    expect(host.file_operation(fd, "ftruncate", size), "EINVAL")
+    expect(host.fstat(fd), (0x2000, 0o100600, 0x1000, 0))
+
+
+@row("st_size is the size, st_blksize the page size, st_blocks always 0", f"{SELFTEST}, test_file_size(); {OBSERVED}")
+def test_file_size(host: Host) -> None:
+    _, fd = gmem(host, 4)
+    expect(host.fstat(fd), (0x4000, 0o100600, 0x1000, 0))
+    ok(host.fallocate(fd, 1, 0, 0x4000))
+    expect(host.fstat(fd), (0x4000, 0o100600, 0x1000, 0))

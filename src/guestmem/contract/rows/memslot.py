@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KVM_SET_USER_MEMORY_REGION2 with KVM_MEM_GUEST_MEMFD: which part of which file a VM has where."""
+
+from __future__ import annotations
+
+from guestmem.contract.host import PAGE_SIZE, Host, Result
+from guestmem.contract.rows import (
+    GMEM,
+    GUEST_MEMFD,
+    INIT_SHARED,
+    KVM,
+    MMAP,
+    OBSERVED,
+    SLOT_SELFTEST,
+    bind,
+    delete,
+    expect,
+    gmem,
+    ok,
+    row,
+    shared,
+    table,
+    vm,
+)
+
+P = PAGE_SIZE
+TOP = 1 << 63
+LOG_DIRTY, READONLY = 1, 2
+
+
+@table(
+    "a file with any flags can be bound",
+    SLOT_SELFTEST,
+    {"none": 0, "MMAP": MMAP, "INIT_SHARED": INIT_SHARED, "MMAP|INIT_SHARED": MMAP | INIT_SHARED},
+)
+def test_add_guest_memfd_region(host: Host, flags: int) -> None:
+    owner, fd = gmem(host, 4, flags)
+    expect(bind(host, owner, fd, 0, 0, 4), 0)
+    expect(host.cachestat(fd, 0, 0), 0)
+    expect(delete(host, owner, 0), 0)
+
+
+@row("the mapping of the file can be the slot's other memory", OBSERVED)
+def test_add_guest_memfd_region_with_its_mapping(host: Host) -> None:
+    owner, fd, mapping = shared(host, 4)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, 4 * P, mapping, fd, 0), 0)
+
+
+@table(
+    "a slot takes a file of guest memory of its own VM",
+    f"{SLOT_SELFTEST}, test_invalid_guest_memfd(); {GMEM}, kvm_gmem_bind()",
+    {"-1": ("closed", "EBADF"), "a VM": ("vm", "EINVAL"), "a memfd": ("memfd", "EINVAL"), "of another VM": ("other", "EINVAL")},
+)
+def test_add_guest_memfd_region_invalid_fd(host: Host, what: str, expected: str) -> None:
+    owner, fd = gmem(host, 1)
+    made: Result = "closed"
+    if what == "vm":
+        made = owner
+    elif what == "memfd":
+        made = ok(host.memfd_create(P))
+    elif what == "other":
+        _, made = gmem(host, 1)
+    expect(bind(host, owner, made, 0, 0, 1), expected)
+    expect(bind(host, owner, fd, 0, 0, 1), 0)
+
+
+@table(
+    "the range of a slot is whole pages inside the file",
+    f"{SLOT_SELFTEST}; {GMEM}, kvm_gmem_bind()",
+    {
+        "unaligned offset": (P, 1),
+        "offset at the end": (P, 4 * P),
+        "offset past the end": (P, 5 * P),
+        "across the end": (2 * P, 3 * P),
+        "larger than the file": (5 * P, 0),
+        "negative offset": (P, -P),
+        "offset 2^63": (P, TOP),
+        "offset wraps": (4 * P, (1 << 64) - 2 * P),
+    },
+)
+def test_add_guest_memfd_region_invalid_range(host: Host, size: int, offset: int) -> None:
+    owner, fd = gmem(host, 4)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), "EINVAL")
+    expect(bind(host, owner, fd, 0, 0, 4), 0)
+
+
+@table(
+    "the range of a slot ends below 2^63",
+    f"{GMEM}, kvm_gmem_bind()",
+    {"at 2^63": (P, TOP - P), "above 2^63": (4 * P, TOP - 2 * P)},
+)
+def test_add_guest_memfd_region_offset_overflow(host: Host, size: int, offset: int) -> None:
+    owner, fd = gmem(host, 4)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), "EINVAL")
+
+
+@table(
+    "a slot's size and guest-physical address are whole pages and within limits",
+    f"{KVM}, kvm_set_memory_region()",
+    {
+        "unaligned size": (0, 0, P + 1),
+        "unaligned gpa": (0, 1, P),
+        "gpa wraps": (0, (1 << 64) - P, P),
+        "gpa wraps further": (0, (1 << 64) - P, 2 * P),
+        "gpa 2^52": (0, 1 << 52, P),
+        "2^31 pages": (0, 0, P << 31),
+        "size 2^63": (0, 0, TOP),
+        "slot 32764": (32764, 0, P),
+        "slot 65536": (65536, 0, P),
+        "slot 2^32-1": ((1 << 32) - 1, 0, P),
+    },
+)
+def test_add_region_invalid_arguments(host: Host, slot: int, gpa: int, size: int) -> None:
+    owner, fd = gmem(host, (TOP - P) // P)
+    expect(host.set_user_memory_region2(owner, slot, GUEST_MEMFD, gpa, size, None, fd, 0), "EINVAL")
+
+
+@table(
+    "a slot's size and guest-physical address reach far",
+    f"{KVM}, kvm_set_memory_region(); {OBSERVED}",
+    {"slot 32763": (32763, 0, P), "gpa 2^44": (0, 1 << 44, P), "1G": (0, 0, 1 << 30)},
+)
+def test_add_region_large_arguments(host: Host, slot: int, gpa: int, size: int) -> None:
+    owner, fd = gmem(host, (TOP - P) // P)
+    expect(host.set_user_memory_region2(owner, slot, GUEST_MEMFD, gpa, size, None, fd, 0), 0)
+
+
+@table(
+    "userspace_addr is a user-space address, whole pages; nothing has to be there",
+    f"{KVM}, kvm_set_memory_region()",
+    {
+        "nothing there": ("0x10000", 0),
+        "unaligned": ("0x10001", "EINVAL"),
+        "of the kernel": ("0xffff888000000000", "EINVAL"),
+        "not canonical": ("0x800000000000", "EINVAL"),
+    },
+)
+def test_add_region_userspace_addr(host: Host, address: str, expected: Result) -> None:
+    owner, fd = gmem(host, 1)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, P, address, fd, 0), expected)
+
+
+@table(
+    "a slot with guest memory is neither read-only nor dirty-logged, and unknown flags are refused",
+    f"{KVM}, check_memory_region_flags()",
+    {
+        "log dirty": GUEST_MEMFD | LOG_DIRTY,
+        "readonly": GUEST_MEMFD | READONLY,
+        "8": GUEST_MEMFD | 8,
+        "2^31": GUEST_MEMFD | 1 << 31,
+    },
+)
+def test_add_guest_memfd_region_flags(host: Host, flags: int) -> None:
+    owner, fd = gmem(host, 1)
+    expect(host.set_user_memory_region2(owner, 0, flags, 0, P, None, fd, 0), "EINVAL")
+
+
+@row("KVM_SET_USER_MEMORY_REGION knows nothing of guest_memfd", f"{SLOT_SELFTEST}; {KVM}")
+def test_add_region_version_1(host: Host) -> None:
+    owner, _ = gmem(host, 1)
+    expect(host.set_user_memory_region(owner, 0, GUEST_MEMFD, 0, P), "EINVAL")
+    expect(host.set_user_memory_region(owner, 0, 0, 0, P), 0)
+
+
+@table(
+    "a slot with guest memory can only be deleted",
+    f"{KVM}, kvm_set_memory_region(); {OBSERVED}",
+    {
+        "identical": (GUEST_MEMFD, 0, 2 * P, 0),
+        "move": (GUEST_MEMFD, 8 * P, 2 * P, 0),
+        "grow": (GUEST_MEMFD, 0, 3 * P, 0),
+        "shrink": (GUEST_MEMFD, 0, P, 0),
+        "other offset": (GUEST_MEMFD, 0, 2 * P, 2 * P),
+        "no guest_memfd": (0, 0, 2 * P, 0),
+        "log dirty": (LOG_DIRTY, 0, 2 * P, 0),
+    },
+)
+def test_modify_guest_memfd_region(host: Host, flags: int, gpa: int, size: int, offset: int) -> None:
+    owner, fd = gmem(host, 4)
+    ok(bind(host, owner, fd, 0, 0, 2))
+    expect(host.set_user_memory_region2(owner, 0, flags, gpa, size, None, fd, offset), "EINVAL")
+
+
+@row("an ordinary slot does not become one with guest memory", KVM)
+def test_modify_ordinary_region(host: Host) -> None:
+    owner, fd = gmem(host, 1)
+    ok(host.set_user_memory_region2(owner, 0, 0, 0, P, None, -1, 0))
+    expect(bind(host, owner, fd, 0, 0, 1), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, 0, 0x8000, P, None, -1, 0), 0)
+    expect(delete(host, owner, 0), 0)
+    expect(bind(host, owner, fd, 0, 0, 1), 0)
+
+
+@table("a slot is deleted by size 0, whatever else is said", KVM, {"no flag": 0, "flag": GUEST_MEMFD})
+def test_delete_guest_memfd_region(host: Host, flags: int) -> None:
+    owner, fd = gmem(host, 2)
+    ok(bind(host, owner, fd, 3, 0, 2))
+    expect(host.set_user_memory_region2(owner, 3, flags, 0, 0, None, fd, 0), 0)
+    expect(delete(host, owner, 3), "EINVAL")
+    expect(bind(host, owner, fd, 3, 0, 2), 0)
+
+
+@row("a slot that is not there cannot be deleted", KVM)
+def test_delete_missing_region(host: Host) -> None:
+    expect(delete(host, vm(host), 0), "EINVAL")
+
+
+@table(
+    "guest-physical memory is in one slot",
+    f"{SLOT_SELFTEST}, test_overlapping_guest_memfd_regions(); {KVM}",
+    {"same": (4, 2), "start": (3, 2), "end": (5, 2), "inside": (5, 1), "around": (3, 4)},
+)
+def test_gpa_overlap(host: Host, page: int, pages: int) -> None:
+    owner, fd = gmem(host, 8)
+    ok(bind(host, owner, fd, 0, 4 * P, 2))
+    expect(bind(host, owner, fd, 1, page * P, pages, 4), "EEXIST")
+    expect(host.set_user_memory_region2(owner, 1, 0, page * P, pages * P, None, -1, 0), "EEXIST")
+
+
+@row("guest-physical memory is looked at before the file, the range's alignment before both", KVM)
+def test_gpa_overlap_first(host: Host) -> None:
+    owner, fd = gmem(host, 4)
+    ok(bind(host, owner, fd, 0, 0, 1))
+    expect(bind(host, owner, "closed", 1, 0, 1), "EEXIST")
+    expect(host.set_user_memory_region2(owner, 1, GUEST_MEMFD, 0, P, None, fd, 1), "EINVAL")
+
+
+@table(
+    "a range of a file has one slot",
+    f"{SLOT_SELFTEST}, test_overlapping_guest_memfd_regions(); {GMEM}, kvm_gmem_bind()",
+    {"same": (2, 2), "start": (1, 2), "end": (3, 2), "inside": (3, 1), "around": (1, 4)},
+)
+def test_guest_memfd_range_overlap(host: Host, pgoff: int, pages: int) -> None:
+    owner, fd = gmem(host, 8)
+    ok(bind(host, owner, fd, 0, 0, 2, 2))
+    expect(bind(host, owner, fd, 1, 0x100000, pages, pgoff), "EEXIST")
+
+
+@row("a range of a file has one slot, through whichever descriptor", GMEM)
+def test_guest_memfd_range_overlap_dup(host: Host) -> None:
+    owner, fd = gmem(host, 4)
+    ok(bind(host, owner, fd, 0, 0, 4))
+    expect(bind(host, owner, ok(host.dup(fd)), 1, 0x100000, 4), "EEXIST")
+
+
+@row("ranges next to each other are bound at any addresses", SLOT_SELFTEST)
+def test_guest_memfd_range_adjacent(host: Host) -> None:
+    owner, fd = gmem(host, 6)
+    expect(bind(host, owner, fd, 0, 0x100000, 2, 2), 0)
+    expect(bind(host, owner, fd, 1, 0x200000, 2, 0), 0)
+    expect(bind(host, owner, fd, 2, 0x102000, 2, 4), 0)
+
+
+@row("a range is free again when its slot is deleted", GMEM)
+def test_guest_memfd_range_reused(host: Host) -> None:
+    owner, fd = gmem(host, 4)
+    ok(bind(host, owner, fd, 0, 0, 4))
+    ok(delete(host, owner, 0))
+    expect(bind(host, owner, fd, 5, 0x400000, 3, 1), 0)
+
+
+@row("what fails to be bound leaves nothing bound", GMEM)
+def test_guest_memfd_bind_fails(host: Host) -> None:
+    owner, fd = gmem(host, 4)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 1 << 52, 4 * P, None, fd, 0), "EINVAL")
+    expect(bind(host, owner, fd, 0, 0, 4), 0)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pages a guest has (KVM's statistic pages_4k), and what it sees there; a guest runs under KVM_RUN."""
+
+from __future__ import annotations
+
+from guestmem.contract.host import PAGE_SIZE, Advice, Host, Result
+from guestmem.contract.rows import (
+    GMEM,
+    INIT_SHARED,
+    KEEP,
+    KVM,
+    MMAP,
+    OBSERVED,
+    PUNCH,
+    bind,
+    delete,
+    expect,
+    gmem,
+    ok,
+    row,
+    shared,
+    table,
+)
+
+P = PAGE_SIZE
+SOURCE = f"{GMEM}; arch/x86/kvm/mmu/mmu.c; {OBSERVED}"
+
+
+def guest(host: Host, pages: int, touched: int, flags: int = MMAP | INIT_SHARED) -> tuple[Result, Result, Result]:
+    """A VM with a file at gpa 0, the file, and a vCPU whose guest has stored 1, 2, ... into the first pages."""
+    owner, fd = gmem(host, pages, flags)
+    ok(bind(host, owner, fd, 0, 0, pages))
+    vcpu = ok(host.create_vcpu(owner))
+    for page in range(touched):
+        ok(host.guest_store(vcpu, page * P, page + 1))
+    return owner, fd, vcpu
+
+
+@row("a guest has the pages it touched", SOURCE)
+def test_touched_pages(host: Host) -> None:
+    owner, fd, vcpu = guest(host, 16, 0)
+    expect(host.pages_4k(owner), 0)
+    for page in range(5):
+        ok(host.guest_load(vcpu, page * P))
+        expect(host.pages_4k(owner), page + 1)
+    ok(host.guest_load(vcpu, 0))
+    expect(host.pages_4k(owner), 5)
+    expect(host.cachestat(fd, 0, 0), 5)
+
+
+@row("allocating gives a guest nothing before it asks", SOURCE)
+def test_allocated_pages(host: Host) -> None:
+    owner, fd, _ = guest(host, 8, 0)
+    ok(host.fallocate(fd, KEEP, 0, 8 * P))
+    expect(host.pages_4k(owner), 0)
+
+
+@table(
+    "a hole takes its pages from the guest, and no others",
+    SOURCE,
+    {"a page": (0, 1, 7), "four": (2, 4, 4), "all": (0, 8, 0), "untouched": (8, 8, 8), "past the end": (16, 16, 8)},
+)
+def test_punch_hole(host: Host, page: int, pages: int, left: int) -> None:
+    owner, fd, _ = guest(host, 16, 8)
+    ok(host.fallocate(fd, PUNCH, page * P, pages * P))
+    expect(host.pages_4k(owner), left)
+    expect(host.cachestat(fd, 0, 0), left)
+
+
+@row("a guest takes a page again after a hole, and it is zero", SOURCE)
+def test_touch_after_punch(host: Host) -> None:
+    owner, fd, vcpu = guest(host, 4, 4)
+    ok(host.fallocate(fd, PUNCH, P, 2 * P))
+    expect([host.guest_load(vcpu, page * P) for page in range(4)] == [1, 0, 0, 4], True)
+    expect(host.pages_4k(owner), 4)
+
+
+@row("deleting a slot takes everything from the guest", f"{KVM}; arch/x86/kvm/mmu/mmu.c, kvm_arch_flush_shadow_memslot()")
+def test_delete_slot(host: Host) -> None:
+    owner, fd, vcpu = guest(host, 4, 4)
+    ok(delete(host, owner, 0))
+    expect(host.pages_4k(owner), 0)
+    expect(host.guest_load(vcpu, 0), "MMIO")
+    ok(bind(host, owner, fd, 0, 0, 4))
+    expect(host.guest_load(vcpu, P), 2)
+
+
+@row("a guest sees what the host stores, and the other way round", SOURCE)
+def test_coherent(host: Host) -> None:
+    owner, fd, mapping = shared(host, 2)
+    ok(bind(host, owner, fd, 0, 0, 2))
+    vcpu = ok(host.create_vcpu(owner))
+    ok(host.store(mapping, 9, 4))
+    expect(host.guest_load(vcpu, 9), 4)
+    ok(host.guest_store(vcpu, 10, 5))
+    expect(host.load(mapping, 10), 5)
+
+
+@row("slots put pages of a file where they say", SOURCE)
+def test_slots_in_another_order(host: Host) -> None:
+    owner, fd, mapping = shared(host, 4)
+    for page in range(4):
+        ok(host.store(mapping, page * P, page + 1))
+        ok(bind(host, owner, fd, page, (3 - page) * P, 1, page))
+    vcpu = ok(host.create_vcpu(owner))
+    expect([host.guest_load(vcpu, page * P) for page in range(4)] == [4, 3, 2, 1], True)
+
+
+@row("two files of a VM are two memories", SOURCE)
+def test_two_files(host: Host) -> None:
+    owner, one, vcpu = guest(host, 2, 2)
+    other = ok(host.create_guest_memfd(owner, 2 * P, MMAP | INIT_SHARED))
+    ok(bind(host, owner, other, 1, 16 * P, 2))
+    expect(host.guest_load(vcpu, 16 * P), 0)
+    ok(host.guest_store(vcpu, 16 * P, 9))
+    expect(host.guest_load(vcpu, 0), 1)
+    expect(host.pages_4k(owner), 3)
+    ok(host.fallocate(one, PUNCH, 0, 2 * P))
+    expect(host.pages_4k(owner), 1)
+    expect(host.guest_load(vcpu, 16 * P), 9)
+
+
+@row("where no slot is, a guest meets MMIO", KVM)
+def test_no_slot(host: Host) -> None:
+    _, _, vcpu = guest(host, 2, 0)
+    expect(host.guest_load(vcpu, 2 * P), "MMIO")
+    expect(host.guest_store(vcpu, 2 * P, 1), "MMIO")
+
+
+@row("memory that the host may not see is the guest's", SOURCE)
+def test_private_memory(host: Host) -> None:
+    owner, _, vcpu = guest(host, 4, 3, MMAP)
+    expect([host.guest_load(vcpu, page * P) for page in range(4)] == [1, 2, 3, 0], True)
+    expect(host.pages_4k(owner), 4)
+
+
+@row("dropping the host's mapping takes nothing from a guest", OBSERVED)
+def test_madvise_dontneed(host: Host) -> None:
+    owner, fd, mapping = shared(host, 4)
+    ok(bind(host, owner, fd, 0, 0, 4))
+    vcpu = ok(host.create_vcpu(owner))
+    for page in range(4):
+        ok(host.guest_store(vcpu, page * P, 1))
+    ok(host.madvise(mapping, 0, 4 * P, Advice.DONTNEED))
+    expect(host.pages_4k(owner), 4)
+
+
+@row("a guest's memory is the file's, whatever is mapped at userspace_addr", f"{GMEM}; KVM_MEMSLOT_GMEM_ONLY")
+def test_memory_is_of_the_file(host: Host) -> None:
+    owner, other, mapping = shared(host, 2)
+    private = ok(host.create_guest_memfd(owner, 2 * P, MMAP))
+    ok(host.fallocate(other, KEEP, 0, 2 * P))
+    expect(host.load(mapping, 0), 0)
+    ok(host.set_user_memory_region2(owner, 0, 4, 0, 2 * P, mapping, private, 0))
+    vcpu = ok(host.create_vcpu(owner))
+    ok(host.guest_load(vcpu, P))
+    ok(host.guest_store(vcpu, 0, 0x53))
+    expect(host.load(mapping, 0), 0)
+    expect(host.cachestat(private, 0, 0), 2)
+
+
+@row("a VM has one vCPU of a number", KVM)
+def test_second_vcpu(host: Host) -> None:
+    owner, _, _ = guest(host, 1, 0)
+    expect(host.create_vcpu(owner), "EEXIST")

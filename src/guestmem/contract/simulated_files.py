@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What descriptors and mappings of the simulated host refer to, and how a file of any size stands on the library's.
+
+A library's file has a fixed number of pages.  A page of the large file that is used for the first time gets one of
+them, its *place*; all that then happens to it is the library's doing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from guestmem.contract.host import PAGE_SIZE, Exhausted, Unmodelled
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.machine.guest import Guest
+from guestmem.machine.machine import Hypervisor, Machine
+from guestmem.mm.filemap import Pgoff
+from guestmem.mm.folio import Folio, Kernel, folio_put
+from guestmem.model import World, array, part, thread
+from guestmem.model.control import Alone
+
+__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Secretmem", "Serial", "SimulatedMachine", "Slot", "Vcpu", "Vm"]
+
+FLAG_MMAP, FLAG_INIT_SHARED = 1, 2
+
+
+class SimulatedMachine(World):
+    """A host with some files of guest memory, and for each the guest that uses it."""
+
+    geometry = {"files": 5, "pages": 48, "frames": 300, "cpus": 1, "vms": 5, "users": 30, "block": 0, "table": 0, "order": 0}
+
+    _jobs: Sequence[Callable[[], None]] = ()
+
+    machine: Machine = part()
+    hypervisor: Hypervisor = part()
+    kernel: Kernel = part()
+    driver: KvmDriver = part()
+    files: list[GuestMemfd] = array("files")
+
+    @thread("users")
+    def user(self, number: int) -> None:
+        """One of those who may hold a reference to a folio; in a race, does its job."""
+        if number < len(self._jobs):
+            self._jobs[number]()
+
+    def setup(self) -> None:
+        self.machine.hypervisor = self.hypervisor
+        self.machine.wire()
+        self.kernel.machine = self.machine
+        self.kernel.wire()
+        for file, guest in zip(self.files, self.machine.guests, strict=True):
+            file.kernel = self.kernel
+            file.driver = self.driver
+            guest.running = True
+
+
+class Serial(Alone):
+    """Nothing fails, and the allocator hands out the next free frame."""
+
+    def __init__(self, folios: list[Folio]) -> None:
+        super().__init__()
+        self.folios = folios
+        self.last = 0
+
+    def choose(self, n: int, label: str) -> int:
+        if label != "frame":
+            return 0
+        while not self.folios[self.last].free:
+            self.last = (self.last + 1) % n
+        return self.last
+
+
+class Open:
+    """An open file description: a memfd, unless a subclass says otherwise.
+
+    Attributes:
+        uses: descriptors, mappings and whoever else keeps it open.
+    """
+
+    def __init__(self) -> None:
+        self.uses = 0
+
+
+class Slot:
+    """A memory slot of a VM.
+
+    Attributes:
+        file: None for ordinary memory, and after the file of the slot was closed.
+        gmem_only: the guest's accesses go to the file and never to the mapping of the slot (KVM_MEMSLOT_GMEM_ONLY).
+    """
+
+    def __init__(self, flags: int, gpa: int, pages: int, address: object) -> None:
+        self.flags = flags
+        self.gpa = gpa
+        self.pages = pages
+        self.address = address
+        self.file: Gmem | None = None
+        self.pgoff = 0
+        self.gmem_only = False
+
+    def overlaps(self, gpa: int, pages: int) -> bool:
+        """Whether the slot has one of the guest pages."""
+        return gpa < self.gpa + self.pages * PAGE_SIZE and self.gpa < gpa + pages * PAGE_SIZE
+
+
+class Vm(Open):
+    """A VM: its slots by number, the files made for it, whether it has its vCPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots: dict[int, Slot] = {}
+        self.files: list[Gmem] = []
+        self.has_vcpu = False
+
+
+class Vcpu(Open):
+    """The vCPU of a VM."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__()
+        self.vm = vm
+
+
+class Pinned(Open):
+    """Bytes of pages that a pipe or an io_uring refers to: (folio, first byte, how many)."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.is_pipe = False
+        self.parts: list[tuple[Folio, int, int]] = []
+
+    def take(self, length: int) -> Iterator[tuple[Folio, int, int]]:
+        """The next bytes, in parts; a page of which all was taken is let go."""
+        while length and self.parts:
+            folio, first, count = self.parts[0]
+            part = min(count, length)
+            yield folio, first, part
+            length -= part
+            if part < count:
+                self.parts[0] = folio, first + part, count - part
+            else:
+                del self.parts[0]
+                folio_put(self.kernel, folio)
+
+    def unpin(self) -> None:
+        """Let go of all pages."""
+        for folio, _, _ in self.parts:
+            folio_put(self.kernel, folio)
+        self.parts = []
+
+
+class Secretmem(Open):
+    """A file of memfd_secret: the bytes that were stored, by page offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self.pages: dict[int, dict[int, int]] = {}
+
+
+class Gmem(Open):
+    """A file of guest memory.
+
+    Attributes:
+        file, guest: the library's, with the places.
+        place: by page offset.
+    """
+
+    def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
+        super().__init__()
+        self.vm = vm
+        self.file = file
+        self.guest = guest
+        self.size = size
+        self.flags = flags
+        self.place: dict[int, Pgoff] = {}
+        self.unused = list(range(len(file.shared) - 1, -1, -1))
+
+    def at(self, pgoff: int) -> Pgoff:
+        """The place of a page, which it gets if it has none."""
+        place = self.place.get(pgoff)
+        if place is not None:
+            return place
+        if not self.unused:
+            self.recycle()
+        place = self.place[pgoff] = Pgoff(self.unused.pop())
+        if self.flags & FLAG_INIT_SHARED and not self.file.shared[place]:
+            self.file.convert(place, place + 1, True)
+        if any(slot.pgoff <= pgoff < slot.pgoff + slot.pages for slot in self.slots()):
+            self.file.bind(self.guest, place, place + 1)
+        return place
+
+    def recycle(self) -> None:
+        """Take back the places of pages that are not there, as long as no slot has them."""
+        for pgoff, place in list(self.place.items()):
+            if self.file.mapping.slots[place] is None and not self.file.bound[place]:
+                del self.place[pgoff]
+                self.unused.append(place)
+        if not self.unused:
+            raise Exhausted("a file with more pages in use than the simulated host has")
+
+    def slots(self) -> Iterator[Slot]:
+        """The slots that have pages of the file."""
+        return (slot for slot in self.vm.slots.values() if slot.file is self)
+
+    def used(self, start: int, end: int) -> list[Pgoff]:
+        """The places of the pages start <= pgoff < end that have one, in the order of the file."""
+        if end - start <= len(self.place):
+            return [self.place[pgoff] for pgoff in range(start, end) if pgoff in self.place]
+        return [place for pgoff, place in sorted(self.place.items()) if start <= pgoff < end]
+
+    def allocate(self, start: int, end: int) -> int:
+        """The library's ``allocate``."""
+        if end - start > len(self.file.shared):
+            raise Unmodelled("an allocation larger than the files of the simulated host")
+        for place in [self.at(pgoff) for pgoff in range(start, end)]:
+            err = self.file.allocate(self.file.kernel.machine.cpus[0], place, place + 1)
+            if err:
+                return err
+        return 0
+
+    def punch_hole(self, start: int, end: int) -> int:
+        """The library's ``punch_hole``."""
+        for first, last in runs(self.used(start, end)):
+            err = self.file.punch_hole(first, last)
+            if err:
+                return err
+        return 0
+
+    def may_bind(self, start: int, end: int) -> int:
+        """The library's ``may_bind``, for all pages.
+
+        Two ranges overlap only if one has the first page of the other, and the first page of each gets a place.
+        """
+        self.at(start)
+        return next((err for place in self.used(start, end) if (err := self.file.may_bind(self.guest, place))), 0)
+
+    def bind(self, slot: Slot) -> None:
+        """The library's ``bind``, of the pages of a slot that have a place."""
+        for first, last in runs(self.used(slot.pgoff, slot.pgoff + slot.pages)):
+            self.file.bind(self.guest, first, last)
+
+    def unbind(self, slot: Slot) -> int:
+        """The library's ``unbind``: of a slot that was deleted, so others stay bound."""
+        err = self.file.unbind(self.guest)
+        for other in self.slots():
+            if other is not slot:
+                self.bind(other)
+        return err
+
+    def zap(self) -> None:
+        """Let the guest's stage 2 have nothing of the file (kvm_mmu_zap_all_fast)."""
+        with self.file.mapping.invalidate_lock.exclusive:
+            self.file.driver.invalidate_begin(self.file, 0, len(self.file.bound))
+            self.file.driver.invalidate_end(self.file, 0, len(self.file.bound))
+
+    def resident(self, start: int, end: int) -> int:
+        """How many pages are in the page cache."""
+        slots = self.file.mapping.slots
+        return sum(slots[place] is not None for place in self.used(start, end))
+
+    def live(self) -> int:
+        """How many stage-2 entries the guest has."""
+        return sum(entry.live for entry in self.guest.entries)
+
+
+def runs(places: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Consecutive places as (first, last + 1)."""
+    first = last = -1
+    for place in places:
+        if place != last:
+            if last >= 0:
+                yield first, last
+            first = place
+        last = place + 1
+    if last >= 0:
+        yield first, last
+
+
+class Mapping:
+    """A mapping of a file.
+
+    Attributes:
+        spans: (start, end, prot), in bytes of the mapping, without gaps.
+        locked: numbers of the pages under mlock.
+    """
+
+    def __init__(self, file: Open, length: int, prot: int, offset: int, private: bool = False) -> None:
+        self.file = file
+        self.length = length
+        self.offset = offset
+        self.private = private
+        self.spans = [(0, length, prot)]
+        self.locked: set[int] = set()
+
+    def copy(self) -> Mapping:
+        """The mapping in a child."""
+        other = Mapping(self.file, self.length, 0, self.offset, self.private)
+        other.spans = list(self.spans)
+        return other
+
+    def areas(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """The VMAs in a range: (start, end, locked)."""
+        cuts = {start, end, *(s for s, _, _ in self.spans if start < s < end)}
+        for page in self.locked:
+            cuts.update(at for at in (page * PAGE_SIZE, (page + 1) * PAGE_SIZE) if start < at < end)
+        edges = sorted(cuts)
+        for first, last in itertools.pairwise(edges):
+            yield first, last, first // PAGE_SIZE in self.locked
+
+    def prot(self, offset: int) -> int:
+        """What may be done at an offset."""
+        return next(prot for start, end, prot in self.spans if start <= offset < end)
+
+    def protect(self, start: int, end: int, prot: int) -> None:
+        """Change what may be done."""
+        if start < end:
+            before = [(s, min(e, start), p) for s, e, p in self.spans if s < start]
+            after = [(max(s, end), e, p) for s, e, p in self.spans if e > end]
+            self.spans = [*before, (start, end, prot), *after]

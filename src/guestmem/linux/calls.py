@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls as the kernel has them: every argument arrives unchanged, every failure says what was asked.
+
+The calls are made through the C library with ``ctypes``, which releases Python's lock and does not retry after a signal
+(PEP 475 does not apply): a call that a signal ends raises :class:`CallError` with EINTR.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno as errnos
+import os
+import signal
+from typing import Any, NamedTuple, Self
+
+from guestmem.linux import uapi
+
+__all__ = [
+    "PAGE_SIZE",
+    "CallError",
+    "Closed",
+    "Descriptor",
+    "Mapping",
+    "Residency",
+    "cachestat",
+    "die_with_parent",
+    "fallocate",
+    "ioctl",
+    "madvise",
+    "memfd_secret",
+    "mlock",
+    "mmap",
+    "mprotect",
+    "msync",
+    "munlock",
+    "munmap",
+    "syscall",
+]
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+_MASK = (1 << 64) - 1
+_FAILED = _MASK
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_u64 = ctypes.c_uint64
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, _u64, _u64]
+_libc.mmap.argtypes = [_u64, _u64, ctypes.c_int, ctypes.c_int, ctypes.c_int, _u64]
+_libc.mmap.restype = _u64
+_libc.munmap.argtypes = [_u64, _u64]
+_libc.madvise.argtypes = [_u64, _u64, ctypes.c_int]
+_libc.mprotect.argtypes = [_u64, _u64, ctypes.c_int]
+_libc.msync.argtypes = [_u64, _u64, ctypes.c_int]
+_libc.mlock.argtypes = [_u64, _u64]
+_libc.munlock.argtypes = [_u64, _u64]
+_libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+_libc.syscall.restype = ctypes.c_long
+
+
+class CallError(OSError):
+    """A system call failed: ``errno``, the ``call`` and its ``arguments`` by name.
+
+    Its text is one line: the call as it was made, the name of the errno, and what that means.
+    """
+
+    def __init__(self, errno: int, call: str, arguments: dict[str, Any]) -> None:
+        super().__init__(errno, os.strerror(errno))
+        self.call = call
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CallError, (self.errno, self.call, self.arguments)
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}={_shown(name, value)}" for name, value in self.arguments.items())
+        return f"{self.call}({given}): {errnos.errorcode.get(self.errno or 0, self.errno)}: {self.strerror}"
+
+
+class Closed(ValueError):
+    """Something that was closed is used."""
+
+
+def _shown(name: str, value: Any) -> str:
+    """A number in hexadecimal unless it is small or counts descriptors and slots."""
+    if not isinstance(value, int) or name.endswith("fd") or -10 < value < 10:
+        return str(value)
+    return hex(value)
+
+
+def _check(result: int, call: str, /, **arguments: Any) -> int:
+    if result == -1:
+        raise CallError(ctypes.get_errno(), call, arguments)
+    return result
+
+
+def syscall(name: str, number: int, /, **arguments: int) -> int:
+    """syscall(2) with up to six integers, each passed as 64 bits; its result.  Raises :class:`CallError`."""
+    return _check(_libc.syscall(ctypes.c_long(number), *(_u64(value) for value in arguments.values())), name, **arguments)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), in bytes; offset and length are 64 bits, negative or not.  Raises :class:`CallError`."""
+    _check(_libc.fallocate(fd, mode, offset & _MASK, length & _MASK), "fallocate", fd=fd, mode=mode, offset=offset, length=length)
+
+
+def mmap(address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    """mmap(2); the address.  Raises :class:`CallError`."""
+    result = _libc.mmap(address & _MASK, length & _MASK, prot, flags, fd, offset & _MASK)
+    if result == _FAILED:
+        given = {"address": address, "length": length, "prot": prot, "flags": flags, "fd": fd, "offset": offset}
+        raise CallError(ctypes.get_errno(), "mmap", given)
+    return int(result)
+
+
+def munmap(address: int, length: int) -> None:
+    """munmap(2).  Raises :class:`CallError`."""
+    _check(_libc.munmap(address & _MASK, length & _MASK), "munmap", address=address, length=length)
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2).  Raises :class:`CallError`."""
+    _check(_libc.madvise(address & _MASK, length & _MASK, advice), "madvise", address=address, length=length, advice=advice)
+
+
+def mprotect(address: int, length: int, prot: int) -> None:
+    """mprotect(2).  Raises :class:`CallError`."""
+    _check(_libc.mprotect(address & _MASK, length & _MASK, prot), "mprotect", address=address, length=length, prot=prot)
+
+
+def msync(address: int, length: int, flags: int) -> None:
+    """msync(2).  Raises :class:`CallError`."""
+    _check(_libc.msync(address & _MASK, length & _MASK, flags), "msync", address=address, length=length, flags=flags)
+
+
+def mlock(address: int, length: int) -> None:
+    """mlock(2).  Raises :class:`CallError`."""
+    _check(_libc.mlock(address & _MASK, length & _MASK), "mlock", address=address, length=length)
+
+
+def munlock(address: int, length: int) -> None:
+    """munlock(2).  Raises :class:`CallError`."""
+    _check(_libc.munlock(address & _MASK, length & _MASK), "munlock", address=address, length=length)
+
+
+def ioctl(fd: int, name: str, request: int, argument: Any = 0, /, **shown: Any) -> int:
+    """ioctl(2) with a number or a ctypes buffer or structure; its result.
+
+    ``shown`` is what an error says of the argument.  Raises :class:`CallError`; the call it names is ``name``.
+    """
+    pointer = argument if isinstance(argument, int) else ctypes.addressof(argument)
+    return _check(_libc.ioctl(fd, request, pointer & _MASK), name, fd=fd, **shown)
+
+
+class Residency(NamedTuple):
+    """Pages of a file range as cachestat(2) counts them."""
+
+    cache: int
+    dirty: int
+    writeback: int
+    evicted: int
+    recently_evicted: int
+
+
+def cachestat(fd: int, offset: int = 0, length: int = 0, flags: int = 0) -> Residency:
+    """cachestat(2), since Linux 6.5: the pages of a range of bytes (length 0: to the end) that are in the page cache.
+
+    It touches nothing, so it tells whether memory of a guest_memfd or memfd_secret is allocated.
+    Raises :class:`CallError`: ENOSYS before 6.5, EOPNOTSUPP for hugetlbfs.
+    """
+    asked, found = uapi.cachestat_range(offset & _MASK, length & _MASK), uapi.cachestat()
+    result = _libc.syscall(
+        ctypes.c_long(uapi.NR_cachestat), ctypes.c_long(fd), ctypes.byref(asked), ctypes.byref(found), ctypes.c_ulong(flags)
+    )
+    _check(result, "cachestat", fd=fd, offset=offset, length=length, flags=flags)
+    return Residency(found.nr_cache, found.nr_dirty, found.nr_writeback, found.nr_evicted, found.nr_recently_evicted)
+
+
+def memfd_secret(flags: int = 0) -> int:
+    """memfd_secret(2), since Linux 5.14; the descriptor.  Raises :class:`CallError`: ENOSYS where it is not enabled."""
+    return syscall("memfd_secret", uapi.NR_memfd_secret, flags=flags)
+
+
+def die_with_parent() -> None:
+    """prctl(2) with PR_SET_PDEATHSIG: kill this process when the thread that forked it ends."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl", option=PR_SET_PDEATHSIG)
+
+
+class Descriptor:
+    """A file descriptor that closes itself: at the end of ``with``, by :meth:`close` (again does nothing), or when forgotten."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor.  Raises :class:`Closed` after :meth:`close`."""
+        if self._fd < 0:
+            raise Closed(f"{type(self).__name__} is closed")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Close the descriptor, once.
+
+        Raises nothing: Linux frees the descriptor whatever close(2) returns.
+        """
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            _libc.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'closed' if self._fd < 0 else f'fd {self._fd}'}>"
+
+
+class Mapping:
+    """A mapping made by mmap(2), addressed by offset from its start; unmapped at the end of ``with`` or by :meth:`close`.
+
+    Unlike Python's own ``mmap`` it keeps no second descriptor of the file and does not look at the file's size, and
+    the address is known.  Memory that cannot be faulted in is a SIGBUS, as in C: try such things in a child process.
+    """
+
+    def __init__(self, address: int, length: int) -> None:
+        self._address = address
+        self.length = length
+
+    @property
+    def address(self) -> int:
+        """Where it starts.  Raises :class:`Closed` after :meth:`close`."""
+        if not self._address:
+            raise Closed("Mapping is closed")
+        return self._address
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return not self._address
+
+    def _at(self, offset: int, size: int) -> int:
+        if offset < 0 or size < 0 or offset + size > self.length:
+            raise IndexError(f"bytes {offset:#x}..{offset + size:#x} of a mapping of {self.length:#x}")
+        return self.address + offset
+
+    def read(self, offset: int = 0, size: int = 1) -> bytes:
+        """Bytes of it.  Raises IndexError outside of it."""
+        return ctypes.string_at(self._at(offset, size), size)
+
+    def write(self, data: bytes, offset: int = 0) -> None:
+        """Store bytes.  Raises IndexError outside of it."""
+        ctypes.memmove(self._at(offset, len(data)), data, len(data))
+
+    def fill(self, value: int, offset: int = 0, size: int | None = None) -> None:
+        """Store one byte everywhere in a range.  Raises IndexError outside of the mapping."""
+        size = self.length - offset if size is None else size
+        ctypes.memset(self._at(offset, size), value, size)
+
+    def madvise(self, advice: int, offset: int = 0, size: int | None = None) -> None:
+        """madvise(2) on a range.  Raises :class:`CallError`."""
+        madvise(self.address + offset, self.length - offset if size is None else size, advice)
+
+    def close(self) -> None:
+        """Unmap it, once.  Raises nothing."""
+        address, self._address = self._address, 0
+        if address:
+            _libc.munmap(address, self.length)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_address", 0):
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<Mapping {'closed' if self.closed else f'{self.length:#x} bytes at {self._address:#x}'}>"

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KVM and guest_memfd: :class:`Kvm`, :class:`Vm`, :class:`Vcpu` and :class:`GuestMemfd`, as virt/kvm/ has them.
+
+Each closes at the end of ``with``, in any order: the kernel keeps a VM while a vCPU, a guest_memfd or a mapping of one
+is left.  Sizes, offsets and addresses are bytes.  Every failure of the kernel is a :class:`~guestmem.linux.calls.CallError`.
+Documentation/virt/kvm/api.rst describes the calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import NamedTuple
+
+from guestmem.linux import uapi
+from guestmem.linux.calls import CallError, Descriptor, Mapping, Residency, cachestat, fallocate, ioctl, mmap
+
+__all__ = ["Exit", "GuestMemfd", "Kvm", "Statistic", "Vcpu", "Vm"]
+
+KEEP = uapi.FALLOC_FL_KEEP_SIZE
+PUNCH = uapi.FALLOC_FL_PUNCH_HOLE | uapi.FALLOC_FL_KEEP_SIZE
+RW = uapi.PROT_READ | uapi.PROT_WRITE
+
+
+class kvm_memory_attributes2(ctypes.Structure):
+    """struct kvm_memory_attributes2, of the series "guest_memfd: In-place conversion support" v7 (2026, not merged).
+
+    https://lore.kernel.org/r/20260522-gmem-inplace-conversion-v7-0-2f0fae496530@google.com
+    """
+
+    offset: int
+    error_offset: int
+
+    _fields_ = [
+        ("offset", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+        ("attributes", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+        ("error_offset", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 11),
+    ]
+
+
+KVM_SET_MEMORY_ATTRIBUTES2 = 3 << 30 | ctypes.sizeof(kvm_memory_attributes2) << 16 | 0xAE << 8 | 0xD2
+"""_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2), on a guest_memfd, of the same series."""
+
+
+class Kvm(Descriptor):
+    """/dev/kvm.  Raises :class:`CallError`: ENOENT without KVM, EACCES without permission."""
+
+    def __init__(self, path: str = "/dev/kvm") -> None:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise CallError(error.errno or 0, "open", {"path": path}) from None
+        super().__init__(fd)
+
+    def api_version(self) -> int:
+        """KVM_GET_API_VERSION: 12."""
+        return ioctl(self.fileno(), "KVM_GET_API_VERSION", uapi.KVM_GET_API_VERSION)
+
+    def check_extension(self, capability: int) -> int:
+        """KVM_CHECK_EXTENSION: 0 if it is not there."""
+        return ioctl(self.fileno(), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability, capability=capability)
+
+    def create_vm(self, type: int = uapi.KVM_X86_DEFAULT_VM) -> Vm:
+        """KVM_CREATE_VM.  Raises :class:`CallError`: EINVAL for a type that this KVM does not have."""
+        return Vm(ioctl(self.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, type, type=type), self)
+
+    def vcpu_mmap_size(self) -> int:
+        """KVM_GET_VCPU_MMAP_SIZE: bytes of struct kvm_run and what follows it."""
+        return ioctl(self.fileno(), "KVM_GET_VCPU_MMAP_SIZE", uapi.KVM_GET_VCPU_MMAP_SIZE)
+
+    def supported_cpuid(self, entries: int = 256) -> ctypes.Array[ctypes.c_char]:
+        """KVM_GET_SUPPORTED_CPUID: a struct kvm_cpuid2 as a buffer, for :meth:`Vcpu.set_cpuid`."""
+        buffer = ctypes.create_string_buffer(8 + entries * ctypes.sizeof(uapi.kvm_cpuid_entry2))
+        struct.pack_into("<I", buffer, 0, entries)
+        ioctl(self.fileno(), "KVM_GET_SUPPORTED_CPUID", uapi.KVM_GET_SUPPORTED_CPUID, buffer, nent=entries)
+        return buffer
+
+
+class Statistic(NamedTuple):
+    """One of KVM's binary statistics: its values, and ``flags`` (type, unit and base, KVM_STATS_*)."""
+
+    values: tuple[int, ...]
+    flags: int
+
+
+def statistics(fd: int) -> dict[str, Statistic]:
+    """Everything in a statistics descriptor (KVM_GET_STATS_FD), by name."""
+    header = uapi.kvm_stats_header.from_buffer_copy(os.pread(fd, ctypes.sizeof(uapi.kvm_stats_header), 0))
+    width = ctypes.sizeof(uapi.kvm_stats_desc) + header.name_size
+    descriptors = os.pread(fd, width * header.num_desc, header.desc_offset)
+    found = {}
+    for start in range(0, width * header.num_desc, width):
+        one = uapi.kvm_stats_desc.from_buffer_copy(descriptors, start)
+        name = descriptors[start + ctypes.sizeof(uapi.kvm_stats_desc) : start + width].split(b"\0")[0].decode()
+        data = os.pread(fd, 8 * one.size, header.data_offset + one.offset)
+        found[name] = Statistic(struct.unpack(f"<{one.size}Q", data), one.flags)
+    return found
+
+
+class Vm(Descriptor):
+    """A virtual machine, made by :meth:`Kvm.create_vm`."""
+
+    def __init__(self, fd: int, kvm: Kvm) -> None:
+        super().__init__(fd)
+        self._run_size = kvm.vcpu_mmap_size()
+
+    def check_extension(self, capability: int) -> int:
+        """KVM_CHECK_EXTENSION of this VM: capabilities may depend on its type."""
+        return ioctl(self.fileno(), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability, capability=capability)
+
+    def create_vcpu(self, id: int = 0) -> Vcpu:
+        """KVM_CREATE_VCPU.  Raises :class:`CallError`: EEXIST for an id that is there."""
+        return Vcpu(ioctl(self.fileno(), "KVM_CREATE_VCPU", uapi.KVM_CREATE_VCPU, id, id=id), self._run_size)
+
+    def create_guest_memfd(self, size: int, flags: int = 0) -> GuestMemfd:
+        """KVM_CREATE_GUEST_MEMFD: a file of ``size`` bytes, a multiple of the page size, of holes.
+
+        ``flags``: GUEST_MEMFD_FLAG_MMAP, and GUEST_MEMFD_FLAG_INIT_SHARED for memory the host may touch.
+        Raises :class:`CallError`: EINVAL for a size or a flag that is not legal, EMFILE.
+        """
+        argument = uapi.kvm_create_guest_memfd(size & (1 << 64) - 1, flags & (1 << 64) - 1)
+        fd = ioctl(self.fileno(), "KVM_CREATE_GUEST_MEMFD", uapi.KVM_CREATE_GUEST_MEMFD, argument, size=size, flags=flags)
+        return GuestMemfd(fd)
+
+    def set_user_memory_region2(
+        self,
+        slot: int,
+        gpa: int,
+        size: int,
+        userspace_addr: int = 0,
+        *,
+        flags: int | None = None,
+        guest_memfd: GuestMemfd | int | None = None,
+        guest_memfd_offset: int = 0,
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION2: guest physical memory gpa..gpa+size from a mapping, a guest_memfd, or both.
+
+        Without ``flags`` it is KVM_MEM_GUEST_MEMFD when a guest_memfd is given.  Size 0 deletes the slot.
+        Raises :class:`CallError`: EINVAL, EBADF (descriptor), EEXIST (guest memory is taken; since a later kernel also:
+        the range of the file is).
+        """
+        if flags is None:
+            flags = 0 if guest_memfd is None else uapi.KVM_MEM_GUEST_MEMFD
+        fd = 0 if guest_memfd is None else guest_memfd if isinstance(guest_memfd, int) else guest_memfd.fileno()
+        argument = uapi.kvm_userspace_memory_region2(
+            slot & 0xFFFFFFFF,
+            flags & 0xFFFFFFFF,
+            gpa & (1 << 64) - 1,
+            size & (1 << 64) - 1,
+            userspace_addr & (1 << 64) - 1,
+            guest_memfd_offset & (1 << 64) - 1,
+            fd & 0xFFFFFFFF,
+        )
+        ioctl(
+            self.fileno(),
+            "KVM_SET_USER_MEMORY_REGION2",
+            uapi.KVM_SET_USER_MEMORY_REGION2,
+            argument,
+            slot=slot,
+            flags=flags,
+            gpa=gpa,
+            size=size,
+            userspace_addr=userspace_addr,
+            guest_memfd=fd,
+            guest_memfd_offset=guest_memfd_offset,
+        )
+
+    def set_user_memory_region(self, slot: int, flags: int, gpa: int, size: int, userspace_addr: int) -> None:
+        """KVM_SET_USER_MEMORY_REGION, which knows nothing of guest_memfd.  Raises :class:`CallError`."""
+        mask = (1 << 64) - 1
+        argument = uapi.kvm_userspace_memory_region(slot, flags, gpa & mask, size & mask, userspace_addr & mask)
+        given = {"slot": slot, "flags": flags, "gpa": gpa, "size": size, "userspace_addr": userspace_addr}
+        ioctl(self.fileno(), "KVM_SET_USER_MEMORY_REGION", uapi.KVM_SET_USER_MEMORY_REGION, argument, **given)
+
+    def delete_slot(self, slot: int) -> None:
+        """Delete a memory slot.  Raises :class:`CallError`: EINVAL if there is none."""
+        self.set_user_memory_region2(slot, 0, 0)
+
+    def set_memory_attributes(self, gpa: int, size: int, attributes: int, flags: int = 0) -> None:
+        """KVM_SET_MEMORY_ATTRIBUTES: make guest memory private (KVM_MEMORY_ATTRIBUTE_PRIVATE) or shared (0).
+
+        Raises :class:`CallError`: ENOTTY where KVM has no attributes, EINVAL.
+        """
+        argument = uapi.kvm_memory_attributes(gpa, size, attributes, flags)
+        given = {"gpa": gpa, "size": size, "attributes": attributes, "flags": flags}
+        ioctl(self.fileno(), "KVM_SET_MEMORY_ATTRIBUTES", uapi.KVM_SET_MEMORY_ATTRIBUTES, argument, **given)
+
+    def set_tss_addr(self, address: int = 0xFFFBD000) -> None:
+        """KVM_SET_TSS_ADDR: three pages of guest memory that Intel's real mode needs."""
+        ioctl(self.fileno(), "KVM_SET_TSS_ADDR", uapi.KVM_SET_TSS_ADDR, address, address=address)
+
+    def statistics(self) -> dict[str, Statistic]:
+        """The VM's statistics (KVM_GET_STATS_FD) by name: ``pages_4k`` counts the live 4 KiB stage-2 entries."""
+        with Descriptor(ioctl(self.fileno(), "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD)) as stats:
+            return statistics(stats.fileno())
+
+
+class GuestMemfd(Descriptor):
+    """A guest_memfd, made by :meth:`Vm.create_guest_memfd`; it keeps its VM alive, not the other way round."""
+
+    def size(self) -> int:
+        """Bytes: fstat(2)'s st_size."""
+        return self.stat().st_size
+
+    def stat(self) -> os.stat_result:
+        """fstat(2).  st_blocks is always 0: :meth:`resident` counts pages."""
+        return os.fstat(self.fileno())
+
+    def allocate(self, offset: int, length: int) -> None:
+        """fallocate(2) with KEEP_SIZE: pages for a range.
+
+        Raises :class:`CallError`: EINVAL unaligned or past the end, EINTR after a signal (pages so far stay), ENOMEM.
+        """
+        fallocate(self.fileno(), KEEP, offset, length)
+
+    def punch(self, offset: int, length: int) -> None:
+        """fallocate(2) with PUNCH_HOLE|KEEP_SIZE: free the pages of a range, out of every mapping and every guest."""
+        fallocate(self.fileno(), PUNCH, offset, length)
+
+    def mmap(
+        self, length: int | None = None, offset: int = 0, prot: int = RW, flags: int = uapi.MAP_SHARED, address: int = 0
+    ) -> Mapping:
+        """mmap(2); the whole file by default.
+
+        Raises :class:`CallError`: ENODEV without GUEST_MEMFD_FLAG_MMAP, EINVAL for MAP_PRIVATE, EPERM for PROT_EXEC.
+        """
+        length = self.size() if length is None else length
+        return Mapping(mmap(address, length, prot, flags, self.fileno(), offset), length)
+
+    def cachestat(self, offset: int = 0, length: int = 0) -> Residency:
+        """cachestat(2) of a range of bytes (length 0: to the end)."""
+        return cachestat(self.fileno(), offset, length)
+
+    def resident(self, offset: int = 0, length: int = 0) -> int:
+        """Allocated pages in a range of bytes (length 0: to the end)."""
+        return self.cachestat(offset, length).cache
+
+    def set_memory_attributes(self, offset: int, size: int, attributes: int, flags: int = 0) -> None:
+        """KVM_SET_MEMORY_ATTRIBUTES2: in-place conversion of a range of the file to private or shared.
+
+        Raises :class:`CallError`: ENOTTY where the kernel has none; EAGAIN with ``error_offset`` among its arguments,
+        the first page somebody else holds.
+        """
+        argument = kvm_memory_attributes2(offset, size, attributes, flags)
+        given = {"offset": offset, "size": size, "attributes": attributes, "flags": flags}
+        try:
+            ioctl(self.fileno(), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument, **given)
+        except CallError as error:
+            error.arguments["error_offset"] = argument.error_offset
+            raise
+
+
+class Exit(NamedTuple):
+    """Why KVM_RUN came back: KVM_EXIT_*, the errno it failed with (0, or EFAULT with a memory fault), and what it says.
+
+    ``address``: of MMIO or of a memory fault; the port of an I/O exit.  ``size`` in bytes.  ``flags``: of a memory fault.
+    ``write`` and ``data``: of MMIO and of port output.
+    """
+
+    reason: int
+    errno: int
+    address: int = 0
+    size: int = 0
+    flags: int = 0
+    write: bool = False
+    data: bytes = b""
+
+
+class Vcpu(Descriptor):
+    """A virtual CPU, made by :meth:`Vm.create_vcpu`; one thread at a time runs it."""
+
+    def __init__(self, fd: int, run_size: int) -> None:
+        super().__init__(fd)
+        self.kvm_run = Mapping(mmap(0, run_size, RW, uapi.MAP_SHARED, fd), run_size)
+
+    def close(self) -> None:
+        """Unmap struct kvm_run and close the descriptor, once."""
+        super().close()
+        if hasattr(self, "kvm_run"):
+            self.kvm_run.close()
+
+    def field(self, name: str) -> int:
+        """A field of struct kvm_run, as "exit_reason" or "mmio.phys_addr"."""
+        offset, size = uapi.KVM_RUN_LAYOUT[name]
+        return int.from_bytes(self.kvm_run.read(offset, size), "little")
+
+    def set_immediate_exit(self, on: bool) -> None:
+        """Make the next KVM_RUN return at once with EINTR, or not."""
+        self.kvm_run.write(bytes([on]), uapi.KVM_RUN_LAYOUT["immediate_exit"][0])
+
+    def regs(self) -> uapi.kvm_regs:
+        """KVM_GET_REGS."""
+        regs = uapi.kvm_regs()
+        ioctl(self.fileno(), "KVM_GET_REGS", uapi.KVM_GET_REGS, regs)
+        return regs
+
+    def set_regs(self, regs: uapi.kvm_regs) -> None:
+        """KVM_SET_REGS."""
+        ioctl(self.fileno(), "KVM_SET_REGS", uapi.KVM_SET_REGS, regs)
+
+    def sregs(self) -> uapi.kvm_sregs:
+        """KVM_GET_SREGS."""
+        sregs = uapi.kvm_sregs()
+        ioctl(self.fileno(), "KVM_GET_SREGS", uapi.KVM_GET_SREGS, sregs)
+        return sregs
+
+    def set_sregs(self, sregs: uapi.kvm_sregs) -> None:
+        """KVM_SET_SREGS.  Raises :class:`CallError`: EINVAL for a state this KVM cannot run."""
+        ioctl(self.fileno(), "KVM_SET_SREGS", uapi.KVM_SET_SREGS, sregs)
+
+    def set_cpuid(self, cpuid: ctypes.Array[ctypes.c_char]) -> None:
+        """KVM_SET_CPUID2, before the first KVM_RUN.  Raises :class:`CallError`: EINVAL after it."""
+        ioctl(self.fileno(), "KVM_SET_CPUID2", uapi.KVM_SET_CPUID2, cpuid)
+
+    def pre_fault(self, gpa: int, size: int, flags: int = 0) -> None:
+        """KVM_PRE_FAULT_MEMORY: fill stage 2 for a range.  Raises :class:`CallError`: EINVAL where KVM has none."""
+        argument = uapi.kvm_pre_fault_memory(gpa, size, flags)
+        ioctl(self.fileno(), "KVM_PRE_FAULT_MEMORY", uapi.KVM_PRE_FAULT_MEMORY, argument, gpa=gpa, size=size, flags=flags)
+
+    def run(self) -> Exit:
+        """KVM_RUN; why it came back.
+
+        Raises :class:`CallError` except for EFAULT with a memory fault, which is an :class:`Exit` with that errno.
+        """
+        errno = 0
+        try:
+            ioctl(self.fileno(), "KVM_RUN", uapi.KVM_RUN)
+        except CallError as error:
+            errno = error.errno or 0
+            if self.field("exit_reason") != uapi.KVM_EXIT_MEMORY_FAULT:
+                raise
+        reason = self.field("exit_reason")
+        if reason == uapi.KVM_EXIT_MMIO:
+            size = self.field("mmio.len")
+            data = self.kvm_run.read(uapi.KVM_RUN_LAYOUT["mmio.data"][0], min(size, 8))
+            return Exit(reason, errno, self.field("mmio.phys_addr"), size, 0, bool(self.field("mmio.is_write")), data)
+        if reason == uapi.KVM_EXIT_IO:
+            size = self.field("io.size") * self.field("io.count")
+            out = self.field("io.direction") == uapi.KVM_EXIT_IO_OUT
+            return Exit(reason, errno, self.field("io.port"), size, 0, out, self.kvm_run.read(self.field("io.data_offset"), size))
+        if reason == uapi.KVM_EXIT_MEMORY_FAULT:
+            gpa, size = self.field("memory_fault.gpa"), self.field("memory_fault.size")
+            return Exit(reason, errno, gpa, size, self.field("memory_fault.flags"))
+        return Exit(reason, errno)

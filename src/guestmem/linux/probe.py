@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine has: its kernel, KVM, guest_memfd and memfd_secret, and what can be tested with them.
+
+Everything is found by trying, gently: files of one page, no page of memfd_secret, guests in a child process with a
+time limit.  Nothing needs root or /dev/kvm; what they would add is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import guestmem
+from guestmem.linux import uapi
+from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, die_with_parent, memfd_secret
+from guestmem.linux.kvm import Kvm, Vm
+
+__all__ = ["as_text", "in_child", "probe"]
+
+CAPABILITIES = (
+    "USER_MEMORY2",
+    "MEMORY_FAULT_INFO",
+    "MEMORY_ATTRIBUTES",
+    "GUEST_MEMFD",
+    "VM_TYPES",
+    "PRE_FAULT_MEMORY",
+    "GUEST_MEMFD_FLAGS",
+    "NR_MEMSLOTS",
+    "MAX_VCPUS",
+    "MULTI_ADDRESS_SPACE",
+    "SYNC_MMU",
+    "READONLY_MEM",
+    "DIRTY_LOG_RING",
+    "BINARY_STATS_FD",
+)
+VM_TYPES = {0: "DEFAULT", 1: "SW_PROTECTED", 2: "SEV", 3: "SEV_ES", 4: "SNP", 5: "TDX"}
+FLAGS = {0: "MMAP", 1: "INIT_SHARED", 2: "NO_DIRECT_MAP"}  # bit 2 is proposed, and in no release
+SECONDS = 10
+
+
+def probe() -> dict[str, Any]:
+    """Everything, as one JSON object."""
+    kvm = _kvm()
+    found: dict[str, Any] = {
+        "schema": 1,
+        "guestmem": guestmem.__version__,
+        "kernel": _kernel(),
+        "kvm": kvm,
+        "direct_map": _direct_map(),
+        "memfd_secret": _secretmem(),
+        "cachestat": _cachestat(),
+        "hugetlb": _hugetlb(),
+        "tracefs": _tracefs(),
+        "gunyah": os.path.exists("/dev/gunyah"),
+    }
+    found["testable"] = list(_testable(found))
+    found["would_add"] = list(_would_add(found))
+    return found
+
+
+def _kernel() -> dict[str, Any]:
+    modules = sorted(name for name in os.listdir("/sys/module") if name == "kvm" or name.startswith("kvm_"))
+    return {
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "page_size": PAGE_SIZE,
+        "cpus": os.cpu_count(),
+        "kvm_modules": modules,
+        "root": os.geteuid() == 0,
+        "swap": len(_lines("/proc/swaps")) > 1,
+    }
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file; none if it cannot be read."""
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _kvm() -> dict[str, Any]:
+    """What /dev/kvm says; only why not, if it cannot be opened."""
+    try:
+        kvm = Kvm()
+    except CallError as error:
+        return {"usable": False, "why": str(error)}
+    with kvm:
+        try:
+            vm = kvm.create_vm()
+        except CallError as error:
+            return {"usable": False, "why": str(error)}
+        with vm:
+            real = in_child(_real_mode)
+            long = in_child(_long_mode)
+            return {
+                "usable": True,
+                "api_version": kvm.api_version(),
+                "capabilities": {name: vm.check_extension(getattr(uapi, f"KVM_CAP_{name}")) for name in CAPABILITIES},
+                "vm_types": {name: _vm_type(kvm, number) for number, name in VM_TYPES.items()},
+                "guest_memfd": _guest_memfd(vm),
+                "guests": {"real_mode": real, "long_mode_cpl3": long},
+            }
+
+
+def _vm_type(kvm: Kvm, number: int) -> str:
+    """ "ok", or the name of the errno."""
+    try:
+        kvm.create_vm(number).close()
+    except CallError as error:
+        return _errno(error)
+    return "ok"
+
+
+def _errno(error: OSError) -> str:
+    import errno
+
+    return errno.errorcode.get(error.errno or 0, str(error.errno))
+
+
+def _guest_memfd(vm: Vm) -> dict[str, Any]:
+    """Which flags are legal, which combinations of the legal ones, and where its files are."""
+    flags: dict[str, str] = {}
+    legal = []
+    for bit in range(64):
+        try:
+            vm.create_guest_memfd(PAGE_SIZE, 1 << bit).close()
+        except CallError as error:
+            if bit in FLAGS:
+                flags[FLAGS[bit]] = _errno(error)
+        else:
+            flags[FLAGS.get(bit, f"bit {bit}")] = "ok"
+            legal.append(bit)
+    combinations: dict[str, str] = {}
+    for chosen in range(1 << min(len(legal), 4)):
+        value = sum(1 << bit for at, bit in enumerate(legal) if chosen >> at & 1)
+        try:
+            with vm.create_guest_memfd(PAGE_SIZE, value) as file:
+                combinations[str(value)] = "ok"
+                device = file.stat().st_dev
+                link = os.readlink(f"/proc/self/fd/{file.fileno()}")
+        except CallError as error:
+            combinations[str(value)] = _errno(error)
+    if "ok" not in combinations.values():
+        return {"usable": False, "flags": flags, "flag_values": combinations}
+    return {
+        "usable": True,
+        "flags": flags,
+        "flag_values": combinations,
+        "device": f"{os.major(device)}:{os.minor(device)}",
+        "name": link,
+    }
+
+
+def _real_mode() -> str:
+    from guestmem.linux import guest
+
+    with Kvm() as kvm:
+        written = guest.real_mode(kvm)
+    return "runs" if written == b"AB" else f"wrote {written!r} instead of b'AB'"
+
+
+def _long_mode() -> str:
+    """Whether a guest's stores land in the guest_memfd that it is bound to."""
+    from guestmem.linux.guest import Guest
+
+    flags = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
+    with (
+        Kvm() as kvm,
+        kvm.create_vm() as vm,
+        vm.create_guest_memfd(4 * PAGE_SIZE, flags) as file,
+        file.mmap() as mapping,
+        Guest(kvm, vm, 4, memory=file, userspace_addr=mapping.address) as guest,
+    ):
+        guest.store(0, 4, 0x5A)
+        if file.resident() != 4 or mapping.read(3 * PAGE_SIZE) != b"Z":
+            return f"runs, but not on its guest_memfd: {file.resident()} of 4 pages there"
+        return "runs on guest_memfd"
+
+
+def in_child(function: Callable[[], Any], seconds: int = SECONDS) -> Any:
+    """What a function returns, as JSON has it, run in a child process; a sentence if it fails, is killed or takes too long."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with_parent()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(seconds)
+            try:
+                said = function()
+            except (OSError, RuntimeError) as error:
+                said = f"{type(error).__name__}: {error}"
+            os.write(writer, json.dumps(said).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        said = stream.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code == -signal.SIGALRM:
+        return f"no end in {seconds} s"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return json.loads(said) if said else "ended without a word"
+
+
+def _direct_map() -> dict[str, Any]:
+    """The kernel's own mapping of memory: bytes by entry size, and how often entries were split since the boot."""
+    sizes = {}
+    for line in _lines("/proc/meminfo"):
+        name, _, value = line.partition(":")
+        if name.startswith("DirectMap"):
+            sizes[name.removeprefix("DirectMap")] = int(value.split()[0]) << 10
+    counts = dict(line.split() for line in _lines("/proc/vmstat") if line.startswith("direct_map_"))
+    return {"bytes": sizes, "events": {name.removeprefix("direct_map_"): int(n) for name, n in counts.items()}}
+
+
+def _secretmem() -> dict[str, Any]:
+    try:
+        fd = memfd_secret(os.O_CLOEXEC)
+    except CallError as error:
+        return {"usable": False, "why": str(error)}
+    device = os.fstat(fd).st_dev
+    os.close(fd)
+    return {"usable": True, "device": f"{os.major(device)}:{os.minor(device)}"}
+
+
+def _cachestat() -> dict[str, Any]:
+    fd = os.memfd_create("guestmem")
+    try:
+        cachestat(fd)
+    except CallError as error:
+        return {"usable": False, "why": str(error)}
+    finally:
+        os.close(fd)
+    return {"usable": True}
+
+
+def _hugetlb() -> dict[str, int]:
+    """Pages in each pool, by size in KiB."""
+    pools = {}
+    for pool in sorted(Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB")):
+        pools[pool.name.removeprefix("hugepages-").removesuffix("kB")] = int((_lines(f"{pool}/nr_hugepages") or ["0"])[0])
+    return pools
+
+
+def _tracefs() -> dict[str, Any]:
+    from guestmem.linux import tracing
+
+    try:
+        with tracing.tracefs() as root:
+            missing = [event for event in tracing.EVENTS if not (root / "events" / event).is_dir()]
+    except tracing.Cannot as error:
+        return {"usable": False, "why": str(error)}
+    return {"usable": True, "missing_events": missing}
+
+
+def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each part of the contract: whether it can be tested here, and if not, why."""
+    kvm = found["kvm"]
+    capabilities = kvm.get("capabilities", {})
+    flags = kvm.get("guest_memfd", {}).get("flags", {})
+    no_kvm = "" if kvm["usable"] else kvm["why"]
+    no_file = no_kvm or ("" if kvm["guest_memfd"]["usable"] else "KVM makes no guest_memfd")
+    no_mmap = no_file or ("" if flags.get("MMAP") == "ok" else "guest_memfd has no flag MMAP")
+    no_shared = no_mmap or ("" if flags.get("INIT_SHARED") == "ok" else "guest_memfd has no flag INIT_SHARED")
+    no_oracle = no_file or found["cachestat"].get("why", "")
+    no_stage2 = no_kvm or ("" if capabilities["BINARY_STATS_FD"] else "KVM has no binary statistics")
+    said = kvm.get("guests", {}).get("long_mode_cpl3", "")
+    no_guest = no_file or ("" if said == "runs on guest_memfd" else f"the guest: {said}")
+    no_slots = no_file or ("" if capabilities["USER_MEMORY2"] else "KVM has no KVM_SET_USER_MEMORY_REGION2")
+    private = [name for name, state in kvm.get("vm_types", {}).items() if state == "ok" and name != "DEFAULT"]
+    no_private = no_kvm or (
+        "" if capabilities["MEMORY_ATTRIBUTES"] and private else "no VM type with private memory, no memory attributes"
+    )
+    no_prefault = no_kvm or ("" if capabilities["PRE_FAULT_MEMORY"] else "KVM has no KVM_PRE_FAULT_MEMORY")
+    for name, why in (
+        ("creation", no_file),
+        ("file operations", no_file),
+        ("fallocate", no_file),
+        ("mapping and faults", no_mmap),
+        ("access from the host", no_shared),
+        ("memory slots", no_slots),
+        ("residency", no_oracle),
+        ("stage-2 residency", no_stage2),
+        ("a running guest", no_guest),
+        ("private memory and conversion", no_private),
+        ("pre-faulting", no_prefault),
+        ("memfd_secret", found["memfd_secret"].get("why", "")),
+        ("recording", found["tracefs"].get("why", "")),
+        ("Gunyah", "" if found["gunyah"] else "there is no /dev/gunyah"),
+    ):
+        yield {"what": name, "testable": not why, "why": why or None}
+
+
+def _would_add(found: dict[str, Any]) -> Iterator[str]:
+    """What root and /dev/kvm would add."""
+    if not found["kvm"]["usable"]:
+        yield "/dev/kvm: guest_memfd, memory slots, stage 2 and guests; everything but memfd_secret needs it"
+    if not found["kernel"]["root"]:
+        yield "root: recording and frame numbers (tracefs, /proc/self/pagemap), limits by memory cgroup"
+
+
+def as_text(found: dict[str, Any]) -> Iterator[str]:
+    """The same as lines."""
+    kernel, kvm = found["kernel"], found["kvm"]
+    yield f"kernel         {kernel['release']} {kernel['machine']}, {kernel['cpus']} CPUs, pages of {kernel['page_size']} bytes"
+    yield f"KVM modules    {' '.join(kernel['kvm_modules']) or 'none'}"
+    if kvm["usable"]:
+        yield f"KVM            API {kvm['api_version']}"
+        for name, value in kvm["capabilities"].items():
+            yield f"               {name} {value}"
+        yield "VM types       " + _pairs(kvm["vm_types"])
+        gmem = kvm["guest_memfd"]
+        yield "guest_memfd    flags " + _pairs(gmem["flags"])
+        yield "               flag values " + _pairs(gmem["flag_values"])
+        if gmem["usable"]:
+            yield f"               {gmem['name']} on device {gmem['device']}"
+        yield f"guests         real mode {kvm['guests']['real_mode']}, long mode CPL 3 {kvm['guests']['long_mode_cpl3']}"
+    else:
+        yield f"KVM            {kvm['why']}"
+    direct = found["direct_map"]
+    yield "direct map     " + (", ".join(f"{n >> 20} MiB by {name}" for name, n in direct["bytes"].items()) or "not told")
+    yield "               " + (", ".join(f"{name} {n}" for name, n in direct["events"].items()) or "splits not told")
+    secret = found["memfd_secret"]
+    yield f"memfd_secret   {'on device ' + secret['device'] if secret['usable'] else secret['why']}"
+    yield "hugetlb        " + (", ".join(f"{n} of {int(kib) >> 10} MiB" for kib, n in found["hugetlb"].items()) or "none")
+    trace = found["tracefs"]
+    yield f"tracefs        {'every event' if trace['usable'] and not trace['missing_events'] else trace.get('why', '')}" + (
+        "lacks " + " ".join(trace["missing_events"]) if trace["usable"] and trace["missing_events"] else ""
+    )
+    yield f"Gunyah         {'/dev/gunyah is there, and was never tried' if found['gunyah'] else 'no /dev/gunyah'}"
+    yield "testable here  " + ", ".join(row["what"] for row in found["testable"] if row["testable"])
+    reasons = dict.fromkeys(row["why"] for row in found["testable"] if not row["testable"])
+    for why in reasons:
+        yield f"not testable   {', '.join(row['what'] for row in found['testable'] if row['why'] == why)}: {why}"
+    for line in found["would_add"]:
+        yield f"would add      {line}"
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

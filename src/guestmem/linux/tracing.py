@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record what a command does to guest memory, with a tracefs instance of our own (Documentation/trace/ftrace.rst).
+
+tracefs is mounted without a mount point (fsmount(2)), so the mount goes with the process.  The instance is locked
+(flock(2)) while its run lives: an instance that is not locked was left by a run that was killed, and the next run
+removes it, with the processes that it still follows.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from guestmem.linux.calls import CallError, Descriptor, die_with_parent
+from guestmem.linux.ftrace import Event, Page, page, parse
+from guestmem.linux.kvm import Kvm
+from guestmem.linux.secretmem import SecretMem
+
+__all__ = ["EVENTS", "Cannot", "NotStarted", "Recording", "record", "sweep", "tracefs"]
+
+PREFIX = "guestmem-"
+FILEMAP = ("filemap/mm_filemap_add_to_page_cache", "filemap/mm_filemap_delete_from_page_cache")
+EVENTS = (
+    *FILEMAP,
+    "kmem/mm_page_alloc",
+    "kmem/mm_page_free",
+    "exceptions/page_fault_user",
+    "sched/sched_process_exit",
+    *(f"syscalls/sys_{way}_{call}" for call in ("fallocate", "ioctl", "munmap", "madvise") for way in ("enter", "exit")),
+    "kvmmmu/kvm_mmu_get_page",
+    "kvmmmu/kvm_mmu_prepare_zap_page",
+    "kvmmmu/kvm_mmu_set_spte",
+    "kvmmmu/kvm_mmu_spte_requested",
+    "kvmmmu/kvm_tdp_mmu_spte_changed",
+    "kvm/kvm_unmap_hva_range",
+    "tlb/tlb_flush",
+)
+"""What is recorded, as far as the kernel has it."""
+
+PRIVATE_PID_NAMESPACE = "in a container with its own process numbers: run it outside, where tracefs knows the processes"
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # arch/x86/entry/syscalls/syscall_64.tbl; the same on all architectures
+FSCONFIG_CMD_CREATE, CLOEXEC = 6, 1  # include/uapi/linux/mount.h
+SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Cannot(RuntimeError):
+    """Recording is not possible here; the message says why and what to do."""
+
+
+class NotStarted(RuntimeError):
+    """The command cannot be started; the message says why."""
+
+
+@contextlib.contextmanager
+def tracefs() -> Iterator[Path]:
+    """The root of tracefs while the block runs.  Raises :class:`Cannot`."""
+    fs = _libc.syscall(FSOPEN, b"tracefs", CLOEXEC)
+    errno = ctypes.get_errno()
+    if fs >= 0:
+        with Descriptor(fs):
+            made = _libc.syscall(FSCONFIG, fs, FSCONFIG_CMD_CREATE, None, None, 0)
+            root = _libc.syscall(FSMOUNT, fs, CLOEXEC, 0) if made == 0 else -1
+            errno = ctypes.get_errno()
+        if root >= 0:
+            with Descriptor(root):
+                yield Path(f"/proc/self/fd/{root}")
+            return
+    mounted = Path("/sys/kernel/tracing")
+    if not os.access(mounted / "instances", os.W_OK):
+        raise Cannot(f"tracefs cannot be opened ({os.strerror(errno)}): run it as root")
+    yield mounted
+
+
+@contextlib.contextmanager
+def _lock(directory: Path, block: bool = True) -> Iterator[bool]:
+    """Hold the lock of a directory while the block runs; False if somebody else has it."""
+    with Descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def sweep(root: Path) -> list[str]:
+    """Remove what killed runs left behind; what it was, a line each.  The caller holds the lock of ``instances``."""
+    found = []
+    for place in sorted((root / "instances").glob(f"{PREFIX}*")):
+        with _lock(place, block=False) as free:
+            if not free:
+                continue
+            for pid, name in _kill_followed(place):
+                found.append(f"killed process {pid} ({name}), left by a recording that was killed")
+        if _remove(place, found):
+            found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
+    return found
+
+
+def _kill_followed(place: Path) -> Iterator[tuple[int, str]]:
+    """Kill the processes that an instance still follows: those that are alive, as ftrace drops the others."""
+    if not _initial_pid_namespace():
+        return
+    for pid in (place / "set_event_pid").read_text().split():
+        name = _name(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+            yield int(pid), name
+
+
+def _remove(place: Path, found: list[str]) -> bool:
+    """Remove an instance; if somebody has one of its files open it stays for the next run, which is noted."""
+    try:
+        place.rmdir()
+    except OSError as error:
+        found.append(f"tracefs instance {place.name} is not removed: {error.strerror}: the next recording tries again")
+        return False
+    return True
+
+
+def _initial_pid_namespace() -> bool:
+    return os.stat("/proc/self/ns/pid").st_ino == INITIAL_PID_NAMESPACE
+
+
+def _name(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "gone"
+
+
+@contextlib.contextmanager
+def _instances(root: Path, found: list[str]) -> Iterator[tuple[Path, Path]]:
+    """Two tracefs instances that are ours, with nothing on; leftovers are removed first and added to ``found``.
+
+    One follows processes.  The other has the pages of our files whoever moves them: a process is no longer followed
+    when it ends, which is before its files are closed.
+    """
+    name = f"{PREFIX}{os.getpid()}"
+    places = root / "instances" / name, root / "instances" / f"{name}-pages"
+    with contextlib.ExitStack() as stack:
+        with _lock(root / "instances"):
+            found += sweep(root)
+            for place in places:
+                place.mkdir()
+                stack.callback(_remove, place, found)
+                stack.enter_context(_lock(place))
+        try:
+            yield places
+        finally:
+            # Under the lock, so that nobody takes what is no longer locked for something left behind.
+            with _lock(root / "instances"):
+                stack.close()
+
+
+def _devices() -> dict[str, int]:
+    """The devices of guest_memfd's and memfd_secret's files, as far as they can be made here."""
+    found = {}
+    with contextlib.suppress(CallError), Kvm() as kvm, kvm.create_vm() as vm, vm.create_guest_memfd(4096) as file:
+        found["guest_memfd"] = file.stat().st_dev
+    with contextlib.suppress(CallError), SecretMem() as secret:
+        found["memfd_secret"] = os.fstat(secret.fileno()).st_dev
+    return found
+
+
+def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
+    """Follow a process; the events that this kernel does not have."""
+    for one in (place, pages):
+        (one / "tracing_on").write_text("0")
+        (one / "trace_clock").write_text("mono")
+        (one / "options" / "overwrite").write_text("0")
+        (one / "buffer_size_kb").write_text(str(kilobytes))
+    (place / "options" / "event-fork").write_text("1")
+    (place / "set_event_pid").write_text(str(pid))
+    devices = _devices()
+    numbers = sorted({os.major(device) << 20 | os.minor(device) for device in devices.values()})
+    missing = []
+    for event in EVENTS:
+        at = place / "events" / event
+        if not at.is_dir():
+            missing.append(event)
+            continue
+        if event in FILEMAP and "guest_memfd" in devices:
+            for one in (at, pages / "events" / event):
+                (one / "filter").write_text(" || ".join(f"s_dev == {number}" for number in numbers))
+                (one / "enable").write_text("1")
+        (at / "enable").write_text("1")
+    for one in (pages, place):
+        (one / "tracing_on").write_text("1")
+    if "guest_memfd" in devices:
+        names = ", ".join(f"{name} on {os.major(device)}:{os.minor(device)}" for name, device in devices.items())
+        (place / "trace_marker").write_text(f"guestmem record: all of {names}\n")
+    return missing
+
+
+def merge(text: str, pages: str) -> str:
+    """The trace of processes, with what only the trace of pages has of the same files; the header counts them all.
+
+    Each instance takes its own time of an event.  So the events of a thread are matched by their order: what the trace
+    of processes lacks is what a thread did last, after it ended, and what threads did that were never followed.
+    """
+    lines = text.splitlines(keepends=True)
+    said = [one for one in parse(lines) if isinstance(one, Event)]
+    known = Counter((one.pid, one.name, one.fields) for one in said)
+    files = {of.file for one in said if (of := _page(one)) is not None}
+    more = []
+    for one in parse(pages.splitlines()):
+        if isinstance(one, Event) and (of := _page(one)) is not None and of.file in files:
+            if known[one.pid, one.name, one.fields]:
+                known[one.pid, one.name, one.fields] -= 1
+            else:
+                more.append(one)
+    times = [one.time for one in said]
+    merged = lines[: said[0].line - 1] if said else lines
+    at = len(merged)
+    for one in more:
+        place = bisect.bisect_right(times, one.time)
+        until = said[place].line - 1 if place < len(said) else len(lines)
+        merged += [*lines[at:until], one.text + "\n"]
+        at = until
+    merged += lines[at:]
+    if more:
+        for number, line in enumerate(merged):
+            if line.startswith("# entries-in-buffer/entries-written:"):
+                total = len(said) + len(more)
+                merged[number] = re.sub(r"\d+/\d+", f"{total}/{total}", line, count=1)
+                break
+    return "".join(merged)
+
+
+def _page(event: Event) -> Page | None:
+    return page(event.fields) if f"filemap/{event.name}" in FILEMAP else None
+
+
+class Recording(NamedTuple):
+    """What a recording gave.
+
+    ``status``: the command's exit status, 128 + N if signal N ended it or us.  ``text``: the trace.  ``lost``: events that
+    did not fit in the buffer.  ``missing``: events that this kernel does not have.  ``found``: what killed runs had left.
+    """
+
+    status: int
+    text: str
+    lost: int
+    missing: list[str]
+    found: list[str]
+
+
+def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
+    """Run a command, record it and its children, and clean up; signals that would end us end them all.
+
+    ``kilobytes`` is the buffer's size for each CPU.  Raises :class:`Cannot`, :class:`NotStarted`.
+    """
+    if not _initial_pid_namespace():
+        raise Cannot(PRIVATE_PID_NAMESPACE)
+    # A signal that is ignored stays so for us and for the command: nohup, and shells that start us in the background.
+    watched = {signal.SIGCHLD, *(number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN)}
+    reaped = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    try:
+        found: list[str] = []
+        with tracefs() as root, _instances(root, found) as (place, pages):
+            child = _Child(command, before)
+            try:
+                missing = _prepare(place, pages, child.pid, kilobytes)
+                status = child.run(watched)
+                if child.told:
+                    list(_kill_followed(place))
+            finally:
+                child.end()
+                for one in (place, pages):
+                    (one / "tracing_on").write_text("0")
+            text = (place / "trace").read_text(errors="replace")
+            dropped = _dropped(place)
+            if not dropped and not _dropped(pages):
+                text = merge(text, (pages / "trace").read_text(errors="replace"))
+        for cpu, events in dropped.items():
+            text += f"CPU:{cpu} [LOST {events} EVENTS]\n"
+        return Recording(status, text, sum(dropped.values()), missing, found)
+    except OSError as error:
+        raise Cannot(f"tracefs does not let us: {error}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGCHLD, reaped)
+
+
+def _dropped(place: Path) -> dict[str, int]:
+    """Events that a CPU's buffer had no room for, by CPU."""
+    found = {}
+    for cpu in sorted((place / "per_cpu").iterdir()):
+        counts = dict(line.split(": ") for line in (cpu / "stats").read_text().splitlines() if ": " in line)
+        if events := int(counts.get("dropped events", 0)):
+            found[cpu.name.removeprefix("cpu")] = events
+    return found
+
+
+class _Child:
+    """The command in a process that waits for :meth:`run` before it begins, and dies with us."""
+
+    def __init__(self, command: Sequence[str], mask: set[int | signal.Signals]) -> None:
+        self.command = command
+        go, self._go = os.pipe()
+        self._failed, failed = os.pipe()
+        self.status: int | None = None
+        self.told: signal.Signals | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self._go)
+                die_with_parent()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                if os.read(go, 1):
+                    os.execvp(command[0], list(command))
+            except OSError as error:
+                os.write(failed, str(error.errno).encode())
+            finally:
+                os._exit(127)
+        os.close(go)
+        os.close(failed)
+
+    def run(self, watched: set[signal.Signals]) -> int:
+        """Let it begin, wait for its end, and hand on the signals we get; its status.  Raises :class:`NotStarted`."""
+        os.write(self._go, b"!")
+        while not self._ended():
+            got = signal.sigwaitinfo(watched)
+            if got.si_signo == signal.SIGCHLD:
+                continue
+            number = signal.Signals(got.si_signo)
+            if self.told is number:
+                os.kill(self.pid, signal.SIGKILL)
+            elif got.si_code != SI_KERNEL:  # a terminal's signal has reached the command already
+                os.kill(self.pid, number)
+            self.told = number
+        if why := os.read(self._failed, 16):
+            raise NotStarted(f"{self.command[0]}: {os.strerror(int(why))}")
+        status = os.waitstatus_to_exitcode(self.status or 0)
+        return 128 + self.told if self.told else 128 - status if status < 0 else status
+
+    def _ended(self) -> bool:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+        return self.status is not None
+
+    def end(self) -> None:
+        """Kill it if it is still there, and close what we hold of it."""
+        if not self._ended():
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._go)
+        os.close(self._failed)

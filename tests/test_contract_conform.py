@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract on both hosts: what holds, what is said when it does not, and what is left behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from guestmem import cli
+from guestmem.contract import cgroup, conform
+from guestmem.contract.host import Denied, Missing, Result
+from guestmem.contract.rows import GROUPS, rows
+from guestmem.contract.simulated import SimulatedHost, aligned
+from guestmem.contract.simulated_files import Gmem, Open
+from requires import require
+
+
+class NoPunchPastEnd(SimulatedHost):
+    """Wrong in one rule: a hole has to begin inside the file."""
+
+    def vfs_fallocate(self, file: Open, mode: int, offset: int, length: int) -> int:
+        if isinstance(file, Gmem) and mode == 3 and file.size <= offset < (1 << 62) and length > 0 and aligned(offset, length):
+            raise Denied(errno.EINVAL, "a hole begins inside the file")
+        return super().vfs_fallocate(file, mode, offset, length)
+
+
+class NoSecretmem(SimulatedHost):
+    """A machine without secret memory."""
+
+    def memfd_secret(self, flags: int) -> Result:
+        raise Missing("memfd_secret: ENOSYS")
+
+
+def results(outcomes: list[conform.Outcome]) -> dict[str, int]:
+    """How many there are of each result."""
+    return {result: sum(o.result == result for o in outcomes) for result in ("pass", "fail", "xfail", "skip")}
+
+
+def test_there_are_enough_rows_in_every_group() -> None:
+    names = [row.name for row in rows()]
+    assert len(names) == len(set(names)) >= 400
+    assert {row.group for row in rows()} == set(GROUPS)
+    assert all(row.rule and row.source for row in rows())
+    assert not any("#" in name or "\n" in name for name in names)
+
+
+def test_the_model_keeps_the_contract() -> None:
+    outcomes = conform.run(["model"], [], lambda _: None)
+    assert [o for o in outcomes if o.result != "pass"] == []
+    assert conform.exit_code(outcomes) == 0
+
+
+def test_this_kernel_keeps_the_contract_but_for_known_deviations() -> None:
+    require("kvm")
+    outcomes = conform.run(["kernel"], [], lambda _: None)
+    assert [o for o in outcomes if o.result == "fail"] == []
+    assert len(outcomes) == len(rows())
+    assert conform.exit_code(outcomes) == 0
+
+
+def test_a_wrong_host_is_caught_and_told_the_rule_and_the_source() -> None:
+    outcomes = list(conform.run_model(rows(), NoPunchPastEnd()))
+    failed = [o for o in outcomes if o.result == "fail"]
+    assert {o.name.rpartition(".")[0] for o in failed} == {"fallocate.test_punch_hole_past_end", "stage2.test_punch_hole"}
+    reason = next(o.reason for o in failed if o.name == "fallocate.test_punch_hole_past_end.at the end")
+    assert reason.startswith(
+        "expected 0, got 'EINVAL'; rule: a hole may be anywhere, past the end as well; source: tools/testing/"
+    )
+    assert conform.exit_code(outcomes) == 1
+
+
+def test_a_deviation_nobody_knows_fails_on_the_kernel_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conform, "no_kernel", lambda: "")
+    outcomes = list(conform.run_kernel(rows("fallocate"), NoPunchPastEnd))
+    assert results(outcomes)["fail"] == 2
+    line = next(line for line in conform.ktap(outcomes) if line.startswith("# expected 0"))
+    assert "rule: a hole may be anywhere" in line
+    assert "source: tools/testing/selftests/kvm/guest_memfd_test.c" in line
+
+
+def test_a_known_deviation_is_listed_with_its_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Linux618(SimulatedHost):
+        def gmem_bind(self, *arguments: object) -> None:
+            try:
+                super().gmem_bind(*arguments)  # type: ignore[arg-type]
+            except Denied as denied:
+                raise Denied(22 if denied.errno == 17 else denied.errno or 0, denied.rule) from None
+
+    monkeypatch.setattr(conform, "no_kernel", lambda: "")
+    outcomes = list(conform.run_kernel(rows("memslot"), Linux618))
+    assert results(outcomes) == {"pass": len(outcomes) - 6, "fail": 0, "xfail": 6, "skip": 0}
+    assert conform.exit_code(outcomes) == 0
+    printed = "\n".join(conform.summary(outcomes))
+    assert "known deviations:" in printed
+    assert "EINVAL instead of EEXIST (before 7.2, seen on 6.18; virt/kvm/guest_memfd.c" in printed
+    # The model is held to the contract itself.
+    assert results(list(conform.run_model(rows("memslot"), Linux618())))["fail"] == 6
+
+
+def test_without_kvm_the_kernel_is_skipped_and_the_model_passes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(conform, "no_kernel", lambda: "needs /dev/kvm: No such file or directory")
+    assert cli.main(["conform", "creation", "--json"]) == 4
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["schema"] == 1
+    assert outcome["environment"]["kernel"]
+    by = {(r["backend"], r["result"], r["reason"]) for r in outcome["results"]}
+    assert by == {("model", "pass", ""), ("kernel", "skip", "needs /dev/kvm: No such file or directory")}
+    assert cli.main(["conform", "creation", "--backend", "model"]) == 0
+    capsys.readouterr()
+    assert cli.main(["fuzz"]) == 4
+    assert capsys.readouterr().err == "guestmem: skipped: needs /dev/kvm: No such file or directory\n"
+
+
+def test_what_a_machine_lacks_is_a_skip_with_a_reason() -> None:
+    outcomes = list(conform.run_model(rows("secretmem", "creation"), NoSecretmem()))
+    assert {(o.result, o.reason) for o in outcomes if o.name.startswith("secretmem.")} == {("skip", "needs memfd_secret: ENOSYS")}
+    assert conform.exit_code(outcomes) == 0
+    assert any(line.endswith("# SKIP needs memfd_secret: ENOSYS") for line in conform.ktap(outcomes))
+
+
+def test_a_host_that_dies_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dies(SimulatedHost):
+        def memfd_create(self, size: int) -> Result:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+    monkeypatch.setattr(conform, "no_kernel", lambda: "")
+    outcomes = list(conform.run_kernel(rows("creation"), Dies))
+    failed = [o for o in outcomes if o.result == "fail"]
+    assert [o.name for o in failed] == ["creation.test_create_on_memfd"]
+    assert failed[0].reason.startswith("the process was ended by SIGKILL; rule: only a VM makes files of guest memory")
+
+
+def test_ktap() -> None:
+    outcomes = [
+        conform.Outcome("g.test_a", "model", "pass", ""),
+        conform.Outcome("g.test_b b", "kernel", "fail", "expected 0, got 1"),
+        conform.Outcome("g.test_c", "kernel", "xfail", "known"),
+        conform.Outcome("g.test_d", "kernel", "skip", "needs root"),
+    ]
+    assert list(conform.ktap(outcomes)) == [
+        "KTAP version 1",
+        "1..4",
+        "ok 1 model.g.test_a",
+        "# expected 0, got 1",
+        "not ok 2 kernel.g.test_b_b",
+        "# known",
+        "ok 3 kernel.g.test_c # XFAIL known deviation",
+        "ok 4 kernel.g.test_d # SKIP needs root",
+        "# Totals: pass:1 fail:1 xfail:1 xpass:0 skip:1 error:0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["conform", "nothing"], "'nothing' is no group: use some of creation, file_operations"),
+        (["conform", "--backend", "xen"], "invalid choice: 'xen'"),
+        (["conform", "--ktap", "--json"], "not allowed with argument --ktap"),
+        (["fuzz", "--seconds", "0"], "'0' is no number above 0"),
+        (["fuzz", "--seed", "x"], "invalid int value: 'x'"),
+        (["fuzz", "-o", "/nonexistent"], "/nonexistent: no such directory: choose another place with -o"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                found += [int(entry.name), *descendants(int(entry.name))]
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_kill_leaves_no_process(tmp_path: Path) -> None:
+    require("kvm")
+    command = [sys.executable, "-m", "guestmem", "fuzz", "--seconds", "60", "-o", str(tmp_path)]
+    with subprocess.Popen(command) as fuzz:
+        while not (below := descendants(fuzz.pid)):
+            assert fuzz.poll() is None
+            time.sleep(0.02)
+        fuzz.kill()
+    for _ in range(500):
+        if all(gone(pid) for pid in below):
+            break
+        time.sleep(0.02)
+    assert [pid for pid in below if not gone(pid)] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cgroup_that_was_left_is_removed_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    require("root")
+    try:
+        where, _ = cgroup.parent()
+        left = where / "guestmem-999999999"
+        left.mkdir()
+    except (Missing, OSError) as error:
+        pytest.skip(f"no memory cgroup: {error}")
+    assert cli.main(["conform", "creation", "--backend", "model"]) == 0
+    assert capsys.readouterr().err == f"guestmem: removed {left}, left by a run that was killed\n"
+    assert not left.exists()

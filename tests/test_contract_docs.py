@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What docs/contract.md says is so: tables made from the data, programs that print what is shown, commands that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guestmem import cli
+from guestmem.contract.conform import kernel_host
+from guestmem.contract.deviations import DEVIATIONS
+from guestmem.contract.document import SECTIONS
+from guestmem.contract.host import Host, Result
+from guestmem.contract.program import recorded
+from guestmem.contract.rows import rows
+from guestmem.contract.simulated import SimulatedHost
+from guestmem.contract.worker import Worker
+from requires import require
+
+TEXT = (Path(__file__).parent.parent / "docs" / "contract.md").read_text(encoding="utf-8")
+FOUND = re.findall(r"\*\*([^*]+)\*\*[^`]*(?:`[^`]+`[^`]*)*```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.S)
+
+
+def run(host: Host, code: str) -> list[tuple[str, Result]]:
+    """What the operations of a program give."""
+
+    def program(recorder: Any) -> None:
+        exec(code, {"host": recorder})
+
+    return recorded(host, program)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_tables_are_current(name: str) -> None:
+    found = re.search(rf"<!-- {name}: python docs/generate_contract.py -->\n(.*?)<!-- end -->", TEXT, re.S)
+    assert found is not None
+    assert found[1] == SECTIONS[name](), "run python docs/generate_contract.py"
+
+
+@pytest.mark.parametrize(("title", "code", "shown"), FOUND, ids=[title for title, _, _ in FOUND])
+def test_what_was_found_is_so(title: str, code: str, shown: str) -> None:
+    require("kvm")
+    with Worker(kernel_host, run) as worker:
+        lines = [f"{operation}: {result!r}" for operation, result in worker.do(code)]
+    assert lines[-len(shown.splitlines()) :] == shown.splitlines()
+
+
+def test_enough_was_found() -> None:
+    assert len(FOUND) == 6
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS, ids=lambda deviation: deviation.rows[0])
+def test_a_deviation_has_rows_and_a_program_that_meets_its_rule(deviation: Any) -> None:
+    assert any(row.name.startswith(deviation.rows) for row in rows())
+    host = SimulatedHost()
+    steps: list[tuple[str, Result, str]] = []
+
+    class Watched:
+        """Passes operations on and notes the rule."""
+
+        def __getattr__(self, name: str) -> Any:
+            def operation(*arguments: Any) -> Result:
+                result: Result = getattr(host, name)(*arguments)
+                steps.append((name, result, host.rule))
+                return result
+
+            return operation
+
+    exec(deviation.program, {"host": Watched()})
+    assert (deviation.operation or steps[-1][0], deviation.expected, deviation.rule) in steps
+
+
+def test_every_command_exists() -> None:
+    used = set(re.findall(r"^guestmem (\w+)", TEXT, re.M))
+    assert used == {"conform", "fuzz"}
+    for command in used:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([command, "--help"])
+        assert stopped.value.code == 0

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded runs: real ones are consistent, and any line taken out or frame changed in them is noticed where it can be."""
+
+import bz2
+import gzip
+import json
+import lzma
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guestmem import cli
+from guestmem.linux import ftrace
+from guestmem.linux import replay as module
+from guestmem.linux.replay import replay
+from guestmem.scenarios.workload import from_trace
+
+TRACES = Path(__file__).with_name("traces")
+HOST, GUEST, SECRET, PUNCH = (
+    "1_gmem_host_mapping.txt",
+    "2_gmem_guest_faults.txt",
+    "3_memfd_secret.txt",
+    "4_concurrent_punch.txt",
+)
+PERF, TRACE_CMD = "5_perf_script.txt", "6_trace_cmd_report.txt"
+FRAME = re.compile(r"(?<=pfn=0x)[0-9a-f]+|(?<=pfn )[0-9a-f]+|(?<=spte )[0-9a-f]+(?=[0-9a-f]{3} )")
+
+
+def text(name: str) -> list[str]:
+    return ftrace.lines(str(TRACES / f"{name}.gz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "events", "added", "removed", "entries"),
+    [
+        (HOST, 268, 28, 28, 0),
+        (GUEST, 119, 20, 24, 21),
+        (SECRET, 87, 8, 8, 0),
+        (PUNCH, 972, 576, 384, 0),
+        (PERF, 169, 22, 22, 11),
+        (TRACE_CMD, 227, 22, 22, 11),
+    ],
+)
+def test_a_real_recording_is_consistent(name: str, events: int, added: int, removed: int, entries: int) -> None:
+    report = replay(text(name))
+    assert (report.verdict, report.violations) == ("consistent", [])
+    counts = report.counts
+    assert (counts["events"], counts["added"], counts["removed"]) == (events, added, removed)
+    assert counts.get("stage-2 entries set", 0) == entries
+
+
+# ---- one line taken out
+
+
+@pytest.mark.parametrize("name", [HOST, GUEST, SECRET])
+def test_any_line_taken_out_is_noticed(name: str) -> None:
+    lines = text(name)
+    for at, line in enumerate(lines):
+        if not line.startswith("#"):
+            report = replay(lines[:at] + lines[at + 1 :])
+            assert report.verdict == "violated"
+            assert report.violations[0].rule == module.COMPLETE
+            assert report.violations[0].lines[0][0] == 3
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_lines_taken_out_of_a_long_recording_are_noticed(data: st.DataObject) -> None:
+    lines = text(PUNCH)
+    at = data.draw(st.integers(12, len(lines) - 1))
+    more = data.draw(st.integers(1, 5))
+    assert replay(lines[:at] + lines[at + more :]).verdict == "violated"
+
+
+@pytest.mark.parametrize(("name", "noticed", "all_there_are"), [(HOST, 56, 56), (GUEST, 8, 44), (SECRET, 16, 16)])
+def test_pages_taken_out_are_noticed_without_a_header(name: str, noticed: int, all_there_are: int) -> None:
+    """Where frames' allocation is recorded, each add and each removal has a partner; where not, it may be from before."""
+    lines = [line for line in text(name) if "entries-in-buffer" not in line]
+    pages = [at for at, line in enumerate(lines) if "to_page_cache" in line or "from_page_cache" in line]
+    refused = sum(replay(lines[:at] + lines[at + 1 :]).verdict == "violated" for at in pages)
+    assert (refused, len(pages)) == (noticed, all_there_are)
+
+
+# ---- one frame number changed
+
+
+def changed(lines: list[str], only: str = "") -> Iterator[tuple[int, str, list[str]]]:
+    """The index of a line, the frame in it, and the trace with another frame there, for each frame in each line."""
+    for at, line in enumerate(lines):
+        for found in FRAME.finditer(line):
+            if only in line:
+                other = f"{int(found[0], 16) ^ 0x4000:x}"
+                yield at, found[0], [*lines[:at], line[: found.start()] + other + line[found.end() :], *lines[at + 1 :]]
+
+
+@pytest.mark.parametrize(("name", "noticed", "all_there_are"), [(HOST, 170, 173), (GUEST, 83, 86), (SECRET, 50, 50)])
+def test_a_changed_frame_is_noticed(name: str, noticed: int, all_there_are: int) -> None:
+    """Unless no other line has that frame: of a page that was there before, or that is in no file."""
+    lines = text(name)
+    refused = total = 0
+    for at, frame, trace in changed(lines):
+        total += 1
+        report = replay(trace)
+        if report.verdict == "violated":
+            refused += 1
+            assert any(number == at + 1 or frame in told for v in report.violations for number, told in v.lines)
+        else:
+            assert sum(frame in line for line in lines) == 1
+    assert (refused, total) == (noticed, all_there_are)
+
+
+def test_a_changed_frame_of_a_page_that_stays_cannot_be_noticed_and_is_told() -> None:
+    lines = text(PUNCH)
+    assert "whether 192 frame numbers are right: the recording ends before those pages are removed" in replay(lines).cannot_tell
+    removals = list(changed(lines, "mm_filemap_delete"))
+    assert len(removals) == 384
+    assert all(replay(trace).verdict == "violated" for _, _, trace in removals[::16])
+
+
+# ---- the rules, each by the smallest trace that breaks it
+
+ADD = "mm_filemap_add_to_page_cache: dev 0:16 ino 7 pfn=0x{pfn:x} ofs={ofs} order=0"
+DELETE = "mm_filemap_delete_from_page_cache: dev 0:16 ino 7 pfn=0x{pfn:x} ofs={ofs} order=0"
+ALLOC = "mm_page_alloc: page=00000000{page:08x} pfn=0x{pfn:x} order=0 migratetype=0 gfp_flags=GFP_HIGHUSER|__GFP_COMP"
+WHOLE = "tracing_mark_write: guestmem record: all of guest_memfd on 0:16, memfd_secret on 0:14"
+BOUND = "tracing_mark_write: gmem ino=0x7, slot gfn 100.. = gmem index 0.."
+REQUEST = "kvm_mmu_spte_requested: gfn {gfn:x} pfn {pfn:x} level 1"
+SET = "kvm_mmu_set_spte: gfn {gfn:x} spte {pfn:x}e67 (rwxu) level 1 at 18ee1d818"
+PUNCHES = "sys_fallocate(fd: 6, mode: 3, offset: 0x{ofs:x}, len: 0x2000)"
+ALLOCATES = "sys_fallocate(fd: 6, mode: 1, offset: 0x{ofs:x}, len: 0x2000)"
+TOUCH = "page_fault_user: address=0x7f3854bef000 ip=0x7f3854dbeaa3 error_code=0x6"
+DONE = "sys_fallocate -> 0x0"
+
+
+def trace(*events: str) -> list[str]:
+    return [f"  vcpu 0-17    [000] .....  10.{at:06}: {event}\n" for at, event in enumerate(events)]
+
+
+def add(pfn: int, ofs: int = 0) -> str:
+    return ADD.format(pfn=pfn, ofs=ofs)
+
+
+def delete(pfn: int, ofs: int = 0) -> str:
+    return DELETE.format(pfn=pfn, ofs=ofs)
+
+
+def alloc(pfn: int, page: int | None = None) -> str:
+    return ALLOC.format(pfn=pfn, page=pfn if page is None else page)
+
+
+def free(pfn: int) -> str:
+    return f"mm_page_free: page=00000000{pfn:08x} pfn=0x{pfn:x} order=0"
+
+
+def fault(gfn: int, pfn: int, entry: int | None = None) -> list[str]:
+    return [REQUEST.format(gfn=gfn, pfn=pfn), SET.format(gfn=gfn, pfn=pfn if entry is None else entry)]
+
+
+PAIRS: dict[str, tuple[list[str], list[str], int]] = {
+    module.ADDED_ONCE: ([add(1), delete(1), add(2)], [add(1), add(2)], 2),
+    module.ONE_FILE: ([add(1), delete(1), add(1, 4096)], [add(1), add(1, 4096)], 2),
+    module.ALLOCATED: ([alloc(1), add(1), alloc(2), add(2, 4096)], [alloc(1), add(1), add(2, 4096)], 3),
+    module.AS_ADDED: ([add(1), delete(1)], [add(1), delete(2)], 2),
+    module.ONLY_ADDED: ([WHOLE, add(1), delete(1)], [WHOLE, delete(1)], 2),
+    module.NOT_FREED: ([alloc(1), add(1), delete(1), free(1)], [alloc(1), add(1), free(1)], 3),
+    module.AS_REQUESTED: (fault(5, 1), fault(5, 1, entry=2), 2),
+    module.RESIDENT: ([BOUND, add(1), TOUCH, *fault(0x100, 1)], [BOUND, add(1), TOUCH, *fault(0x100, 2)], 5),
+    module.NOT_AFTER: ([BOUND, add(1), *fault(0x100, 1), delete(1)], [BOUND, add(1), delete(1), *fault(0x100, 1)], 5),
+    module.PUNCHED: (
+        [add(1), add(2, 4096), PUNCHES.format(ofs=0), delete(1), delete(2, 4096), DONE],
+        [add(1), add(2, 4096), PUNCHES.format(ofs=0), delete(1), DONE],
+        5,
+    ),
+    module.FILLED: (
+        [WHOLE, ALLOCATES.format(ofs=0), add(1), add(2, 4096), DONE],
+        [WHOLE, ALLOCATES.format(ofs=0), add(1), DONE],
+        4,
+    ),
+    module.PAIRED: (
+        [PUNCHES.format(ofs=0), DONE, PUNCHES.format(ofs=0), DONE],
+        [PUNCHES.format(ofs=0), DONE, DONE, PUNCHES.format(ofs=0)],
+        3,
+    ),
+    module.ONE_FRAME: ([alloc(1), free(1)], [alloc(1), alloc(2, page=1)], 2),
+}
+
+
+@pytest.mark.parametrize("rule", PAIRS)
+def test_each_rule_has_a_good_and_a_bad_trace(rule: str) -> None:
+    good, bad, line = PAIRS[rule]
+    assert replay(trace(*good)).violations == []
+    report = replay(trace(*bad))
+    assert (report.verdict, report.violations[0].rule, report.violations[0].lines[-1][0]) == ("violated", rule, line)
+
+
+def test_a_page_outside_of_a_punched_hole_is_not_removed_by_it() -> None:
+    report = replay(trace(add(1), add(2, 8192), PUNCHES.format(ofs=0), delete(1), delete(2, 8192), DONE))
+    assert [v.rule for v in report.violations] == [module.PUNCHED]
+    assert [number for number, _ in report.violations[0].lines] == [3, 5]
+
+
+def test_a_frame_that_was_removed_is_not_mapped_before_it_is_allocated() -> None:
+    gone = [alloc(1), add(1), *fault(9, 1), delete(1)]
+    assert replay(trace(*gone, alloc(1), *fault(9, 1))).verdict == "consistent"
+    report = replay(trace(*gone, *fault(9, 1)))
+    assert [v.rule for v in report.violations] == [module.NOT_AFTER]
+
+
+def test_a_fault_that_adds_a_page_maps_it() -> None:
+    report = replay(trace(add(1), *fault(9, 2)))
+    assert [v.rule for v in report.violations] == [module.AS_REQUESTED]
+    assert [number for number, _ in report.violations[0].lines] == [1, 2]
+
+
+def test_time_does_not_go_back_and_every_line_is_read() -> None:
+    lines = trace(add(1), delete(1))
+    assert [v.rule for v in replay(lines[::-1]).violations] == [module.IN_ORDER]
+    assert [v.rule for v in replay([lines[0], lines[1][:40]]).violations] == [module.READABLE]
+    assert [v.rule for v in replay([lines[0], "what is this\n"]).violations] == [module.READABLE]
+    assert replay([lines[0], "\n", "# a remark\n", " => kvm_gmem_fault\n", lines[1]]).verdict == "consistent"
+
+
+def test_pages_of_a_process_that_ended_are_left_open() -> None:
+    ended = "sched_process_exit: comm=vcpu pid=17 prio=120 group_dead=true"
+    report = replay(trace(WHOLE, alloc(1), add(1), ended, alloc(1), add(1, 4096)))
+    assert report.verdict == "consistent"
+    assert "how 2 pages left their files: a process that ends is not followed to the end" in report.cannot_tell
+
+
+def test_lost_events_give_no_verdict() -> None:
+    lines = [*trace(add(1), add(1)), "CPU:0 [LOST 12 EVENTS]\n"]
+    assert replay(lines).verdict == "incomplete"
+    full = "# entries-in-buffer/entries-written: 2/5   #P:2\n"
+    assert replay([full, *trace(add(1), delete(1))]).verdict == "incomplete"
+
+
+# ---- what may be read
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_damaged_text_gives_a_verdict(data: st.DataObject) -> None:
+    """Whatever is in the lines, there is a verdict and no traceback."""
+    lines = text(data.draw(st.sampled_from((HOST, GUEST, PERF, TRACE_CMD))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        line = lines[at]
+        start = data.draw(st.integers(0, len(line)))
+        put = data.draw(st.sampled_from(("", "0", "9" * 20, "f" * 20, "x", ":", "-", "\x00", "[", "(", "order=", "pfn=0x")))
+        lines[at] = line[:start] + put + line[start + data.draw(st.integers(0, 9)) :]
+    assert replay(lines).verdict in ("consistent", "violated", "incomplete")
+
+
+def test_packed_text_is_read(tmp_path: Path) -> None:
+    lines = text(GUEST)
+    data = "".join(lines).encode()
+    for name, packed in (
+        ("a", data),
+        ("a.gz", gzip.compress(data)),
+        ("a.xz", lzma.compress(data)),
+        ("a.bz2", bz2.compress(data)),
+    ):
+        (tmp_path / name).write_bytes(packed)
+        assert ftrace.lines(str(tmp_path / name)) == lines
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (gzip.compress(b"x" * 1000)[:-9], "damaged or cut short"),
+        (b"\xff\xfe\x00", "it is no text: name a text of ftrace"),
+        (b"\x17\x08\x44tracing", "a recording, not its text: give the output of trace-cmd report"),
+        (b"PERFILE2", "a recording, not its text"),
+        (b"", "no event in it"),
+        (b"Hello, world\n", "no event in it"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(data: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    assert cli.main(["replay", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_zstd_is_read_or_one_line_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file.zst"
+    file.write_bytes(b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00")
+    assert cli.main(["replay", str(file)]) == 2
+    assert re.search("pip install zstandard|no event in it", capsys.readouterr().err)
+
+
+def test_a_violation_is_printed_with_its_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = text(GUEST)
+    at = next(at for at, line in enumerate(lines) if "mm_filemap_delete" in line)
+    lines[at] = lines[at].replace("pfn=0x3087e1", "pfn=0x3087e2")
+    file = tmp_path / "trace.txt"
+    file.write_text("".join(lines))
+    assert cli.main(["replay", str(file)]) == 1
+    said = capsys.readouterr().out
+    assert "violated" in said
+    assert "a page is removed with the frame that it was added with: page 0x304 of inode 13d7f has frame 0x3087e1" in said
+    assert f"line {at + 1}: python3-32034" in said
+    assert cli.main(["replay", str(file), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["schema"], found["verdict"]) == (1, "violated")
+    assert found["violations"][0]["lines"][-1]["line"] == at + 1
+
+
+def test_the_same_recording_feeds_compare() -> None:
+    workload = from_trace("guest", text(GUEST))
+    assert (workload.pages, len(workload.operations)) == (16, 21)
+    assert [op for op in workload.operations if op.kind == "punch"] == [("punch", 4, 8)]
+    for name in (PERF, TRACE_CMD):
+        kinds = [op.kind for op in from_trace(name, text(name)).operations]
+        assert (kinds.count("guest"), kinds.count("user"), kinds.count("allocate"), kinds.count("punch")) == (10, 4, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "pid", "cpu", "time"),
+    [
+        ("       CPU 0/KVM-1234    [001] d..2.  3032.931082: tlb_flush: pages:4", 1234, 1, 3032931082000),
+        ("       CPU 0/KVM-1234    (   1200) [001] d..2.  3032.931082: tlb_flush: pages:4", 1234, 1, 3032931082000),
+        ("           <...>-17      (-------) [127] .....  1.5: tlb_flush: pages:4", 17, 127, 1500000000),
+        (" kworker/u8:1-ev-99      [000] .N.1.   0.000001: tlb_flush: pages:4", 99, 0, 1000),
+        ("try:        python-15971 [000]  3045.083722: tlb_flush:            pages:4", 15971, 0, 3045083722000),
+        ("CPU 0/KVM  1234 [001]  3032.931082:   tlb:tlb_flush: pages:4", 1234, 1, 3032931082000),
+        ("CPU 0/KVM  1200/1234 [001]  3032.931082123:   tlb:tlb_flush: pages:4", 1234, 1, 3032931082123),
+        ("swapper     0 [003] 12: tlb:tlb_flush: pages:4", 0, 3, 12000000000),
+    ],
+)
+def test_the_head_of_a_line_is_read(line: str, pid: int, cpu: int, time: int) -> None:
+    assert list(ftrace.parse([line + "\n"])) == [ftrace.Event(1, line, pid, cpu, time, "tlb_flush", "pages:4")]
+
+
+def test_system_calls_have_the_same_names_everywhere() -> None:
+    said = [
+        "a-1 [000] ..... 1.1: sys_fallocate(fd: 6, mode: 3, offset: 0x304000, len: 0x4000)",
+        "a-1 [000] ..... 1.2: sys_fallocate -> 0x0",
+        "a 1 [000] 1.1: syscalls:sys_enter_fallocate: fd: 0x00000006, mode: 0x00000003, offset: 0x00304000, len: 0x00004000",
+        "a 1 [000] 1.2: syscalls:sys_exit_fallocate: 0x0",
+    ]
+    events = [event for event in ftrace.parse(said) if isinstance(event, ftrace.Event)]
+    assert [event.name for event in events] == ["sys_enter_fallocate", "sys_exit_fallocate"] * 2
+    assert ftrace.numbers(events[0].fields) == ftrace.numbers(events[2].fields)
+    assert ftrace.numbers(events[0].fields) == {"fd": 6, "mode": 3, "offset": 0x304000, "len": 0x4000}
