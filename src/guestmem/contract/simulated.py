@@ -18,7 +18,6 @@ from errno import (
     EEXIST,
     EFAULT,
     EFBIG,
-    EINTR,
     EINVAL,
     EIO,
     ENODEV,
@@ -40,6 +39,7 @@ from guestmem.contract.host import (
     Advice,
     Denied,
     Host,
+    Missing,
     Result,
     Signal,
     Stat,
@@ -363,11 +363,7 @@ class SimulatedHost(Host):
         return 0
 
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
-        # A signal is looked for before each page, and what was allocated before it came stays.
-        gmem = self.of_kind(fd, Gmem, EOPNOTSUPP, MODES)
-        with running(self.serial):
-            gmem.allocate(0, 1)
-        return EINTR, 1
+        raise Missing("signals: the library does not look for them")
 
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         file = self.file(fd)
@@ -902,8 +898,7 @@ class SimulatedHost(Host):
     # ---- limits and concurrency
 
     def allocate_limited(self, limit: int, length: int) -> Result:
-        # Charging is not the library's: a page that cannot be charged is one too many.
-        return "SIGKILL" if length > limit else 0
+        raise Missing("memory cgroups: the simulated host has none")
 
     def race_punch(self, vcpu: Result, fd: Result, mapping: Result, pages: int) -> Result:
         self.mapping(mapping, 0, pages * PAGE_SIZE)
