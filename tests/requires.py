@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +36,15 @@ def _tracefs() -> str | None:
         return None if any(line.split()[-1] == "tracefs" for line in lines) else "tracefs: the kernel has none"
 
 
+def _nobody() -> str | None:
+    """Another user who can run what is tested: a checkout below a private directory is none of his business."""
+    if os.geteuid() != 0:
+        return "nobody: not root"
+    argv = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", "import guestmem.cli"]
+    done = subprocess.run(argv, capture_output=True, cwd="/", check=False)
+    return None if done.returncode == 0 else "nobody: the checkout is not readable by others"
+
+
 def _qemu() -> str | None:
     return None if shutil.which("qemu-system-x86_64") else "qemu-system-x86_64: not installed"
 
@@ -49,6 +60,7 @@ def _root() -> str | None:
 NEEDS: dict[str, Callable[[], str | None]] = {
     "headers": _headers,
     "kvm": _kvm,
+    "nobody": _nobody,
     "qemu": _qemu,
     "root": _root,
     "tracefs": _tracefs,

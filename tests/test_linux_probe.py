@@ -55,7 +55,7 @@ def test_without_kvm_it_says_what_kvm_would_add(capsys: pytest.CaptureFixture[st
 
 
 def test_without_root_it_says_what_root_would_add() -> None:
-    require("root")
+    require("nobody")
     argv = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-m", "guestmem", "probe"]
     run = subprocess.run(argv, capture_output=True, text=True, cwd="/")
     assert (run.returncode, run.stderr) == (0, "")

@@ -253,7 +253,7 @@ def test_a_command_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.
 
 
 def test_without_root_it_says_what_to_do(tmp_path: Path) -> None:
-    require("root")
+    require("nobody")
     argv = [
         "setpriv",
         "--reuid",
