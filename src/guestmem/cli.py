@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import guestmem
@@ -105,22 +105,25 @@ def count(text: str) -> int:
     return int(text)
 
 
+def named(name: str, what: str, known: Collection[str], use: str = "one of") -> str:
+    """A name that is known; another is the user's mistake."""
+    if name not in known:
+        raise Usage(f"{name!r} is no {what}: use {use} {', '.join(known)}")
+    return name
+
+
 def protection(name: str) -> Any:
     """The protection with a name."""
     from guestmem.scenarios.catalogue import PROTECTIONS
 
-    if name not in PROTECTIONS:
-        raise Usage(f"{name!r} is no protection: use one of {', '.join(PROTECTIONS)}")
-    return PROTECTIONS[name]
+    return PROTECTIONS[named(name, "protection", PROTECTIONS)]
 
 
 def arch(name: str) -> Any:
     """The architecture with a name."""
     from guestmem.scenarios.catalogue import ARCHES
 
-    if name not in ARCHES:
-        raise Usage(f"{name!r} is no architecture: use one of {', '.join(ARCHES)}")
-    return ARCHES[name]
+    return ARCHES[named(name, "architecture", ARCHES)]
 
 
 def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
@@ -149,13 +152,14 @@ def run_compare(arguments: argparse.Namespace) -> int:
     """Fill the table of protections and hypervisors."""
     from guestmem import compare
     from guestmem.linux import ftrace
-    from guestmem.scenarios.catalogue import PROTECTIONS
+    from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS
     from guestmem.scenarios.workload import boot, from_trace
 
-    for name in arguments.hypervisor:
-        if name not in compare.comparable():
-            raise Usage(f"{name!r} is no hypervisor: use some of {', '.join(compare.comparable())}")
-    names = [n for n in arguments.protection or PROTECTIONS if protection(n)]
+    comparable = compare.comparable()
+    hypervisors = [named(h, "hypervisor", comparable, "some of") for h in arguments.hypervisor]
+    arches = [named(a, "architecture", ARCHES) for a in arguments.arch]
+    protections = [named(p, "protection", PROTECTIONS) for p in arguments.protection or PROTECTIONS]
+    accessors = tuple(named(x, "accessor", compare.ACCESSORS, "some of") for x in arguments.accessor)
     workload = boot()
     if arguments.trace:
         try:
@@ -164,12 +168,8 @@ def run_compare(arguments: argparse.Namespace) -> int:
             raise Usage(f"{arguments.trace}: {error.strerror}: name a text of ftrace") from error
         except ftrace.NoText as error:
             raise Usage(str(error)) from error
-    arches = [a for a in arguments.arch if arch(a)]
-    for name in arguments.accessor:
-        if name not in compare.ACCESSORS:
-            raise Usage(f"{name!r} is no accessor: use some of {', '.join(compare.ACCESSORS)}")
-    extra = arguments.speculation, tuple(arguments.accessor)
-    wanted = [compare.Key(h, p, a, *extra) for h in arguments.hypervisor for a in arches for p in names]
+    extra = arguments.speculation, accessors
+    wanted = [compare.Key(h, p, a, *extra) for h in hypervisors for a in arches for p in protections]
     with progress(f"{len(wanted)} cells") as note:
         cells = compare.cells(wanted, workload, note)
     if arguments.json:

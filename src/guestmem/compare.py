@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from guestmem.checker.explore import Model, Outcome, default_memory
@@ -50,10 +50,10 @@ class Key(NamedTuple):
     def build(self) -> Cast:
         """The world to explore."""
         scenario = SCENARIOS[self.hypervisor]
-        bases: tuple[Any, ...] = (scenario.world, *(ACCESSORS[name] for name in self.accessors))
-        cls = type(scenario.name, bases, {"__module__": __name__}) if self.accessors else scenario.world
-        options = {**scenario.options, "protection": PROTECTIONS[self.protection], "arch": ARCHES[self.arch]}
-        world = cls(**options, speculation=self.speculation)
+        if self.accessors:
+            bases: tuple[Any, ...] = (scenario.world, *(ACCESSORS[name] for name in self.accessors))
+            scenario = replace(scenario, world=type(scenario.name, bases, {"__module__": __name__}))
+        world = scenario.build(protection=PROTECTIONS[self.protection], arch=ARCHES[self.arch], speculation=self.speculation)
         assert isinstance(world, Cast)
         return world
 

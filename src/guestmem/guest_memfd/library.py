@@ -37,7 +37,7 @@ from guestmem.mm.filemap import (
     split_folio,
     unmap_mapping_page,
 )
-from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_put, folio_put_refs, has_hwpoison
+from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.model import Record, array, bounded, charge, part, step
 
@@ -239,7 +239,7 @@ class GuestMemfd(Record):
             self.put_folio(folio)
             return -EHWPOISON, None
         if not folio.uptodate:
-            for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+            for pfn in range(folio.frame.pfn, folio_end(folio)):
                 charge(Cost.PAGE_ZEROED)
                 kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.ZERO)
             folio.uptodate = True
@@ -336,7 +336,7 @@ class GuestMemfd(Record):
         if folio is None or folio.order == 0:
             return 0
         if folio.zapped:
-            for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+            for pfn in range(folio.frame.pfn, folio_end(folio)):
                 err = split_kernel_leaf_mapping(self.kernel, self.kernel.machine.frames[pfn], 0)
                 if err:
                     return err
@@ -483,7 +483,7 @@ class GuestMemfd(Record):
         unmap_mapping_page(self.mapping, pgoff)
         if not has_hwpoison(self.kernel, folio):
             if not self.shared[pgoff] and not self.driver.sanitises:
-                for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+                for pfn in range(folio.frame.pfn, folio_end(folio)):
                     charge(Cost.PAGE_ZEROED)
                     self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)
             self.restore_direct_map(folio)

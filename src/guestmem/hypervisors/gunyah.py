@@ -16,7 +16,7 @@ from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
-from guestmem.mm.folio import Folio, folio_page
+from guestmem.mm.folio import Folio, folio_end, folio_page
 from guestmem.model import Record, array, charge, may, step
 
 __all__ = ["EagerGunyahDriver", "Gunyah", "GunyahDriver"]
@@ -136,7 +136,7 @@ class GunyahDriver(Driver):
         if guest.entries[pgoff].live:
             return 0  # another vCPU was faster
         order = folio.order
-        if any(self.provided[pfn] for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order))):
+        if any(self.provided[pfn] for pfn in range(folio.frame.pfn, folio_end(folio))):
             order = 0
         frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
         private = not file.shared[pgoff]

@@ -17,6 +17,7 @@ __all__ = [
     "Folio",
     "Kernel",
     "alloc_folio",
+    "folio_end",
     "folio_page",
     "folio_put",
     "folio_put_refs",
@@ -90,6 +91,11 @@ class Kernel(Record):
         self.machine.frames[0].content = type(self.machine.frames[0].content).HOST
 
 
+def folio_end(folio: Folio) -> int:
+    """The frame number after the last one of a folio."""
+    return folio.frame.pfn + (1 << folio.order)
+
+
 def folio_page(kernel: Kernel, folio: Folio, index: int) -> Frame:
     """The frame of a folio that has a page offset or gfn; large folios lie aligned in files, memory and guests."""
     return kernel.machine.frames[folio.frame.pfn + index % (1 << folio.order)]
@@ -97,7 +103,7 @@ def folio_page(kernel: Kernel, folio: Folio, index: int) -> Frame:
 
 def has_hwpoison(kernel: Kernel, folio: Folio) -> bool:
     """Whether some of a folio is broken memory."""
-    return any(kernel.folios[pfn].hwpoison for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)))
+    return any(kernel.folios[pfn].hwpoison for pfn in range(folio.frame.pfn, folio_end(folio)))
 
 
 def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
@@ -133,7 +139,7 @@ def folio_put_refs(kernel: Kernel, folio: Folio, refs: int) -> None:
     folio.refcount -= refs
     if folio.refcount == 0:
         require(folio.lock.holder == 0 and not folio.lost, FREED_UNUSED)
-        for pfn in range(folio.frame.pfn, folio.frame.pfn + (1 << folio.order)):
+        for pfn in range(folio.frame.pfn, folio_end(folio)):
             frame = kernel.machine.frames[pfn]
             require(not is_secret(frame.content), RETURNED_CLEAN)
             require(not any(guest.reaches(frame) for guest in kernel.machine.guests), FREED_UNUSED)
