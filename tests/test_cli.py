@@ -179,6 +179,18 @@ def test_a_full_disk_loses_no_old_file(
     assert saved.read_text() == "old"
 
 
+def test_what_a_killed_run_left_half_written_is_removed_and_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    left, others = tmp_path / f"trace.json.{gone.pid}.tmp", {"trace.json.1.tmp", "trace.json.tmp", f"x.{gone.pid}.tmp"}
+    for name in {left.name, *others}:
+        (tmp_path / name).write_text("half")
+    cli.write_whole(str(tmp_path / "trace.json"), "whole")
+    assert capsys.readouterr().err == f"guestmem: removed {left}, left by a run that was killed\n"
+    assert {f.name for f in tmp_path.iterdir()} == {"trace.json", *others}
+    assert (tmp_path / "trace.json").read_text() == "whole"
+
+
 def test_a_device_is_written_to_and_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["check", "gunyah", "--protection", "none", *SMALL, "--save-trace", "/dev/full"]
     assert "No space left on device" in one_line(capsys, *arguments, code=3)

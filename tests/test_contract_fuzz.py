@@ -17,7 +17,7 @@ from guestmem.contract.access import Access, Fault
 from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
 from guestmem.contract.host import Result
-from guestmem.contract.program import Op, Ref, save, script, text
+from guestmem.contract.program import Op, Ref, script, text
 from guestmem.contract.simulated import SimulatedHost
 from guestmem.contract.worker import Worker
 from requires import require
@@ -29,7 +29,7 @@ PROGRAMS = 60
 def fuzzed(model: type[SimulatedHost], kernel: type[SimulatedHost], seed: int = 1) -> Fuzzer:
     """Some programs on two simulated hosts, of which the second stands for the kernel."""
     fuzzer = Fuzzer(seed, model, kernel)
-    fuzzer.run(600, PROGRAMS, lambda _: None)
+    assert list(fuzzer.run(600, PROGRAMS, lambda _: None)) == fuzzer.divergences
     return fuzzer
 
 
@@ -49,17 +49,16 @@ def test_a_seed_gives_the_same_programs() -> None:
     assert generate(host, "7.3") != generate(host, "7.4")
 
 
-def test_a_wrong_rule_is_found_and_reduced(tmp_path: Path) -> None:
+def test_a_wrong_rule_is_found_and_reduced() -> None:
     fuzzer = fuzzed(SimulatedHost, NoPunchPastEnd)
     divergence = next(d for d in fuzzer.divergences if d.program[-1].name == "fallocate")
     assert len(divergence.program) <= 4
     assert (divergence.expected, divergence.got) == (0, "EINVAL")
-    names = fuzzer.save(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, names))
+    names = [f"{n}.py" for n in range(len(fuzzer.divergences))]
     report = "\n".join(fuzzer.report(names))
     assert "divergence: fallocate: the model says 0, Linux " in report
     assert "    r0 = host.create_vm()" in report
-    assert names[0] in report
+    assert "    saved as 0.py" in report
 
 
 def test_a_rule_that_a_state_hides_is_reduced() -> None:
@@ -101,23 +100,20 @@ def test_a_saved_divergence_runs(tmp_path: Path) -> None:
         "host.read_pipe('no such operation', 0, b'ab')",
     ]
     file = tmp_path / "divergence.py"
-    save(str(file), script(program, 'the model says "0"', file.name))
+    file.write_text(script(program, 'the model says "0"', file.name))
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 4), done.stderr
     assert done.stdout.splitlines()[2].startswith("fallocate(1, 3, 0x1000, 0x1000): ")
 
 
-def test_a_full_disk_loses_no_old_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "divergence.py"
-    file.write_text("old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        save(str(file), "new")
-    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("divergence.py", "old")]
+def test_divergences_are_saved_as_they_are_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
+    monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, NoPunchPastEnd))
+    assert cli.main(["fuzz", "--programs", str(PROGRAMS), "--seed", "1", "-o", str(tmp_path), "--json"]) == 1
+    divergences = json.loads(capsys.readouterr().out)["divergences"]
+    assert sorted(str(file) for file in tmp_path.iterdir()) == sorted(one["saved"] for one in divergences)
 
 
 def test_a_program_that_ends_the_process_is_a_divergence() -> None:
@@ -127,7 +123,7 @@ def test_a_program_that_ends_the_process_is_a_divergence() -> None:
             return 0
 
     fuzzer = Fuzzer(1, SimulatedHost, Dies)
-    fuzzer.run(600, 5, lambda _: None)
+    assert list(fuzzer.run(600, 5, lambda _: None)) == fuzzer.divergences
     assert fuzzer.divergences[0].program[0].name == "create_vm"
     assert len(fuzzer.divergences[0].program) == 2
     assert {(d.program[-1].name, d.got) for d in fuzzer.divergences} == {("create_vcpu", "the process was ended by SIGKILL")}

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -127,10 +128,16 @@ def arch(name: str) -> Any:
 
 
 def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
-    """Write a file, which an option names, completely or not at all; a device or a pipe is written to as it is."""
+    """Write a file, which an option names, completely or not at all; a device or a pipe is written to as it is.
+
+    What a run that was killed while it wrote the same file has left is removed, and named.
+    """
     special = os.path.exists(path) and not os.path.isfile(path)
     scratch = path if special else f"{path}.{os.getpid()}.tmp"
     try:
+        for left in [] if special else abandoned(path):
+            os.unlink(left)
+            print(f"guestmem: removed {left}, left by a run that was killed", file=sys.stderr)
         with open(scratch, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
@@ -143,6 +150,25 @@ def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
             with contextlib.suppress(OSError):
                 os.unlink(scratch)
         raise Unsaved(f"{path}: not written: {error.strerror}: choose another place with {option}") from error
+
+
+def abandoned(path: str) -> list[str]:
+    """Half-written copies of a file whose writers are gone."""
+    directory, name = os.path.split(path)
+    half = re.compile(re.escape(name) + r"\.(\d+)\.tmp")
+    found = ((half.fullmatch(other), other) for other in os.listdir(directory or "."))
+    return [os.path.join(directory, other) for match, other in found if match and not alive(int(match[1]))]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 # ---- compare

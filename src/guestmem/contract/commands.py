@@ -78,9 +78,10 @@ def run_conform(arguments: argparse.Namespace) -> int:
 
 def run_fuzz(arguments: argparse.Namespace) -> int:
     """Compare random programs."""
-    from guestmem.cli import Unsaved, Usage, progress
+    from guestmem.cli import Usage, progress, write_whole
     from guestmem.contract.conform import no_kernel
     from guestmem.contract.fuzz import Fuzzer
+    from guestmem.contract.program import script
 
     if not os.path.isdir(arguments.output):
         raise Usage(f"{arguments.output}: no such directory: choose another place with -o")
@@ -89,14 +90,15 @@ def run_fuzz(arguments: argparse.Namespace) -> int:
         print(f"guestmem: skipped: {why}", file=sys.stderr)
         return SKIPPED
     fuzzer = Fuzzer(arguments.seed)
+    saved: list[str] = []
     stopped = True
     with progress(f"fuzz, seed {arguments.seed}") as note, contextlib.suppress(KeyboardInterrupt):
-        fuzzer.run(arguments.seconds, arguments.programs and int(arguments.programs), note)
+        for divergence in fuzzer.run(arguments.seconds, arguments.programs and int(arguments.programs), note):
+            name = f"guestmem-divergence-{arguments.seed}-{len(saved)}.py"
+            path = os.path.join(arguments.output, name)
+            write_whole(path, script(divergence.program, divergence.title(), name), "-o")
+            saved.append(path)
         stopped = False
-    try:
-        saved = fuzzer.save(arguments.output)
-    except OSError as error:
-        raise Unsaved(f"{arguments.output}: not written: {error.strerror}: choose another place with -o") from error
     if arguments.json:
         print(json.dumps(fuzzer.as_json(saved), indent=1))
     else:

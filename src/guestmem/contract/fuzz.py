@@ -6,7 +6,6 @@ A divergence that no known deviation explains is reduced to the operations it ne
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
 from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
-from guestmem.contract.program import MISSING, Op, Ref, Step, perform, save, script, text
+from guestmem.contract.program import MISSING, Op, Ref, Step, perform, script, text
 from guestmem.contract.simulated import CAP_GUEST_MEMFD_FLAGS, SimulatedHost
 from guestmem.contract.worker import Lost, Worker
 
@@ -147,8 +146,11 @@ class Fuzzer:
         """A process with the kernel as a host."""
         return Worker(self.prepare, perform)
 
-    def run(self, seconds: float, most: int | None, note: Callable[[str], None]) -> None:
-        """Make and compare programs for some time, or a number of them; the next is made while the kernel runs one."""
+    def run(self, seconds: float, most: int | None, note: Callable[[str], None]) -> Iterator[Divergence]:
+        """Make and compare programs for some time, or a number of them; yields what nothing explains.
+
+        The next program is made while the kernel runs one.
+        """
         stop = time.monotonic() + seconds
         waiting = self.make()
         while time.monotonic() < stop and (most is None or self.programs < most):
@@ -160,7 +162,7 @@ class Fuzzer:
             except Lost as lost:
                 kernel = self.lost(program, lost)
             self.programs += 1
-            self.compare(program, model, kernel)
+            yield from self.compare(program, model, kernel)
             note(f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences")
             if len(self.divergences) >= MOST:
                 break
@@ -198,8 +200,8 @@ class Fuzzer:
         self.worker.close()
         self.worker = self.new_worker()
 
-    def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> None:
-        """Count, and keep what diverges."""
+    def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[Divergence]:
+        """Count, keep and yield what diverges."""
         found = first_divergence(program, model, kernel)
         self.missing.update(
             (op.name, theirs.rule) for op, theirs in zip(program, kernel, strict=False) if theirs.result == MISSING
@@ -214,6 +216,7 @@ class Fuzzer:
                 self.deviations[why.explanation] += 1
         if found is not None and found.kind not in {other.kind for other in self.divergences}:
             self.divergences.append(minimise(found, self.diverges))
+            yield self.divergences[-1]
 
     def diverges(self, program: Sequence[Op]) -> Divergence | None:
         """Run a program on both hosts and say how it diverges."""
@@ -222,15 +225,6 @@ class Fuzzer:
         except Unmodelled:
             return None
         return first_divergence(program, model, self.on_kernel(program))
-
-    def save(self, where: str) -> list[str]:
-        """Write each divergence as a script; the names.  Raises OSError."""
-        names = []
-        for number, divergence in enumerate(self.divergences):
-            name = os.path.join(where, f"guestmem-divergence-{self.seed}-{number}.py")
-            save(name, script(divergence.program, divergence.title(), os.path.basename(name)))
-            names.append(name)
-        return names
 
     def report(self, saved: Sequence[str]) -> Iterator[str]:
         """What was done and found."""

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from guestmem.contract.host import Host, Missing, Result
 
-__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "compare", "perform", "save", "script", "text"]
+__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "compare", "perform", "script", "text"]
 
 GONE = "no such operation"
 MISSING = "not possible on this machine"
@@ -106,21 +104,6 @@ if __name__ == "__main__":
 def script(program: Program, title: str, name: str) -> str:
     """A program as a Python script."""
     return SCRIPT.format(title=title.replace("\\", "\\\\").replace('"""', "'''"), name=name, body="\n    ".join(text(program)))
-
-
-def save(path: str, content: str) -> None:
-    """Write a file completely or not at all.  Raises OSError."""
-    scratch = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(scratch, "w", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
-        raise
 
 
 class Recorder:
