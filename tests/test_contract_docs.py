@@ -16,7 +16,7 @@ from guestmem.contract.document import SECTIONS
 from guestmem.contract.host import Host, Result
 from guestmem.contract.program import recorded
 from guestmem.contract.rows import rows
-from guestmem.contract.simulated import SimulatedHost
+from guestmem.contract.simulated.host import SimulatedHost
 from guestmem.contract.worker import Worker
 from requires import require
 

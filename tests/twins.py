@@ -175,6 +175,7 @@ TWINS = [
         "if self.mapping.invalidate_lock.down_read_trylock():",
         NO_LOCK_HELD,
     ),
+    Twin("InterruptedUnsaid", OnKvm, GuestMemfd.allocate, "err = -EINTR", "return 0", DONE_OR_NOTHING, options={"signals": True}),
     Twin("ExitKept", OnKvm, Vcpus.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
     Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),

@@ -99,7 +99,7 @@ def run_kernel(wanted: Sequence[Row], prepare: Callable[[], Host] = kernel_host)
 
 def run(backends: Sequence[str], groups: Sequence[str], note: Callable[[str], None]) -> list[Outcome]:
     """Run the rows of some groups, or all, on hosts."""
-    from guestmem.contract.simulated import SimulatedHost
+    from guestmem.contract.simulated.host import SimulatedHost
 
     wanted = rows(*groups)
     outcomes: list[Outcome] = []

@@ -16,9 +16,10 @@ from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
 from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
-from guestmem.contract.program import MISSING, Op, Ref, Step, perform, script, text
-from guestmem.contract.simulated import CAP_GUEST_MEMFD_FLAGS, SimulatedHost
+from guestmem.contract.program import MISSING, Op, Ref, Step, perform, text
+from guestmem.contract.simulated.host import SimulatedHost
 from guestmem.contract.worker import Lost, Worker
+from guestmem.linux.uapi import KVM_CAP_GUEST_MEMFD_FLAGS
 
 __all__ = ["Divergence", "Fuzzer", "minimise"]
 
@@ -139,7 +140,7 @@ class Fuzzer:
         self.missing: dict[str, str] = {}
         self.divergences: list[Divergence] = []
         self.worker = self.new_worker()
-        flags = self.worker.do([Op(0, "create_vm", ()), Op(1, "check_extension", (Ref(0), CAP_GUEST_MEMFD_FLAGS))])[-1].result
+        flags = self.worker.do([Op(0, "create_vm", ()), Op(1, "check_extension", (Ref(0), KVM_CAP_GUEST_MEMFD_FLAGS))])[-1].result
         self.model.flags = flags if isinstance(flags, int) else 0
 
     def new_worker(self) -> Worker:

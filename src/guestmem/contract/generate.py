@@ -13,8 +13,8 @@ from typing import Any
 
 from guestmem.contract.host import FILE_OPERATIONS, GUEST_SLOT, PAGE_SIZE, Advice, Exhausted, Result, Unmodelled
 from guestmem.contract.program import Op, Ref, Step, step
-from guestmem.contract.simulated import SimulatedHost
-from guestmem.contract.simulated_files import Gmem, Mapping, Slot, Vcpu, Vm
+from guestmem.contract.simulated.host import SimulatedHost
+from guestmem.contract.simulated.objects import Gmem, Mapping, Slot, Vcpu, Vm
 
 __all__ = ["generate"]
 
@@ -33,6 +33,7 @@ IN_CHILD: tuple[str, ...] = (
     "store",
     "close",
     "munmap",
+    "mremap",
     "mmap",
     "madvise",
     "cachestat",
@@ -60,7 +61,9 @@ WEIGHTS = {
     "cachestat": 8,
     "file_operation": 6,
     "mmap": 9,
-    "munmap": 2,
+    "munmap": 3,
+    "mremap": 2,
+    "userfaultfd_register": 1,
     "mprotect": 3,
     "madvise": 6,
     "mlock": 1,
@@ -214,7 +217,7 @@ class Generator:
     def inside(self, ref: Any, length: int, unit: int) -> tuple[int, int]:
         """A place in a mapping, and how much of a length fits there."""
         mapping = self.what(ref)
-        size = mapping.length if isinstance(mapping, Mapping) else P
+        size = mapping.spans.end() if isinstance(mapping, Mapping) else P
         offset = self.random.randrange(min(size, 20 * P)) // unit * unit
         return offset, max(0, min(length, size - offset))
 
@@ -223,7 +226,9 @@ class Generator:
         if not isinstance(slot.address, int):
             return True
         mapping = self.host.maps.get(slot.address)
-        return mapping is not None and mapping.file is slot.file and mapping.offset == slot.pgoff * P
+        if mapping is None or mapping.file is not slot.file or mapping.offset != slot.pgoff * P:
+            return False
+        return mapping.spans.cover(0, min(mapping.spans.end(), slot.pages * P))
 
     # ---- arguments
 
@@ -283,7 +288,15 @@ class Generator:
         return ref, length, prot, self.pick(MAP_FLAGS), offset
 
     def for_munmap(self) -> tuple[Any, ...]:
-        return (self.mapping(),)
+        ref = self.mapping()
+        return (ref,) if self.rarely(2) else (ref, *self.inside(ref, self.length(), self.pick((P, P, P, 1))))
+
+    def for_mremap(self) -> tuple[Any, ...]:
+        return self.mapping(), self.length() if self.random.randrange(8) else 0
+
+    def for_userfaultfd_register(self) -> tuple[Any, ...]:
+        ref = self.mapping()
+        return ref, *self.inside(ref, self.length(), P), self.random.randrange(8)
 
     def for_mprotect(self) -> tuple[Any, ...]:
         ref = self.mapping()

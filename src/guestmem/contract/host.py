@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -31,11 +31,13 @@ __all__ = [
     "Missing",
     "Result",
     "Signal",
+    "Spans",
     "Stat",
     "Unmodelled",
     "brief",
     "errno_name",
     "failed",
+    "page_end",
 ]
 
 PAGE_SIZE = 4096
@@ -107,6 +109,11 @@ class Stat(NamedTuple):
 Result = int | str | bytes | tuple[int, ...]
 
 
+def page_end(offset: int) -> int:
+    """The end of the page that an offset is in, or at the end of."""
+    return -(-offset // PAGE_SIZE) * PAGE_SIZE
+
+
 def brief(result: Result) -> str:
     """A result as a message shows it: long bytes only in part."""
     if isinstance(result, bytes) and len(result) > 24:
@@ -125,6 +132,48 @@ class Denied(OSError):
     def __init__(self, code: int, rule: str) -> None:
         super().__init__(code, rule)
         self.rule = rule
+
+
+class Spans:
+    """Ranges of a mapping in order, each with a value; between them nothing is mapped."""
+
+    def __init__(self, length: int, value: int) -> None:
+        self.parts = [(0, length, value)]
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return iter(self.parts)
+
+    def copy(self) -> Spans:
+        """The same, on its own."""
+        other = Spans(0, 0)
+        other.parts = list(self.parts)
+        return other
+
+    def end(self) -> int:
+        """Where the last one ends."""
+        return self.parts[-1][1]
+
+    def cover(self, start: int, end: int) -> bool:
+        """Whether all of a range is mapped; of an empty one, whether it is inside."""
+        mapped = sum(max(0, min(last, end) - max(first, start)) for first, last, _ in self.parts)
+        return mapped == end - start and 0 <= start <= end <= self.end()
+
+    def at(self, offset: int) -> int:
+        """The value at an offset."""
+        return next(value for start, end, value in self.parts if start <= offset < end)
+
+    def remove(self, start: int, end: int) -> None:
+        """Unmap a range."""
+        if start < end:
+            before = [(first, min(last, start), value) for first, last, value in self.parts if first < start]
+            after = [(max(first, end), last, value) for first, last, value in self.parts if last > end]
+            self.parts = [*before, *after]
+
+    def set(self, start: int, end: int, value: int) -> None:
+        """Give a range a value."""
+        if start < end:
+            self.remove(start, end)
+            self.parts = sorted([*self.parts, (start, end, value)])
 
 
 class Signal(Exception):
@@ -270,8 +319,12 @@ class Host(ABC):
         """mmap(2) where the kernel likes; a mapping."""
 
     @abstractmethod
-    def munmap(self, mapping: Result) -> Result:
-        """munmap(2) of a whole mapping."""
+    def munmap(self, mapping: Result, offset: int = 0, length: int | None = None) -> Result:
+        """munmap(2) of a part of a mapping, or of all.  What no part is left of is no mapping any more."""
+
+    @abstractmethod
+    def mremap(self, mapping: Result, length: int) -> Result:
+        """mremap(2) of a whole mapping to another length, wherever there is room; 0."""
 
     @abstractmethod
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
@@ -292,6 +345,10 @@ class Host(ABC):
     @abstractmethod
     def msync(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
         """msync(2)."""
+
+    @abstractmethod
+    def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
+        """UFFDIO_REGISTER; ``mode``: UFFDIO_REGISTER_MODE_MISSING 1, WP 2, MINOR 4."""
 
     @abstractmethod
     def load(self, mapping: Result, offset: int) -> Result:

@@ -28,7 +28,7 @@ from typing import Any
 from guestmem.contract.access import Access, Fault
 from guestmem.contract.cgroup import MemoryCgroup
 from guestmem.contract.guest import ContractGuest
-from guestmem.contract.host import NO_MAPPING, PAGE_SIZE, Host, Missing, Result, Signal, Stat
+from guestmem.contract.host import NO_MAPPING, PAGE_SIZE, Host, Missing, Result, Signal, Spans, Stat, page_end
 from guestmem.linux import calls, uapi
 from guestmem.linux.kvm import Kvm
 
@@ -36,8 +36,11 @@ __all__ = ["KernelHost"]
 
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
-# System calls without a function in older C libraries: the first two of x86-64, the others everywhere.
-NR_futex, NR_execveat, NR_io_uring_setup, NR_io_uring_register = 202, 322, 425, 427
+# System calls without a function in older C libraries: the first three of x86-64, the others everywhere.
+NR_futex, NR_execveat, NR_userfaultfd, NR_io_uring_setup, NR_io_uring_register = 202, 322, 323, 425, 427
+MREMAP_MAYMOVE = 1
+UFFD_API, UFFD_USER_MODE_ONLY = 0xAA, 1  # include/uapi/linux/userfaultfd.h, as the two below
+UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS = 0, 1
 KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_FL_PUNCH_HOLE
 
@@ -76,7 +79,7 @@ class KernelHost(Host):
         self.process = os.getpid()
         self.fds: dict[int, int] = {}
         self.kinds: dict[int, str] = {}
-        self.maps: dict[int, tuple[int, int]] = {}
+        self.maps: dict[int, tuple[int, Spans]] = {}
         self.guests: dict[int, ContractGuest] = {}
         self.rings: list[int] = []
         self.ring_of: dict[int, int] = {}
@@ -89,8 +92,9 @@ class KernelHost(Host):
         self.disk = -1
 
     def finish(self) -> None:
-        for address, length in self.maps.values():
-            calls.munmap(address, length)
+        for address, spans in self.maps.values():
+            for start, end, _ in spans:
+                calls.munmap(address + start, end - start)
         for guest in self.guests.values():
             guest.close()
         for stats in self.stats.values():
@@ -123,7 +127,7 @@ class KernelHost(Host):
     def at(self, mapping: Result, offset: int, length: int = 0) -> int:
         """The address of a range of a mapping."""
         there = self.maps.get(mapping) if isinstance(mapping, int) else None
-        if there is None or offset < 0 or length < 0 or offset + length > there[1]:
+        if there is None or offset < 0 or length < 0 or not there[1].cover(offset, offset + length):
             raise Signal(NO_MAPPING)
         return there[0] + offset
 
@@ -264,13 +268,30 @@ class KernelHost(Host):
             raise ValueError("MAP_FIXED would replace memory of the host")
         address = calls.mmap(0, length, prot, flags, self.fd(fd), offset)
         handle = self.handle()
-        self.maps[handle] = (address, -(-length // PAGE_SIZE) * PAGE_SIZE)
+        self.maps[handle] = address, Spans(page_end(length), 0)
         return handle
 
-    def munmap(self, mapping: Result) -> Result:
-        self.at(mapping, 0)
+    def munmap(self, mapping: Result, offset: int = 0, length: int | None = None) -> Result:
+        address = self.at(mapping, offset, length or 0)
         assert isinstance(mapping, int)
-        calls.munmap(*self.maps.pop(mapping))
+        _, spans = self.maps[mapping]
+        if length is None:
+            # What lies in the gaps is somebody else's.
+            for start, end, _ in spans:
+                calls.munmap(address + start, end - start)
+            del self.maps[mapping]
+            return 0
+        calls.munmap(address, length)
+        spans.remove(offset, page_end(offset + length))
+        if not spans.parts:
+            del self.maps[mapping]
+        return 0
+
+    def mremap(self, mapping: Result, length: int) -> Result:
+        address = self.at(mapping, 0)
+        assert isinstance(mapping, int)
+        moved = libc("mremap", address, self.maps[mapping][1].end(), length, MREMAP_MAYMOVE)
+        self.maps[mapping] = moved, Spans(page_end(length), 0)
         return 0
 
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
@@ -292,6 +313,16 @@ class KernelHost(Host):
     def msync(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
         calls.msync(self.at(mapping, offset, length), length, flags)
         return 0
+
+    def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
+        argument = (ctypes.c_uint64 * 4)(self.at(mapping, offset, length), length, mode)
+        try:
+            fd = libc("syscall", NR_userfaultfd, os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
+        except OSError as error:
+            raise Missing(f"userfaultfd: {os.strerror(error.errno or 0)}") from error
+        with calls.Descriptor(fd):
+            calls.ioctl(fd, "UFFDIO_API", UFFDIO_API, (ctypes.c_uint64 * 3)(UFFD_API))
+            return calls.ioctl(fd, "UFFDIO_REGISTER", UFFDIO_REGISTER, argument)
 
     def load(self, mapping: Result, offset: int) -> Result:
         return self.accessed(offset, self.access.load(self.at(mapping, offset, 1)), self.at(mapping, 0))

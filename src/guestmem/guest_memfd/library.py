@@ -11,7 +11,7 @@ Lock order: invalidate lock (shared to add pages, exclusive to remove or convert
 from __future__ import annotations
 
 from enum import Enum
-from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINVAL, ENODEV, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, ENODEV, EOPNOTSUPP
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
@@ -39,6 +39,7 @@ from guestmem.mm.filemap import (
 )
 from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
+from guestmem.mm.signal import signal_pending
 from guestmem.model import Record, array, bounded, charge, part, step
 
 __all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
@@ -265,10 +266,12 @@ class GuestMemfd(Record):
         folio_put(self.kernel, folio)
 
     def allocate(self, cpu: Cpu, start: int, end: int) -> int:
-        """fallocate: populate pages.  An error leaves those that came before."""
+        """fallocate: populate pages.  An error, as -EINTR, leaves those that came before."""
         err = 0
         with self.mapping.invalidate_lock.shared:
             for pgoff in Pgoff.span(start, end):
+                if err == 0 and signal_pending(self.kernel):
+                    err = -EINTR
                 if err == 0:
                     err, folio = self.grab_folio(cpu, pgoff, not self.batched)
                     if folio is not None:

@@ -69,6 +69,7 @@ class Kernel(Record):
         lost: a page was given up, of which nobody knows who owns it.
         secretmem_users, guest_memfd_users: open files that may hold what no other kernel, and no image, may have.
         hibernating: processes are about to be frozen, or are; who cares was told (PM_HIBERNATION_PREPARE).
+        signals: signals arrive at threads that are in the kernel.
         pgtable_split_lock: one splits block entries of the direct map at a time (cpa_lock on x86).
     """
 
@@ -80,6 +81,7 @@ class Kernel(Record):
     secretmem_users: int = bounded("files")
     guest_memfd_users: int = bounded("files")
     hibernating: bool = False
+    signals: bool = False
     pgtable_split_lock: Mutex = part()
 
     def wire(self) -> None:

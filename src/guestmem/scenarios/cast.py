@@ -56,7 +56,8 @@ class Vmm(GuestMemory):
     def work_on_file(self, cpu: Cpu, operation: int) -> None:
         """Operations 0 to 3, on any pages."""
         if operation == 3:
-            self.file.allocate(cpu, 0, len(self.file.shared))
+            err = self.file.allocate(cpu, 0, len(self.file.shared))
+            require(err != 0 or all(slot is not None for slot in self.file.mapping.slots), DONE_OR_NOTHING)
         else:
             start = choose(len(self.file.shared), "start")
             end = start + 1 + choose(len(self.file.shared) - start, "further pages")

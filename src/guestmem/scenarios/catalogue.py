@@ -137,6 +137,15 @@ SCENARIOS = {
             small=SMALL,
         ),
         Scenario(
+            "signals",
+            "KVM, where signals end allocations: what was allocated before stays",
+            OnKvm,
+            {"signals": True},
+            ON_KVM,
+            "",
+            SMALL,
+        ),
+        Scenario(
             "batched-flush",
             "KVM, where allocation flushes once for all its pages: in between, a guest may have one that a TLB has too",
             OnKvm,

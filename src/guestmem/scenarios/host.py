@@ -31,6 +31,7 @@ class Host(World):
     Attributes:
         arch: the architecture, as far as the direct map differs.
         speculation: it is claimed that no secret can be read by transient execution.
+        signals: signals arrive at threads that are in the kernel.
     """
 
     geometry = {"frames": 3, "pages": 2, "cpus": 2, "vms": 1, "block": 1, "table": 1, "order": 0, "files": 2}
@@ -39,6 +40,7 @@ class Host(World):
     kernel: Kernel = part()
     arch: Arch = Arch.ARM64
     speculation: bool = False
+    signals: bool = False
 
     def host(self) -> Hypervisor:
         """The hypervisor, ready; called by ``setup``."""
@@ -49,6 +51,7 @@ class Host(World):
         self.machine.wire()
         self.kernel.machine = self.machine
         self.kernel.arch = self.arch
+        self.kernel.signals = self.signals
         if self.arch is not Arch.ARM64:
             for frame in self.machine.frames:
                 frame.order = self.geometry["block"]

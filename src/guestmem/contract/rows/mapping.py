@@ -327,3 +327,53 @@ def test_msync_invalidate_locked(host: Host) -> None:
     _, _, mapping = shared(host, 1)
     ok(host.mlock(mapping, 0, P))
     expect(host.msync(mapping, 0, P, 2), "EBUSY")
+
+
+@row("a part of a mapping goes, and neither the rest nor the pages", OBSERVED)
+def test_munmap_part(host: Host) -> None:
+    _, fd, mapping = shared(host, 3)
+    for page in range(3):
+        ok(host.store(mapping, page * P, page + 1))
+    expect(host.munmap(mapping, P, P), 0)
+    expect(host.cachestat(fd, 0, 0), 3)
+    expect(host.load(mapping, 0), 1)
+    expect(host.load(mapping, 2 * P), 3)
+    again = ok(host.mmap(fd, P, RW, SHARED, P))
+    expect(host.load(again, 0), 2)
+
+
+@table(
+    "what is unmapped is whole pages, and not nothing",
+    OBSERVED,
+    {"unaligned": (1, P), "empty": (0, 0)},
+)
+def test_munmap_arguments(host: Host, offset: int, length: int) -> None:
+    _, _, mapping = shared(host, 2)
+    expect(host.munmap(mapping, offset, length), "EINVAL")
+
+
+@row("a mapping grows over the pages behind it in the file, and past its end", OBSERVED)
+def test_mremap_grow(host: Host) -> None:
+    _, fd, whole = shared(host, 3)
+    mapping = ok(host.mmap(fd, P, RW, SHARED, P))
+    ok(host.store(whole, 2 * P, 9))
+    expect(host.mremap(mapping, 3 * P), 0)
+    expect(host.load(mapping, P), 9)
+    expect(host.load(mapping, 2 * P), f"SIGBUS +{2 * P:#x}")
+
+
+@row("a mapping shrinks, and its pages stay", OBSERVED)
+def test_mremap_shrink(host: Host) -> None:
+    _, fd, mapping = shared(host, 2)
+    ok(host.store(mapping, 0, 1))
+    ok(host.store(mapping, P, 2))
+    expect(host.mremap(mapping, P), 0)
+    expect(host.load(mapping, 0), 1)
+    expect(host.cachestat(fd, 0, 0), 2)
+    expect(host.mremap(mapping, 0), "EINVAL")
+
+
+@table("files of guest memory have no userfaultfd", OBSERVED, {"missing": 1, "write protection": 2, "minor": 4})
+def test_userfaultfd_register(host: Host, mode: int) -> None:
+    _, _, mapping = shared(host, 1)
+    expect(host.userfaultfd_register(mapping, 0, P, mode), "EINVAL")

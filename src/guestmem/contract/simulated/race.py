@@ -6,7 +6,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from guestmem.contract.simulated_files import Gmem, Serial, SimulatedMachine
+from guestmem.contract.simulated.machine import Serial, SimulatedMachine
+from guestmem.contract.simulated.objects import Gmem
 from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn
 from guestmem.machine.machine import Fault

@@ -8,67 +8,16 @@ them, its *place*; all that then happens to it is the library's doing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-from guestmem.contract.host import PAGE_SIZE, Exhausted, Unmodelled
+from guestmem.contract.host import PAGE_SIZE, Exhausted, Spans
 from guestmem.guest_memfd.library import GuestMemfd
-from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
 from guestmem.machine.guest import Guest
-from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, Kernel, folio_put
-from guestmem.model import World, array, part, thread
-from guestmem.model.control import Alone
 
-__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Secretmem", "Serial", "SimulatedMachine", "Slot", "Vcpu", "Vm"]
-
-FLAG_MMAP, FLAG_INIT_SHARED = 1, 2
-
-
-class SimulatedMachine(World):
-    """A host with some files of guest memory, and for each the guest that uses it."""
-
-    geometry = {"files": 5, "pages": 48, "frames": 300, "cpus": 1, "vms": 5, "users": 30, "block": 0, "table": 0, "order": 0}
-
-    _jobs: Sequence[Callable[[], None]] = ()
-
-    machine: Machine = part()
-    hypervisor: Hypervisor = part()
-    kernel: Kernel = part()
-    driver: KvmDriver = part()
-    files: list[GuestMemfd] = array("files")
-
-    @thread("users")
-    def user(self, number: int) -> None:
-        """One of those who may hold a reference to a folio; in a race, does its job."""
-        if number < len(self._jobs):
-            self._jobs[number]()
-
-    def setup(self) -> None:
-        self.machine.hypervisor = self.hypervisor
-        self.machine.wire()
-        self.kernel.machine = self.machine
-        self.kernel.wire()
-        for file, guest in zip(self.files, self.machine.guests, strict=True):
-            file.kernel = self.kernel
-            file.driver = self.driver
-            guest.running = True
-
-
-class Serial(Alone):
-    """Nothing fails, and the allocator hands out the next free frame."""
-
-    def __init__(self, folios: list[Folio]) -> None:
-        super().__init__()
-        self.folios = folios
-        self.last = 0
-
-    def choose(self, n: int, label: str) -> int:
-        if label != "frame":
-            return 0
-        while not self.folios[self.last].free:
-            self.last = (self.last + 1) % n
-        return self.last
+__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Secretmem", "Slot", "Vcpu", "Vm"]
 
 
 class Open:
@@ -186,7 +135,7 @@ class Gmem(Open):
         if not self.unused:
             self.recycle()
         place = self.place[pgoff] = Pgoff(self.unused.pop())
-        if self.flags & FLAG_INIT_SHARED and not self.file.shared[place]:
+        if self.flags & GUEST_MEMFD_FLAG_INIT_SHARED and not self.file.shared[place]:
             self.file.convert(place, place + 1, True)
         if any(slot.pgoff <= pgoff < slot.pgoff + slot.pages for slot in self.slots()):
             self.file.bind(self.guest, place, place + 1)
@@ -213,9 +162,8 @@ class Gmem(Open):
 
     def allocate(self, start: int, end: int) -> int:
         """The library's ``allocate``."""
-        if end - start > len(self.file.shared):
-            raise Unmodelled("an allocation larger than the files of the simulated host")
-        for place in [self.at(pgoff) for pgoff in range(start, end)]:
+        for pgoff in range(start, end):
+            place = self.at(pgoff)
             err = self.file.allocate(self.file.kernel.machine.cpus[0], place, place + 1)
             if err:
                 return err
@@ -283,40 +231,30 @@ class Mapping:
     """A mapping of a file.
 
     Attributes:
-        spans: (start, end, prot), in bytes of the mapping, without gaps.
+        spans: what may be done at which of its bytes (PROT_*).
         locked: numbers of the pages under mlock.
+        whole: it is one VMA and not locked: nothing was done that may have changed that.
     """
 
-    def __init__(self, file: Open, length: int, prot: int, offset: int, private: bool = False) -> None:
+    def __init__(self, file: Open, length: int, prot: int, offset: int) -> None:
         self.file = file
-        self.length = length
         self.offset = offset
-        self.private = private
-        self.spans = [(0, length, prot)]
+        self.spans = Spans(length, prot)
         self.locked: set[int] = set()
+        self.whole = True
 
     def copy(self) -> Mapping:
         """The mapping in a child."""
-        other = Mapping(self.file, self.length, 0, self.offset, self.private)
-        other.spans = list(self.spans)
+        other = Mapping(self.file, 0, 0, self.offset)
+        other.spans = self.spans.copy()
+        other.whole = self.whole
         return other
 
     def areas(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """The VMAs in a range: (start, end, locked)."""
-        cuts = {start, end, *(s for s, _, _ in self.spans if start < s < end)}
+        cuts = {start, end, *(first for first, _, _ in self.spans if start < first < end)}
         for page in self.locked:
             cuts.update(at for at in (page * PAGE_SIZE, (page + 1) * PAGE_SIZE) if start < at < end)
         edges = sorted(cuts)
         for first, last in itertools.pairwise(edges):
             yield first, last, first // PAGE_SIZE in self.locked
-
-    def prot(self, offset: int) -> int:
-        """What may be done at an offset."""
-        return next(prot for start, end, prot in self.spans if start <= offset < end)
-
-    def protect(self, start: int, end: int, prot: int) -> None:
-        """Change what may be done."""
-        if start < end:
-            before = [(s, min(e, start), p) for s, e, p in self.spans if s < start]
-            after = [(max(s, end), e, p) for s, e, p in self.spans if e > end]
-            self.spans = [*before, (start, end, prot), *after]

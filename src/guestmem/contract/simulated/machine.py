@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine of the simulated host, and who decides what may happen on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.machine.machine import Hypervisor, Machine
+from guestmem.mm.folio import Folio, Kernel
+from guestmem.model import World, array, part, thread
+from guestmem.model.control import Alone
+
+__all__ = ["Serial", "SimulatedMachine"]
+
+
+class SimulatedMachine(World):
+    """A host with some files of guest memory, and for each the guest that uses it."""
+
+    geometry = {"files": 5, "pages": 48, "frames": 300, "cpus": 1, "vms": 5, "users": 30, "block": 0, "table": 0, "order": 0}
+
+    _jobs: Sequence[Callable[[], None]] = ()
+
+    machine: Machine = part()
+    hypervisor: Hypervisor = part()
+    kernel: Kernel = part()
+    driver: KvmDriver = part()
+    files: list[GuestMemfd] = array("files")
+
+    @thread("users")
+    def user(self, number: int) -> None:
+        """One of those who may hold a reference to a folio; in a race, does its job."""
+        if number < len(self._jobs):
+            self._jobs[number]()
+
+    def setup(self) -> None:
+        self.machine.hypervisor = self.hypervisor
+        self.machine.wire()
+        self.kernel.machine = self.machine
+        self.kernel.signals = True
+        self.kernel.wire()
+        for file, guest in zip(self.files, self.machine.guests, strict=True):
+            file.kernel = self.kernel
+            file.driver = self.driver
+            guest.running = True
+
+
+class Serial(Alone):
+    """Nothing fails, and the allocator hands out the next free frame.
+
+    Attributes:
+        signal_after: a signal arrives when so many more frames were handed out; None: none does.
+    """
+
+    def __init__(self, folios: list[Folio]) -> None:
+        super().__init__()
+        self.folios = folios
+        self.last = 0
+        self.signal_after: int | None = None
+
+    def choose(self, n: int, label: str) -> int:
+        if label == "a signal is pending?":
+            return int(self.signal_after == 0)
+        if label != "frame":
+            return 0
+        if self.signal_after:
+            self.signal_after -= 1
+        while not self.folios[self.last].free:
+            self.last = (self.last + 1) % n
+        return self.last

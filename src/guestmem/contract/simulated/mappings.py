@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mappings of the simulated host: mmap(2) and relatives, loads and stores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from errno import EACCES, EBUSY, EFAULT, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
+
+from guestmem.contract.host import PAGE_SIZE, U64, Advice, Denied, Result, Signal, Spans, Unmodelled, page_end
+from guestmem.contract.simulated.files import (
+    MAX_LFS_FILESIZE,
+    NO_SUCH_OPERATION,
+    WHOLE_PAGES,
+    Files,
+    aligned,
+)
+from guestmem.contract.simulated.objects import Gmem, Mapping, Secretmem, Vcpu, Vm
+from guestmem.linux.uapi import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    GUEST_MEMFD_FLAG_MMAP,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MS_ASYNC,
+    MS_INVALIDATE,
+    MS_SYNC,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from guestmem.machine.frame import Content, Frame
+from guestmem.machine.machine import Fault
+from guestmem.mm.filemap import unmap_mapping_page, user_access
+from guestmem.model.control import running
+
+__all__ = ["NOT_FAULTABLE", "TASK_SIZE", "Mappings"]
+
+TASK_SIZE = (1 << 47) - PAGE_SIZE
+
+MAP_TYPE = 0x0F  # include/uapi/linux/mman.h
+LEGACY_MAP_MASK = 0x7FFFF
+SMALL = 64 * PAGE_SIZE  # the longest range whose pages are touched one by one
+ROOMY = 1 << 40  # mappings up to this size fit; how many larger ones do is not modelled
+
+MAPPABLE = "only a file with GUEST_MEMFD_FLAG_MMAP can be mapped"
+ONLY_SHARED = "files of guest memory are mapped shared"
+NO_EXEC = "files of guest memory are not executable"
+NOT_FAULTABLE = "the kernel cannot fault the page in either"
+
+
+class Mappings(Files):
+    """Mappings, and the bytes behind them."""
+
+    def mmap(self, fd: Result, length: int, prot: int, flags: int, offset: int) -> Result:
+        """ksys_mmap_pgoff(), do_mmap(), kvm_gmem_mmap()."""
+        offset, kind = offset & (U64 - 1), flags & MAP_TYPE
+        if not aligned(offset):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        file = self.file(fd)
+        if not isinstance(file, (Gmem, Secretmem)):
+            raise Unmodelled("mappings of what is no guest memory")
+        if flags & MAP_HUGETLB:
+            raise Denied(EINVAL, "only files of hugetlbfs are mapped with MAP_HUGETLB")
+        if length == 0:
+            raise Denied(EINVAL, "a mapping is not empty")
+        rounded = (length + PAGE_SIZE - 1) & (U64 - PAGE_SIZE)
+        if not 0 < rounded <= TASK_SIZE:
+            raise Denied(ENOMEM, "the address space has room")
+        if rounded > ROOMY:
+            raise Unmodelled("how many large mappings an address space has room for")
+        if offset + rounded > MAX_LFS_FILESIZE:
+            raise Denied(EOVERFLOW, "a mapping ends before the largest offset")
+        if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_MAP_MASK:
+            raise Denied(EOPNOTSUPP, "MAP_SHARED_VALIDATE takes flags that the file knows")
+        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+            raise Denied(EINVAL, "a mapping is shared or private")
+        if prot & PROT_EXEC:
+            raise Denied(EPERM, NO_EXEC)
+        if isinstance(file, Gmem) and not file.flags & GUEST_MEMFD_FLAG_MMAP:
+            raise Denied(ENODEV, MAPPABLE)
+        if kind == MAP_PRIVATE:
+            raise Denied(EINVAL, ONLY_SHARED)
+        if flags & (MAP_POPULATE | MAP_LOCKED) and rounded > SMALL:
+            raise Unmodelled("populating many pages")
+        handle = self.handle()
+        file.uses += 1
+        mapping = self.maps[handle] = Mapping(file, rounded, prot & 7, offset)
+        if flags & (MAP_POPULATE | MAP_LOCKED) and isinstance(file, Gmem):
+            if flags & MAP_LOCKED:
+                mapping.whole = False
+                mapping.locked.update(range(rounded // PAGE_SIZE))
+            with contextlib.suppress(Denied):
+                self.populate(mapping, 0, rounded, bool(prot & PROT_WRITE), EFAULT)
+        return handle
+
+    def munmap(self, mapping: Result, offset: int = 0, length: int | None = None) -> Result:
+        there = self.mapping(mapping, offset, length or 0)
+        assert isinstance(mapping, int)
+        length = there.spans.end() - offset if length is None else length
+        if not aligned(offset) or not length:
+            raise Denied(EINVAL, "what is unmapped is whole pages")
+        there.whole = False
+        there.spans.remove(offset, page_end(offset + length))
+        there.locked = {page for page in there.locked if there.spans.cover(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)}
+        if not there.spans.parts:
+            del self.maps[mapping]
+            with running(self.serial):
+                self.drop(there.file)
+        return 0
+
+    def mremap(self, mapping: Result, length: int) -> Result:
+        """do_mremap(), of a mapping that is one VMA."""
+        there = self.mapping(mapping)
+        if not there.whole or isinstance(there.file, Secretmem):
+            raise Unmodelled("moving what may be several VMAs, or is locked")
+        if any(slot.address == mapping for vm in self.vms() for slot in vm.slots.values()):
+            raise Unmodelled("moving the userspace_addr of a slot")
+        if not length:
+            raise Denied(EINVAL, "a mapping is not empty")
+        if page_end(length) > ROOMY:
+            raise Unmodelled("how many large mappings an address space has room for")
+        there.spans = Spans(page_end(length), there.spans.at(0))
+        return 0
+
+    def vms(self) -> Iterator[Vm]:
+        """The VMs of which something is open."""
+        for file in self.fds.values():
+            if isinstance(file, (Gmem, Vcpu)):
+                yield file.vm
+            elif isinstance(file, Vm):
+                yield file
+
+    def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
+        self.mapping(mapping, offset, length)
+        raise Denied(EINVAL, "only anonymous memory, shmem and hugetlbfs have userfaultfd")
+
+    def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        if not aligned(offset):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        if prot & PROT_EXEC and length:
+            raise Denied(EACCES, NO_EXEC)
+        there.whole = False
+        there.spans.set(offset, page_end(offset + length), prot & 7)
+        return 0
+
+    def madvise(self, mapping: Result, offset: int, length: int, advice: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        if not aligned(offset):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        if advice not in list(Advice):
+            raise Unmodelled("other advice")
+        end = page_end(offset + length)
+        if offset == end:
+            return 0
+        there.whole = False
+        if isinstance(there.file, Secretmem):
+            return self.madvise_secret(advice)
+        assert isinstance(there.file, Gmem)
+        if advice in (Advice.FREE, Advice.WIPEONFORK, Advice.COLLAPSE):
+            raise Denied(EINVAL, "the advice is for anonymous memory")
+        if advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE):
+            if end - offset > SMALL:
+                raise Unmodelled("populating many pages")
+            self.populate(there, offset, end, advice == Advice.POPULATE_WRITE, EINVAL)
+        elif advice in (Advice.DONTNEED, Advice.REMOVE, Advice.COLD, Advice.PAGEOUT):
+            for start, stop, locked in there.areas(offset, end):
+                if locked:
+                    raise Denied(EINVAL, "locked memory stays")
+                if advice == Advice.DONTNEED:
+                    self.drop_entries(there, there.file, start, stop)
+                elif advice == Advice.REMOVE:
+                    self.vfs_fallocate(there.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, there.offset + start, stop - start)
+        elif advice == Advice.DONTFORK:
+            raise Unmodelled("mappings that a child does not get")
+        return 0
+
+    def madvise_secret(self, advice: int) -> int:
+        """Secret memory is locked, so most advice is not for it."""
+        if advice in (Advice.NORMAL, Advice.HUGEPAGE, Advice.DONTFORK):
+            return 0
+        raise Denied(EINVAL, "locked memory stays")
+
+    def drop_entries(self, mapping: Mapping, file: Gmem, start: int, end: int) -> None:
+        """Empty a part of the page table (zap_page_range); the pages stay in the file."""
+        first = (mapping.offset + start) // PAGE_SIZE
+        with running(self.serial):
+            for place in file.used(first, first + (end - start) // PAGE_SIZE):
+                unmap_mapping_page(file.file.mapping, place)
+
+    def mlock(self, mapping: Result, offset: int, length: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        if isinstance(there.file, Secretmem):
+            raise Denied(ENOMEM, "secret memory cannot be populated")
+        if length > SMALL:
+            raise Unmodelled("populating many pages")
+        there.whole = False
+        start, end = offset & -PAGE_SIZE, page_end(offset + length)
+        there.locked.update(range(start // PAGE_SIZE, end // PAGE_SIZE))
+        try:
+            self.populate(there, start, end, None, ENOMEM)
+        except Denied:
+            raise Denied(ENOMEM, NOT_FAULTABLE) from None
+        return 0
+
+    def munlock(self, mapping: Result, offset: int, length: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        there.whole = False
+        there.locked.difference_update(range(offset // PAGE_SIZE, page_end(offset + length) // PAGE_SIZE))
+        return 0
+
+    def msync(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or not aligned(offset) or (flags & MS_ASYNC and flags & MS_SYNC):
+            raise Denied(EINVAL, "flags and start are legal")
+        end = page_end(offset + length)
+        if offset == end:
+            return 0
+        if flags & MS_INVALIDATE and (
+            isinstance(there.file, Secretmem) or any(offset <= page * PAGE_SIZE < end for page in there.locked)
+        ):
+            raise Denied(EBUSY, "locked memory stays")
+        if flags & MS_SYNC:
+            raise Denied(EINVAL, NO_SUCH_OPERATION)
+        return 0
+
+    def populate(self, mapping: Mapping, start: int, end: int, write: bool | None, forbidden: int) -> None:
+        """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not."""
+        with running(self.serial):
+            for offset in range(start, end, PAGE_SIZE):
+                prot = mapping.spans.at(offset)
+                wanted = bool(prot & PROT_WRITE) if write is None else write
+                if not prot & (PROT_WRITE if wanted else PROT_READ):
+                    raise Denied(forbidden, NOT_FAULTABLE)
+                if self.page(mapping, offset, wanted) is None:
+                    raise Denied(EFAULT, NOT_FAULTABLE)
+
+    def load(self, mapping: Result, offset: int) -> Result:
+        there = self.mapping(mapping, offset, 1)
+        return self.accessed(there, offset, None)
+
+    def store(self, mapping: Result, offset: int, value: int) -> Result:
+        there = self.mapping(mapping, offset, 1)
+        self.accessed(there, offset, value)
+        return 0
+
+    def accessed(self, mapping: Mapping, offset: int, value: int | None) -> int:
+        """A load, or a store of a value, of a byte."""
+        prot = mapping.spans.at(offset)
+        if not prot & (PROT_WRITE if value is not None else PROT_READ | PROT_WRITE):
+            raise Signal(f"SIGSEGV +{offset:#x}")
+        with running(self.serial):
+            cells = self.page(mapping, offset, value is not None)
+        if cells is None:
+            raise Signal(f"SIGBUS +{offset:#x}")
+        if value is not None:
+            cells[offset % PAGE_SIZE] = value & 0xFF
+        return cells.get(offset % PAGE_SIZE, 0)
+
+    def page(self, mapping: Mapping, offset: int, write: bool) -> dict[int, int] | None:
+        """The bytes of the page at an offset of a mapping, faulted in; None for a SIGBUS."""
+        pgoff = (mapping.offset + offset) // PAGE_SIZE
+        if isinstance(mapping.file, Secretmem):
+            return mapping.file.pages.setdefault(pgoff, {}) if pgoff * PAGE_SIZE < mapping.file.size else None
+        gmem = mapping.file
+        assert isinstance(gmem, Gmem)
+        if pgoff * PAGE_SIZE >= gmem.size:
+            return None
+        place = gmem.at(pgoff)
+        while user_access(self.world.machine, gmem.file.mapping, place, False) is Fault.TRANSLATION:
+            if gmem.file.fault(self.cpu, place):
+                return None
+        folio = gmem.file.mapping.user[place].folio
+        assert folio is not None
+        cells = self.cells(folio.frame)
+        if write:
+            user_access(self.world.machine, gmem.file.mapping, place, True)
+        return cells
+
+    def cells(self, frame: Frame) -> dict[int, int]:
+        """The bytes of a frame; none but zeros where it is labelled so."""
+        if frame.content is Content.ZERO or frame not in self.bytes:
+            self.bytes[frame] = {}
+        return self.bytes[frame]

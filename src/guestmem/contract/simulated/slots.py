@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMs of the simulated host: memory slots, and guests that load and store."""
+
+from __future__ import annotations
+
+import errno
+from errno import EEXIST, EFAULT, EINVAL, ENOTTY
+
+from guestmem.contract.host import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Denied, Result, Signal, Unmodelled
+from guestmem.contract.simulated.files import (
+    INSIDE,
+    MAX_LFS_FILESIZE,
+    NOT_ITS_IOCTL,
+    USER_MEM_SLOTS,
+    WHOLE_PAGES,
+    aligned,
+    signed,
+)
+from guestmem.contract.simulated.mappings import TASK_SIZE, Mappings
+from guestmem.contract.simulated.objects import Gmem, Slot, Vcpu, Vm
+from guestmem.linux.uapi import (
+    GUEST_MEMFD_FLAG_MMAP,
+    KVM_MEM_GUEST_MEMFD,
+    KVM_MEM_LOG_DIRTY_PAGES,
+    KVM_MEM_READONLY,
+)
+from guestmem.machine.guest import Gfn
+from guestmem.model.control import running
+
+__all__ = ["Slots"]
+
+MAX_GPA = 1 << 52  # of a KVM without two-dimensional paging (kvm_mmu_max_gfn)
+REACH = 1 << 30  # of the guest's page tables
+MAX_SLOT_PAGES = (1 << 31) - 1
+LARGE_SLOT = 1 << 18
+
+
+END_BELOW = "the range of a slot ends below 2^63"
+SLOT_ARGUMENTS = "a slot's flags, number, size and addresses are legal"
+IMMUTABLE = "a slot with guest memory can only be deleted"
+GPA_TAKEN = "guest-physical memory is in one slot"
+RANGE_BOUND = "a range of a file has one slot"
+OF_THIS_VM = "a slot takes a file of guest memory of its own VM"
+
+
+class Slots(Mappings):
+    """Memory slots, vCPUs, stage 2."""
+
+    def set_user_memory_region2(
+        self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | None, fd: Result, offset: int
+    ) -> Result:
+        """kvm_set_memory_region()."""
+        hva = self.address(address, size)
+        owner = self.vm(vm)
+        slot, flags = slot & 0xFFFFFFFF, flags & 0xFFFFFFFF
+        gmem = bool(flags & KVM_MEM_GUEST_MEMFD)
+        if flags & ~(KVM_MEM_GUEST_MEMFD if gmem else KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
+            raise Denied(EINVAL, SLOT_ARGUMENTS)
+        if not aligned(size, gpa, hva) or hva + size > TASK_SIZE:
+            raise Denied(EINVAL, SLOT_ARGUMENTS)
+        if gmem and (not aligned(offset) or offset + size >= U64):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        if slot >= USER_MEM_SLOTS or gpa + size >= U64 or size // PAGE_SIZE > MAX_SLOT_PAGES:
+            raise Denied(EINVAL, SLOT_ARGUMENTS)
+        old = owner.slots.get(slot)
+        with running(self.serial):
+            if size == 0:
+                return self.delete_slot(owner, slot)
+            new = Slot(flags, gpa, size // PAGE_SIZE, address)
+            move = old is not None and old.gpa != gpa
+            if old is not None:
+                if gmem or old.flags & KVM_MEM_GUEST_MEMFD:
+                    raise Denied(EINVAL, IMMUTABLE)
+                if (old.address, old.pages, old.flags & KVM_MEM_READONLY) != (address, new.pages, flags & KVM_MEM_READONLY):
+                    raise Denied(EINVAL, "an ordinary slot can only be moved")
+            if (old is None or move) and any(o.overlaps(gpa, new.pages) for n, o in owner.slots.items() if n != slot):
+                raise Denied(EEXIST, GPA_TAKEN)
+            if gmem:
+                self.gmem_bind(owner, new, fd, offset)
+            if new.pages > LARGE_SLOT:
+                raise Unmodelled("slots so large that KVM takes much memory for them")
+            if gpa + size > MAX_GPA and (old is None or move):
+                raise Denied(EINVAL, SLOT_ARGUMENTS)
+            if new.file is not None:
+                new.file.bind(new)
+            if move:
+                self.zap_all(owner)
+            owner.slots[slot] = new
+        return 0
+
+    def address(self, address: Result | None, size: int) -> int:
+        """userspace_addr as a number, where it matters which it is."""
+        if address is None:
+            return 0
+        if isinstance(address, str) and address.startswith("0x"):
+            return int(address, 16)
+        mapping = self.mapping(address)
+        if not mapping.spans.cover(0, size):
+            raise Unmodelled("a slot larger than its mapping")
+        return 0
+
+    def gmem_bind(self, vm: Vm, slot: Slot, fd: Result, offset: int) -> None:
+        """kvm_gmem_bind(): the checks."""
+        gmem = self.of_kind(fd, Gmem, EINVAL, OF_THIS_VM)
+        if gmem.vm is not vm:
+            raise Denied(EINVAL, OF_THIS_VM)
+        if 0 <= signed(offset) <= MAX_LFS_FILESIZE < offset + slot.pages * PAGE_SIZE:
+            raise Denied(EINVAL, END_BELOW)
+        if signed(offset) < 0 or offset + slot.pages * PAGE_SIZE > gmem.size:
+            raise Denied(EINVAL, INSIDE)
+        pgoff = offset // PAGE_SIZE
+        err = gmem.may_bind(pgoff, pgoff + slot.pages)
+        if err:
+            raise Denied(-err, RANGE_BOUND)
+        slot.file, slot.pgoff, slot.gmem_only = gmem, pgoff, bool(gmem.flags & GUEST_MEMFD_FLAG_MMAP)
+
+    def delete_slot(self, vm: Vm, number: int) -> int:
+        """KVM_MR_DELETE: everything goes from the VM's stage 2 (KVM_X86_QUIRK_SLOT_ZAP_ALL)."""
+        slot = vm.slots.get(number)
+        if slot is None:
+            raise Denied(EINVAL, "only a slot that is there can be deleted")
+        del vm.slots[number]
+        self.zap_all(vm)
+        if slot.file is not None:
+            slot.file.unbind(slot)
+        return 0
+
+    def zap_all(self, vm: Vm) -> None:
+        """Empty the VM's stage 2."""
+        for gmem in vm.files:
+            gmem.zap()
+
+    def set_user_memory_region(self, vm: Result, slot: int, flags: int, gpa: int, size: int) -> Result:
+        self.vm(vm)
+        if flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
+            raise Denied(EINVAL, "KVM_SET_USER_MEMORY_REGION knows nothing of guest_memfd")
+        result: Result = self.set_user_memory_region2(vm, slot, flags, gpa, size, None, -1, 0)
+        if isinstance(result, str):
+            raise Denied(getattr(errno, result), self.rule)
+        return result
+
+    def create_vcpu(self, vm: Result) -> Result:
+        owner = self.vm(vm)
+        if owner.has_vcpu:
+            raise Denied(EEXIST, "a vCPU number is used once")
+        taken = any(slot.overlaps(GUEST_GPA, GUEST_SIZE // PAGE_SIZE) for slot in owner.slots.values())
+        if taken or GUEST_SLOT in owner.slots:
+            raise Unmodelled("a VM without room for the guest's program")
+        owner.slots[GUEST_SLOT] = Slot(0, GUEST_GPA, GUEST_SIZE // PAGE_SIZE, "program")
+        owner.has_vcpu = True
+        owner.uses += 1
+        return self.opened(Vcpu(owner))
+
+    def guest_load(self, vcpu: Result, gpa: int) -> Result:
+        return self.guest_access(vcpu, gpa, None)
+
+    def guest_store(self, vcpu: Result, gpa: int, value: int) -> Result:
+        self.guest_access(vcpu, gpa, value)
+        return 0
+
+    def guest_access(self, fd: Result, gpa: int, value: int | None) -> int:
+        """The guest's stage 2 has the page, or the host provides it (kvm_gmem_get_pfn)."""
+        vcpu = self.of_kind(fd, Vcpu, ENOTTY, NOT_ITS_IOCTL)
+        if not 0 <= gpa < REACH:
+            raise Unmodelled("guest memory that the guest's page tables do not reach")
+        slot = next((slot for slot in vcpu.vm.slots.values() if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
+        if slot is None:
+            raise Signal("MMIO")
+        gmem = slot.file
+        if not slot.gmem_only:
+            raise Unmodelled("guest memory that is in the mapping of the slot")
+        if gmem is None:
+            raise Denied(EFAULT, "a slot whose file was closed has no memory")
+        place = gmem.at(slot.pgoff + (gpa - slot.gpa) // PAGE_SIZE)
+        gfn = Gfn(place)
+        with running(self.serial):
+            entry = gmem.guest.entries[gfn]
+            if not entry.live:
+                err = gmem.file.guest_fault(self.cpu, gmem.guest, gfn)
+                if err:
+                    raise Denied(-err, "a bound page can be faulted in")
+            assert entry.frame is not None
+            cells = self.cells(entry.frame)
+            if value is not None:
+                gmem.guest.touch(gfn)
+                cells[gpa % PAGE_SIZE] = value & 0xFF
+        return cells.get(gpa % PAGE_SIZE, 0)
+
+    def pages_4k(self, vm: Result) -> Result:
+        if isinstance(self.file(vm), Vcpu):
+            raise Unmodelled("the statistics of a vCPU")
+        if any(isinstance(slot.address, int) for slot in self.vm(vm).slots.values()):
+            raise Unmodelled("entries that MMU notifiers of userspace_addr take away as well")
+        return sum(gmem.live() for gmem in self.vm(vm).files)

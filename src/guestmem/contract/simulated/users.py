@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users of mappings on the simulated host: GUP, and loads and stores of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from errno import EBADF, EFAULT, EINVAL, EIO
+
+from guestmem.contract.host import PAGE_SIZE, Denied, Result, Unmodelled
+from guestmem.contract.simulated.files import NOT_OPEN, aligned
+from guestmem.contract.simulated.mappings import NOT_FAULTABLE, Mappings
+from guestmem.contract.simulated.objects import Gmem, Mapping, Pinned, Secretmem
+from guestmem.linux.uapi import PROT_READ, PROT_WRITE
+from guestmem.machine.frame import Content
+from guestmem.mm.filemap import gup_fast
+from guestmem.model.control import running
+
+__all__ = ["Users"]
+
+Part = tuple[dict[int, int], int, int]  # the bytes of a page, the first that is meant, how many
+
+
+class Users(Mappings):
+    """Who gets at pages through a mapping, other than by loads and stores."""
+
+    def gup(self, mapping: Mapping, offset: int, length: int, write: bool, fast: bool = True) -> Iterator[Part]:
+        """The pages of a range as the kernel gets them; stops where it cannot.
+
+        ``fast``: GUP-fast looks at the page table alone before the slow way looks at the mapping.
+        """
+        end = offset + length
+        if fast and not write and any(s < end and e > offset and prot & 3 == PROT_WRITE for s, e, prot in mapping.spans):
+            raise Unmodelled("whether a page that may only be written to is in the page table, where GUP-fast reads it")
+        while offset < end:
+            part = min(end - offset, PAGE_SIZE - offset % PAGE_SIZE)
+            prot = mapping.spans.at(offset)
+            if isinstance(mapping.file, Secretmem) or not prot & (PROT_WRITE if write else PROT_READ):
+                return
+            cells = self.page(mapping, offset, write)
+            if cells is None:
+                return
+            yield cells, offset % PAGE_SIZE, part
+            offset += part
+
+    def taken(self, parts: Iterator[Part]) -> bytes:
+        """The bytes of pages."""
+        return b"".join(bytes(cells.get(first + i, 0) for i in range(count)) for cells, first, count in parts)
+
+    def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        with running(self.serial):
+            data = self.taken(self.gup(there, offset, length, False, fast=False))
+        return self.some(data, length, EFAULT)
+
+    def some(self, data: bytes, length: int, code: int) -> bytes:
+        """What was read, unless that is nothing."""
+        if length and not data:
+            raise Denied(code, NOT_FAULTABLE)
+        return data
+
+    def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
+        there = self.mapping(mapping, offset, len(data))
+        done = 0
+        with running(self.serial):
+            for cells, first, count in self.gup(there, offset, len(data), True):
+                cells.update(enumerate(data[done : done + count], first))
+                done += count
+        return len(self.some(data[:done], len(data), EFAULT))
+
+    def proc_mem_read(self, mapping: Result, offset: int, length: int) -> Result:
+        # FOLL_FORCE: what may become readable is readable.
+        there = self.mapping(mapping, offset, length)
+        forced = there.copy()
+        forced.spans.set(offset, offset + length, PROT_READ)
+        with running(self.serial):
+            data = self.taken(self.gup(forced, offset, length, False))
+        return self.some(data, length, EIO)
+
+    def copied(self, mapping: Mapping, offset: int, length: int, write: bool) -> Iterator[Part]:
+        """The pages of a range as loads and stores of the kernel reach them; raises EFAULT where they do not."""
+        for start in range(offset - offset % PAGE_SIZE, offset + length if length else 0, PAGE_SIZE):
+            first = max(start, offset)
+            prot = mapping.spans.at(first)
+            cells = None
+            if prot & (PROT_WRITE if write else PROT_READ | PROT_WRITE):
+                cells = self.page(mapping, first, write)
+            if cells is None:
+                raise Denied(EFAULT, NOT_FAULTABLE)
+            yield cells, first % PAGE_SIZE, min(start + PAGE_SIZE, offset + length) - first
+
+    def write_pipe(self, mapping: Result, offset: int, length: int) -> Result:
+        if length > PAGE_SIZE:
+            raise Unmodelled("more than a page at a time through a pipe")
+        there = self.mapping(mapping, offset, length)
+        with running(self.serial):
+            return self.taken(self.copied(there, offset, length, False))
+
+    def read_pipe(self, mapping: Result, offset: int, data: bytes) -> Result:
+        there = self.mapping(mapping, offset, len(data))
+        done = 0
+        with running(self.serial):
+            for cells, first, count in self.copied(there, offset, len(data), True):
+                cells.update(enumerate(data[done : done + count], first))
+                done += count
+        return done
+
+    def direct_write(self, mapping: Result, offset: int) -> Result:
+        there = self.mapping(mapping, offset, PAGE_SIZE)
+        if not aligned(offset):
+            raise Unmodelled("direct I/O of parts of pages")
+        with running(self.serial):
+            data = self.taken(self.gup(there, offset, PAGE_SIZE, False))
+        return self.some(data, PAGE_SIZE, EFAULT)[:8]
+
+    def direct_read(self, mapping: Result, offset: int, value: int) -> Result:
+        there = self.mapping(mapping, offset, PAGE_SIZE)
+        if not aligned(offset):
+            raise Unmodelled("direct I/O of parts of pages")
+        with running(self.serial):
+            for cells, _, count in self.gup(there, offset, PAGE_SIZE, True):
+                cells.update(dict.fromkeys(range(PAGE_SIZE), value))
+                return count
+        raise Denied(EFAULT, NOT_FAULTABLE)
+
+    def pin(self, mapping: Mapping, offset: int, length: int, write: bool) -> Pinned:
+        """References to the pages of a range, as far as they can be had."""
+        pinned = Pinned(self.kernel)
+        with running(self.serial):
+            for _, first, count in self.gup(mapping, offset, length, write):
+                assert isinstance(mapping.file, Gmem)
+                folio = gup_fast(mapping.file.file.mapping, mapping.file.at((mapping.offset + offset) // PAGE_SIZE))
+                assert folio is not None
+                pinned.parts.append((folio, first, count))
+                offset += count
+        return pinned
+
+    def vmsplice(self, mapping: Result, offset: int, length: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        if not 0 < length <= 8 * PAGE_SIZE:
+            raise Unmodelled("pipes with many pages")
+        pinned = self.pin(there, offset, length, False)
+        if not pinned.parts:
+            raise Denied(EFAULT, NOT_FAULTABLE)
+        pinned.is_pipe = True
+        return self.opened(pinned)
+
+    def read_spliced(self, pipe: Result, length: int) -> Result:
+        pinned = self.of_kind(pipe, Pinned, EBADF, NOT_OPEN)
+        if not pinned.is_pipe:
+            raise Denied(EBADF, NOT_OPEN)
+        data = b""
+        with running(self.serial):
+            for folio, first, count in pinned.take(length):
+                cells = self.bytes.get(folio.frame, {}) if folio.frame.content is not Content.ZERO else {}
+                data += bytes(cells.get(first + i, 0) for i in range(count))
+        return data
+
+    def io_uring_register(self, mapping: Result, offset: int, length: int) -> Result:
+        there = self.mapping(mapping, offset, length)
+        if not 0 < length <= 8 * PAGE_SIZE:
+            raise Unmodelled("buffers with many pages")
+        pinned = self.pin(there, offset, length, True)
+        if sum(count for _, _, count in pinned.parts) < length:
+            with running(self.serial):
+                pinned.unpin()
+            raise Denied(EFAULT, NOT_FAULTABLE)
+        return self.opened(pinned)
+
+    def futex_wake(self, mapping: Result, offset: int) -> Result:
+        there = self.mapping(mapping, offset, 4)
+        if offset % 4:
+            raise Denied(EINVAL, "a futex is aligned")
+        with running(self.serial):
+            # Writing is tried before reading.
+            if not list(self.gup(there, offset, 4, bool(there.spans.at(offset) & PROT_WRITE))):
+                raise Denied(EFAULT, NOT_FAULTABLE)
+        return 0
