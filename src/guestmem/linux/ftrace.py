@@ -12,11 +12,27 @@ import importlib
 import io
 import lzma
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Event", "Header", "Lost", "NoText", "Page", "Unreadable", "lines", "number", "numbers", "page", "parse"]
+__all__ = [
+    "ADDED",
+    "REMOVED",
+    "Event",
+    "Header",
+    "Lost",
+    "NoText",
+    "Page",
+    "Unreadable",
+    "lines",
+    "number",
+    "numbers",
+    "page",
+    "parse",
+    "split",
+]
 
 PAGE_SHIFT = 12
 
@@ -74,7 +90,8 @@ NAMED = re.compile(r"(?:\w+:)?([A-Za-z_]\w*):(?:\s+(.*))?$")
 COUNTS = re.compile(r"#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")
 LOST = re.compile(r"CPU:\s*\d+ \[(?:LOST )?\d+ EVENTS(?: DROPPED)?\]|.*PERF_RECORD_LOST|.*\blost \d+ events")
 ASIDE = re.compile(
-    r"\s*$|#|cpus=\d+$|version = |\s*=>|\s*<stack trace>|\s+[0-9a-f]+ \S+ \(\S+\)$|CPU \d+ is empty$|.*buffer started ####"
+    r"\s*$|#|.*\bPERF_RECORD_|"
+    r"cpus=\d+$|version = |\s*=>|\s*<stack trace>|\s+[0-9a-f]+ \S+ \(\S+\)$|CPU \d+ is empty$|.*buffer started ####"
 )
 
 
@@ -83,17 +100,14 @@ def parse(text: Iterable[str]) -> Iterator[Event | Header | Lost | Unreadable]:
     for number, line in enumerate(text, 1):
         line = line.rstrip("\r\n")
         found = EVENT.match(line)
-        if found is None:
+        named = _named(found["rest"]) if found else None
+        if found is None or named is None:
             if counts := COUNTS.match(line):
                 yield Header(number, line, int(counts[1]), int(counts[2]))
             elif LOST.match(line):
                 yield Lost(number, line)
             elif not ASIDE.match(line):
                 yield Unreadable(number, line)
-            continue
-        named = _named(found["rest"])
-        if named is None:
-            yield Unreadable(number, line)
             continue
         yield Event(number, line, int(found["pid"]), int(found["cpu"]), _nanoseconds(found["time"]), *named)
 
@@ -136,12 +150,13 @@ class Page(NamedTuple):
     pages: int
 
 
-FILEMAP = re.compile(r"dev (\d+:\d+) ino (?:0x)?([0-9a-f]+) .*?\bpfn=(0x[0-9a-f]+|\d+) ofs=(\d+)(?: order=(1?\d))?$")
+ADDED, REMOVED = "mm_filemap_add_to_page_cache", "mm_filemap_delete_from_page_cache"
+PAGE = re.compile(r"dev (\d+:\d+) ino (?:0x)?([0-9a-f]+) .*?\bpfn=(0x[0-9a-f]+|\d+) ofs=(\d+)(?: order=(1?\d))?$")
 
 
 def page(fields: str) -> Page | None:
-    """What mm_filemap_add_to_page_cache and mm_filemap_delete_from_page_cache say; None if the fields are not theirs."""
-    found = FILEMAP.match(fields)
+    """What events ADDED and REMOVED say; None if the fields are not theirs."""
+    found = PAGE.match(fields)
     if found is None or int(found[4]) % (1 << PAGE_SHIFT):
         return None
     return Page((found[1], found[2]), int(found[4]) >> PAGE_SHIFT, number(found[3]), 1 << int(found[5] or 0))
@@ -162,26 +177,38 @@ def lines(path: str) -> list[str]:
             data = _unzstd(path, data)
         elif kind is not None:
             data = {"gz": gzip, "xz": lzma, "bz2": bz2}[kind].decompress(data)
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise NoText(f"{path}: damaged or cut short ({error}): pack the text again") from error
     if data[:2] == b"\x17\x08" or data.startswith(b"PERFILE2"):
         raise NoText(f"{path}: a recording, not its text: give the output of trace-cmd report or perf script")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise NoText(f"{path}: it is no text: name a text of ftrace, trace-cmd report or perf script") from error
+    if b"\0" in data:
+        raise NoText(f"{path}: it is no text: name a text of ftrace, trace-cmd report or perf script")
+    # A thread's name may be cut within a character.
+    return split(data.decode("utf-8-sig", errors="replace"))
+
+
+def split(text: str) -> list[str]:
+    """The lines of a text, with their ends."""
     return list(io.StringIO(text))
 
 
 def _unzstd(path: str, data: bytes) -> bytes:
-    """Unpack zstd with what this Python has for it."""
-    try:
-        return bytes(importlib.import_module("compression.zstd").decompress(data))
-    except ImportError:
-        pass
-    try:
-        zstandard = importlib.import_module("zstandard")
-    except ImportError:
-        raise NoText(f"{path}: packed with zstd: use Python 3.14, or pip install zstandard, or unzstd it") from None
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as stream:
-        return bytes(stream.read())
+    """Unpack zstd with what this Python has for it.  Raises ValueError when it is damaged."""
+    for name in ("compression.zstd", "zstandard"):
+        try:
+            zstd = importlib.import_module(name)
+        except ImportError:
+            continue
+        text = b""
+        try:
+            while data:
+                frame = zstd.ZstdDecompressor()
+                frame = frame.decompressobj() if name == "zstandard" else frame
+                text += frame.decompress(data)
+                if not frame.eof:
+                    raise ValueError("the last frame has no end")
+                data = frame.unused_data
+        except zstd.ZstdError as error:
+            raise ValueError(str(error)) from error
+        return text
+    raise NoText(f"{path}: packed with zstd: use Python 3.14, or pip install zstandard, or unzstd it")
