@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from guestmem import cli
 from guestmem.linux import ftrace
 from guestmem.linux.replay import replay
-from guestmem.linux.tracing import PREFIX, merge, tracefs
+from guestmem.linux.tracing import OURS, merge, tracefs
 from guestmem.scenarios.workload import from_trace
 from requires import require
 
@@ -54,7 +55,7 @@ def done(run: subprocess.Popen[str]) -> tuple[int, str]:
 
 def instances() -> set[str]:
     with tracefs() as root:
-        return {place.name for place in (root / "instances").glob(f"{PREFIX}*")}
+        return {place.name for place in (root / "instances").iterdir() if OURS.match(place.name)}
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -76,12 +77,71 @@ def test_a_guest_is_recorded_and_its_recording_is_consistent(tmp_path: Path) -> 
     assert (report.counts["added"], report.counts["removed"], report.counts["files"]) == (22, 22, 1)
     kinds = [operation.kind for operation in from_trace("guest", lines).operations]
     assert (kinds.count("guest"), kinds.count("user"), kinds.count("allocate"), kinds.count("punch")) == (10, 4, 8, 1)
-    assert f"{PREFIX}{run.pid}" not in instances()
+    assert f"guestmem-{run.pid}" not in instances()
 
     pages = [at for at, line in enumerate(lines) if "_page_cache: dev 0:" in line]
     for at in pages:
         assert replay(lines[:at] + lines[at + 1 :]).verdict == "violated"
         assert replay([*lines[:at], lines[at].replace("pfn=0x", "pfn=0xf"), *lines[at + 1 :]]).verdict == "violated"
+
+
+HOLDER = """
+import socket
+from guestmem.linux.kvm import Kvm
+
+with socket.socket(socket.AF_UNIX) as here:
+    here.bind({path!r})
+    here.listen()
+    with Kvm() as kvm, kvm.create_vm() as vm, vm.create_guest_memfd(4 << 12, 3) as file:
+        there, _ = here.accept()
+        with there:
+            socket.send_fds(there, [b"x"], [file.fileno()])
+            there.recv(1)
+            file.punch(0, 2 << 12)
+            there.send(b"y")
+            there.recv(1)
+"""
+CLIENT = """
+import socket
+from guestmem.linux.kvm import GuestMemfd
+
+with socket.socket(socket.AF_UNIX) as there:
+    there.connect({path!r})
+    _, (fd,), _, _ = socket.recv_fds(there, 1, 1)
+    with GuestMemfd(fd) as file:
+        file.allocate(0, 4 << 12)
+        there.send(b"x")
+        there.recv(1)
+        file.allocate(0, 4 << 12)
+"""
+
+
+def test_what_others_do_to_a_file_is_recorded(tmp_path: Path) -> None:
+    """A process that is not followed punches a hole that the command fills again."""
+    require("kvm", "tracefs")
+    path, file = str(tmp_path / "socket"), tmp_path / "trace.txt"
+    with subprocess.Popen([sys.executable, "-c", HOLDER.format(path=path)]):
+        until(Path(path).exists)
+        assert done(record(file, sys.executable, "-c", CLIENT.format(path=path))) == (0, "")
+    report = replay(ftrace.lines(str(file)))
+    assert (report.verdict, report.violations) == ("consistent", [])
+    assert report.counts["added"] == 6
+    assert report.counts["removed"] >= 2
+
+
+def test_an_instance_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    require("tracefs")
+    with tracefs() as root, subprocess.Popen(["sleep", "100"]) as sleeper:
+        mine = root / "instances" / "guestmem-mine"
+        mine.mkdir()
+        try:
+            (mine / "set_event_pid").write_text(str(sleeper.pid))
+            assert done(record(tmp_path / "trace.txt", "true")) == (0, "")
+            assert mine.is_dir()
+            assert sleeper.poll() is None
+        finally:
+            sleeper.kill()
+            mine.rmdir()
 
 
 def test_pages_are_followed_to_the_end_of_a_process_that_closes_nothing(tmp_path: Path) -> None:
@@ -120,7 +180,7 @@ def test_the_commands_status_is_ours(command: list[str], status: int, tmp_path: 
     got, said = done(run)
     assert (got, said) == (status, "")
     assert (tmp_path / "trace.txt").read_text().startswith("# tracer: nop")
-    assert f"{PREFIX}{run.pid}" not in instances()
+    assert f"guestmem-{run.pid}" not in instances()
 
 
 def test_children_are_followed(tmp_path: Path) -> None:
@@ -141,7 +201,7 @@ def test_a_signal_ends_the_command_and_the_trace_is_kept(number: signal.Signals,
     assert done(run)[0] == 128 + number
     until(lambda: not Path(f"/proc/{int(child.read_text())}/exe").exists())
     assert file.exists()
-    assert f"{PREFIX}{run.pid}" not in instances()
+    assert f"guestmem-{run.pid}" not in instances()
 
 
 def test_an_ignored_signal_is_ignored(tmp_path: Path) -> None:
@@ -176,13 +236,13 @@ def test_what_a_kill_leaves_is_removed_and_named_by_the_next(tmp_path: Path) -> 
     run.kill()
     run.wait()
     run.communicate()
-    assert f"{PREFIX}{run.pid}" in instances()
+    assert f"guestmem-{run.pid}" in instances()
     assert not (tmp_path / "a.txt").exists()
     status, said = done(record(tmp_path / "b.txt", "true"))
     assert status == 0
     assert f"guestmem: killed process {sleeper} (sleep), left by a recording that was killed" in said
-    assert f"guestmem: removed tracefs instance {PREFIX}{run.pid}, left by a recording that was killed" in said
-    assert f"{PREFIX}{run.pid}" not in instances()
+    assert f"guestmem: removed tracefs instance guestmem-{run.pid}, left by an earlier recording" in said
+    assert f"guestmem-{run.pid}" not in instances()
     until(lambda: not Path(f"/proc/{sleeper}/exe").exists())
 
 
@@ -196,7 +256,7 @@ def test_a_kill_at_any_moment_leaves_nothing_that_the_next_does_not_remove(tmp_p
         run.communicate()
         runs.append(run.pid)
     assert done(record(tmp_path / "b.txt", "true"))[0] == 0
-    assert not instances() & {f"{PREFIX}{pid}" for pid in runs}
+    assert not instances() & {f"guestmem-{pid}" for pid in runs}
     assert "tracefs" not in Path("/proc/mounts").read_text() or os.path.ismount("/sys/kernel/tracing")
     left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert not [line for line in left.splitlines() if line in {f"sleep {1000 + delay}" for delay in range(12)}]
@@ -205,9 +265,9 @@ def test_a_kill_at_any_moment_leaves_nothing_that_the_next_does_not_remove(tmp_p
 def test_a_running_recording_is_left_alone(tmp_path: Path) -> None:
     require("tracefs")
     run = record(tmp_path / "a.txt", "sleep", "100")
-    until(lambda: f"{PREFIX}{run.pid}" in instances())
+    until(lambda: f"guestmem-{run.pid}" in instances())
     assert done(record(tmp_path / "b.txt", "true")) == (0, "")
-    assert f"{PREFIX}{run.pid}" in instances()
+    assert f"guestmem-{run.pid}" in instances()
     run.terminate()
     assert done(run)[0] == 128 + signal.SIGTERM
 
@@ -232,7 +292,10 @@ def test_a_full_buffer_is_told_and_gives_no_verdict(tmp_path: Path, capsys: pyte
     ("arguments", "says"),
     [
         (["-o", "/nowhere/trace.txt", "--", "true"], "there is no directory /nowhere: make it, or choose another place with -o"),
-        (["-o", "/tmp/trace.txt"], "arguments are required: COMMAND"),
+        (["-o", "/tmp/trace.txt"], "no command to record: write guestmem record -o FILE -- COMMAND"),
+        (["-o", "/tmp", "--", "true"], "'/tmp' is a directory: name a file in it with -o"),
+        (["-o", "", "--", "true"], "'' is a directory: name a file in it with -o"),
+        (["-o", "/proc/x", "--", "true"], "/proc/x: cannot be written: No such file or directory: choose another place with -o"),
         (["--", "true"], "arguments are required: -o"),
         (["-o", "/tmp/trace.txt", "--buffer", "lots", "--", "true"], "'lots' is no size: write 512M or 4G"),
         (["-o", "/tmp/trace.txt", "--buffer", "0", "--", "true"], "'0' is no size of a buffer: write 16M"),
@@ -247,8 +310,23 @@ def test_a_mistake_is_one_line(arguments: list[str], says: str, capsys: pytest.C
 
 def test_a_command_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     require("tracefs")
-    assert cli.main(["record", "-o", str(tmp_path / "a"), "--", "no-such-command"]) == 2
-    assert capsys.readouterr().err == "guestmem: no-such-command: No such file or directory: name a command\n"
+    for command, why in (("no-such-command", "No such file or directory"), ("/tmp", "Permission denied"), ("", "execv() arg 2")):
+        assert cli.main(["record", "-o", str(tmp_path / "a"), "--", command]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"guestmem: {command!r}: {why}")
+        assert said.endswith(": name a program that can be run\n")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_takes_its_own_options(tmp_path: Path) -> None:
+    require("tracefs")
+    assert cli.main(["record", "-o", str(tmp_path / "a"), "sh", "-c", "exit 3"]) == 3
+
+
+def test_a_buffer_that_cannot_be_had_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    require("tracefs")
+    assert cli.main(["record", "-o", str(tmp_path / "a"), "--buffer", "100T", "true"]) == 3
+    assert re.search("cannot record: --buffer .*, twice for each CPU: .*: use a smaller one", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 

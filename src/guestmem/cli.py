@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
@@ -125,6 +126,22 @@ def arch(name: str) -> Any:
     from guestmem.scenarios.catalogue import ARCHES
 
     return ARCHES[named(name, "architecture", ARCHES)]
+
+
+def may_write(path: str, option: str) -> None:
+    """Before a long run: whether what comes of it can be written where an option says."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise Usage(f"{path!r} is a directory: name a file in it with {option}")
+    if not os.path.isdir(directory):
+        raise Usage(f"{path}: there is no directory {directory}: make it, or choose another place with {option}")
+    if not os.path.exists(path) or os.path.isfile(path):
+        scratch = f"{path}.{os.getpid()}.tmp"
+        try:
+            os.close(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.unlink(scratch)
+        except OSError as error:
+            raise Usage(f"{path}: cannot be written: {error.strerror}: choose another place with {option}") from error
 
 
 def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
@@ -261,6 +278,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 
     scenario = find(arguments.scenario)
     given = options(arguments)
+    if arguments.save_trace:
+        may_write(arguments.save_trace, "--save-trace")
     model = Model(build(scenario, given))
     began = time.monotonic()
     with progress(arguments.scenario) as note:
@@ -404,6 +423,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         arguments = parser().parse_args(argv)
+        if sys.stdout is None:
+            raise Unsaved("standard output is closed: give it a place, as >/dev/null")
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -415,6 +436,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INCOMPLETE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return INCOMPLETE
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"guestmem: standard output: {error.strerror}: give it a place that has room", file=sys.stderr)
         return INCOMPLETE
     except KeyboardInterrupt:
         print("guestmem: interrupted", file=sys.stderr)

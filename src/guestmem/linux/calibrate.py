@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import guestmem
@@ -23,12 +22,14 @@ from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, Mapping, mmap
 from guestmem.linux.guest import Guest, GuestError
 from guestmem.linux.kvm import RW, GuestMemfd, Kvm, Vm
+from guestmem.linux.probe import direct_map_events, kvm_modules, lines
 from guestmem.linux.secretmem import SecretMem
 
 __all__ = ["COSTS", "calibrate", "default"]
 
 PAGES = 1024
 REPETITIONS = 9
+ON_REQUEST = {"memfd_secret_fault", "direct_map_split"}
 SECRET_PAGES = 16
 SHARED = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
 
@@ -55,7 +56,7 @@ def calibrate(*, secretmem: bool = False, note: Callable[[str], None] = lambda _
     missing: dict[str, str] = {}
     note("a system call")
     costs["call"] = _summary([_timed(os.getppid, 1000) for _ in range(REPETITIONS)], 1000)
-    for measure in (_guest_memfd, _guest, _memfd):
+    for measure in MEASURED:
         try:
             for name, samples in _collect(measure, note).items():
                 costs[name] = _summary(samples, PAGES)
@@ -65,10 +66,10 @@ def calibrate(*, secretmem: bool = False, note: Callable[[str], None] = lambda _
         try:
             _secretmem(costs, missing, note)
         except CallError as error:
-            missing.update(dict.fromkeys(("memfd_secret_fault", "direct_map_split"), str(error)))
+            missing.update(dict.fromkeys(ON_REQUEST, str(error)))
     else:
         why = "not asked for: --secretmem splits the direct map until the next boot"
-        missing.update(dict.fromkeys(("memfd_secret_fault", "direct_map_split"), why))
+        missing.update(dict.fromkeys(sorted(ON_REQUEST), why))
     return {"schema": 1, "unit": "ns per page", "environment": _environment(), "costs": costs, "missing": missing}
 
 
@@ -111,15 +112,20 @@ def _stores(mapping: Mapping) -> float:
     return max(first - _timed(store), 0.0) * PAGE_SIZE / mapping.length
 
 
-def _file(vm: Vm) -> GuestMemfd:
-    return vm.create_guest_memfd(PAGES * PAGE_SIZE, SHARED)
+def _file(vm: Vm, flags: int = SHARED) -> GuestMemfd:
+    return vm.create_guest_memfd(PAGES * PAGE_SIZE, flags)
 
 
 def _guest_memfd() -> Samples:
     size = PAGES * PAGE_SIZE
-    with Kvm() as kvm, kvm.create_vm() as vm, _file(vm) as file, file.mmap() as mapping:
+    with Kvm() as kvm, kvm.create_vm() as vm, _file(vm, 0) as file:
         yield "guest_memfd_allocate", _timed(lambda: file.allocate(0, size)) / PAGES
         yield "guest_memfd_punch", _timed(lambda: file.punch(0, size)) / PAGES
+
+
+def _guest_memfd_mapped() -> Samples:
+    size = PAGES * PAGE_SIZE
+    with Kvm() as kvm, kvm.create_vm() as vm, _file(vm) as file, file.mmap() as mapping:
         yield "guest_memfd_fault", _stores(mapping)
         mapping.madvise(uapi.MADV_DONTNEED)
         yield "guest_memfd_refault", _stores(mapping)
@@ -155,7 +161,8 @@ def _memfd() -> Samples:
 
 
 MEASURED: dict[Callable[[], Samples], tuple[str, ...]] = {
-    _guest_memfd: tuple(name for name in COSTS if name.startswith("guest_memfd_") and name != "guest_memfd_punch_guest"),
+    _guest_memfd: ("guest_memfd_allocate", "guest_memfd_punch"),
+    _guest_memfd_mapped: ("guest_memfd_fault", "guest_memfd_refault", "guest_memfd_punch_mapped"),
     _guest: ("guest_demand_fault", "guest_memfd_punch_guest", "guest_fault_allocated"),
     _memfd: ("memfd_fault", "memfd_punch_mapped"),
 }
@@ -187,8 +194,7 @@ def _secretmem(costs: dict[str, Any], missing: dict[str, str], note: Callable[[s
 
 def _splits() -> int:
     """Blocks of the direct map that were split since the boot."""
-    lines = Path("/proc/vmstat").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("direct_map_level") and "_splits" in line)
+    return sum(count for name, count in direct_map_events().items() if name.startswith("level") and "_splits" in name)
 
 
 def _summary(samples: list[float], pages: int) -> dict[str, Any]:
@@ -205,8 +211,7 @@ def _summary(samples: list[float], pages: int) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     """What the costs depend on."""
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    modules = sorted(name for name in os.listdir("/sys/module") if name == "kvm" or name.startswith("kvm_"))
+    models = [line.partition(":")[2].strip() for line in lines("/proc/cpuinfo") if "model name" in line]
     return {
         "guestmem": guestmem.__version__,
         "kernel": platform.release(),
@@ -214,7 +219,7 @@ def _environment() -> dict[str, Any]:
         "cpu": models[0] if models else "unknown",
         "cpus": os.cpu_count(),
         "page_size": PAGE_SIZE,
-        "kvm_modules": modules,
+        "kvm_modules": kvm_modules(),
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import Any
 
@@ -20,8 +19,10 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
     record = commands.add_parser("record", help="run a command and record what happens to guest memory (root)")
     record.add_argument("-o", dest="output", metavar="FILE", required=True, help="where the trace goes")
-    record.add_argument("--buffer", type=_size, metavar="SIZE", default=16 << 20, help="for each CPU, as 64M (default: 16M)")
-    record.add_argument("argv", nargs="+", metavar="COMMAND", help="write -- before it")
+    record.add_argument(
+        "--buffer", type=_size, metavar="SIZE", default=16 << 20, help="of each of two buffers for each CPU (default: 16M)"
+    )
+    record.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments, after all options")
     record.set_defaults(run=run_record)
 
     replay = commands.add_parser("replay", help="check a recorded run: text of ftrace, trace-cmd report or perf script")
@@ -69,18 +70,19 @@ def run_probe(arguments: argparse.Namespace) -> int:
 def run_record(arguments: argparse.Namespace) -> int:
     """Record a command; its status."""
     _only_on_linux()
-    from guestmem.cli import Unsaved, Usage, write_whole
+    from guestmem.cli import Unsaved, Usage, may_write, write_whole
     from guestmem.linux import tracing
 
-    place = os.path.dirname(arguments.output) or "."
-    if not os.path.isdir(place):
-        raise Usage(f"{arguments.output}: there is no directory {place}: make it, or choose another place with -o")
+    command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    if not command:
+        raise Usage("no command to record: write guestmem record -o FILE -- COMMAND")
+    may_write(arguments.output, "-o")
     try:
-        recording = tracing.record(arguments.argv, arguments.buffer >> 10)
+        recording = tracing.record(command, arguments.buffer >> 10)
     except tracing.Cannot as error:
         raise Unsaved(f"cannot record: {error}") from error
     except tracing.NotStarted as error:
-        raise Usage(f"{error}: name a command") from error
+        raise Usage(f"{error}: name a program that can be run") from error
     for line in recording.found:
         print(f"guestmem: {line}", file=sys.stderr)
     for event in recording.missing:
@@ -104,7 +106,7 @@ def run_replay(arguments: argparse.Namespace) -> int:
         raise Usage(str(error)) from error
     report = replay.replay(text)
     if not report.counts["events"]:
-        raise Usage(f"{arguments.file}: no event in it: name a text of ftrace, trace-cmd report or perf script")
+        raise Usage(f"{arguments.file}: no event in it: name a text of ftrace, trace-cmd report or perf script with its CPUs")
     if arguments.json:
         print(json.dumps(replay.as_json(arguments.file, report), indent=1))
     else:
@@ -116,9 +118,11 @@ def run_replay(arguments: argparse.Namespace) -> int:
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Measure unit costs."""
     _only_on_linux()
-    from guestmem.cli import progress, write_whole
+    from guestmem.cli import HOLDS, INCOMPLETE, may_write, progress, write_whole
     from guestmem.linux import calibrate
 
+    if arguments.output:
+        may_write(arguments.output, "-o")
     with progress("measuring") as note:
         found = calibrate.calibrate(secretmem=arguments.secretmem, note=note)
     text = json.dumps(found, indent=1) + "\n"
@@ -126,4 +130,6 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         write_whole(arguments.output, text, "-o")
     else:
         print(text, end="")
-    return 0
+    for name, why in found["missing"].items():
+        print(f"guestmem: {name} is not measured: {why}", file=sys.stderr)
+    return INCOMPLETE if set(found["missing"]) - calibrate.ON_REQUEST else HOLDS

@@ -20,7 +20,7 @@ from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, die_with_parent, memfd_secret
 from guestmem.linux.kvm import Kvm, Vm
 
-__all__ = ["as_text", "in_child", "probe"]
+__all__ = ["as_text", "direct_map_events", "in_child", "kvm_modules", "lines", "probe"]
 
 CAPABILITIES = (
     "USER_MEMORY2",
@@ -64,19 +64,23 @@ def probe() -> dict[str, Any]:
 
 
 def _kernel() -> dict[str, Any]:
-    modules = sorted(name for name in os.listdir("/sys/module") if name == "kvm" or name.startswith("kvm_"))
     return {
         "release": platform.release(),
         "machine": platform.machine(),
         "page_size": PAGE_SIZE,
         "cpus": os.cpu_count(),
-        "kvm_modules": modules,
+        "kvm_modules": kvm_modules(),
         "root": os.geteuid() == 0,
-        "swap": len(_lines("/proc/swaps")) > 1,
+        "swap": len(lines("/proc/swaps")) > 1,
     }
 
 
-def _lines(path: str) -> list[str]:
+def kvm_modules() -> list[str]:
+    """KVM and its vendor modules, built in or loaded."""
+    return sorted(path.name for path in Path("/sys/module").glob("kvm*") if path.name == "kvm" or path.name.startswith("kvm_"))
+
+
+def lines(path: str) -> list[str]:
     """The lines of a file; none if it cannot be read."""
     try:
         return Path(path).read_text().splitlines()
@@ -213,12 +217,17 @@ def in_child(function: Callable[[], Any], seconds: int = SECONDS) -> Any:
 def _direct_map() -> dict[str, Any]:
     """The kernel's own mapping of memory: bytes by entry size, and how often entries were split since the boot."""
     sizes = {}
-    for line in _lines("/proc/meminfo"):
+    for line in lines("/proc/meminfo"):
         name, _, value = line.partition(":")
         if name.startswith("DirectMap"):
             sizes[name.removeprefix("DirectMap")] = int(value.split()[0]) << 10
-    counts = dict(line.split() for line in _lines("/proc/vmstat") if line.startswith("direct_map_"))
-    return {"bytes": sizes, "events": {name.removeprefix("direct_map_"): int(n) for name, n in counts.items()}}
+    return {"bytes": sizes, "events": direct_map_events()}
+
+
+def direct_map_events() -> dict[str, int]:
+    """How often entries of the direct map were split or merged since the boot, by kind."""
+    counts = (line.split() for line in lines("/proc/vmstat") if line.startswith("direct_map_"))
+    return {name.removeprefix("direct_map_"): int(count) for name, count in counts}
 
 
 def _secretmem() -> dict[str, Any]:
@@ -246,7 +255,7 @@ def _hugetlb() -> dict[str, int]:
     """Pages in each pool, by size in KiB."""
     pools = {}
     for pool in sorted(Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB")):
-        pools[pool.name.removeprefix("hugepages-").removesuffix("kB")] = int((_lines(f"{pool}/nr_hugepages") or ["0"])[0])
+        pools[pool.name.removeprefix("hugepages-").removesuffix("kB")] = int((lines(f"{pool}/nr_hugepages") or ["0"])[0])
     return pools
 
 
@@ -262,7 +271,7 @@ def _tracefs() -> dict[str, Any]:
 
 
 def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each part of the contract: whether it can be tested here, and if not, why."""
+    """Each group of the contract, and what else there is: whether it can be tested here, and if not, why."""
     kvm = found["kvm"]
     capabilities = kvm.get("capabilities", {})
     flags = kvm.get("guest_memfd", {}).get("flags", {})
@@ -280,20 +289,24 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "" if capabilities["MEMORY_ATTRIBUTES"] and private else "no VM type with private memory, no memory attributes"
     )
     no_prefault = no_kvm or ("" if capabilities["PRE_FAULT_MEMORY"] else "KVM has no KVM_PRE_FAULT_MEMORY")
+    no_limits = no_file or ("" if found["kernel"]["root"] else "memory cgroups: not root")
     for name, why in (
         ("creation", no_file),
-        ("file operations", no_file),
+        ("file_operations", no_file),
         ("fallocate", no_file),
-        ("mapping and faults", no_mmap),
-        ("access from the host", no_shared),
-        ("memory slots", no_slots),
+        ("mapping", no_shared),
+        ("memslot", no_slots),
+        ("lifetime", no_slots),
+        ("zeroing", no_guest or no_shared),
         ("residency", no_oracle),
-        ("stage-2 residency", no_stage2),
-        ("a running guest", no_guest),
+        ("stage2", no_guest or no_stage2),
+        ("gup", no_shared),
+        ("concurrency", no_guest or no_shared),
+        ("limits", no_limits),
+        ("secretmem", found["memfd_secret"].get("why", "")),
         ("private memory and conversion", no_private),
         ("pre-faulting", no_prefault),
-        ("memfd_secret", found["memfd_secret"].get("why", "")),
-        ("recording", found["tracefs"].get("why", "")),
+        ("record", found["tracefs"].get("why", "")),
         ("Gunyah", "" if found["gunyah"] else "there is no /dev/gunyah"),
     ):
         yield {"what": name, "testable": not why, "why": why or None}
@@ -332,9 +345,12 @@ def as_text(found: dict[str, Any]) -> Iterator[str]:
     yield f"memfd_secret   {'on device ' + secret['device'] if secret['usable'] else secret['why']}"
     yield "hugetlb        " + (", ".join(f"{n} of {int(kib) >> 10} MiB" for kib, n in found["hugetlb"].items()) or "none")
     trace = found["tracefs"]
-    yield f"tracefs        {'every event' if trace['usable'] and not trace['missing_events'] else trace.get('why', '')}" + (
-        "lacks " + " ".join(trace["missing_events"]) if trace["usable"] and trace["missing_events"] else ""
-    )
+    if not trace["usable"]:
+        yield f"tracefs        {trace['why']}"
+    elif trace["missing_events"]:
+        yield f"tracefs        lacks {' '.join(trace['missing_events'])}"
+    else:
+        yield "tracefs        every event"
     yield f"Gunyah         {'/dev/gunyah is there, and was never tried' if found['gunyah'] else 'no /dev/gunyah'}"
     yield "testable here  " + ", ".join(row["what"] for row in found["testable"] if row["testable"])
     reasons = dict.fromkeys(row["why"] for row in found["testable"] if not row["testable"])

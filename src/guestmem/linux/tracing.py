@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux.calls import CallError, Descriptor, die_with_parent
-from guestmem.linux.ftrace import Event, Page, page, parse
+from guestmem.linux.ftrace import ADDED, REMOVED, Event, Page, page, parse, split
 from guestmem.linux.kvm import Kvm
 from guestmem.linux.secretmem import SecretMem
 
 __all__ = ["EVENTS", "Cannot", "NotStarted", "Recording", "record", "sweep", "tracefs"]
 
-PREFIX = "guestmem-"
-FILEMAP = ("filemap/mm_filemap_add_to_page_cache", "filemap/mm_filemap_delete_from_page_cache")
+OURS = re.compile(r"guestmem-\d+(-pages)?$")
+FILEMAP = (f"filemap/{ADDED}", f"filemap/{REMOVED}")
 EVENTS = (
     *FILEMAP,
     "kmem/mm_page_alloc",
@@ -67,6 +67,8 @@ class NotStarted(RuntimeError):
 @contextlib.contextmanager
 def tracefs() -> Iterator[Path]:
     """The root of tracefs while the block runs.  Raises :class:`Cannot`."""
+    if not _initial_pid_namespace():
+        raise Cannot(PRIVATE_PID_NAMESPACE)
     fs = _libc.syscall(FSOPEN, b"tracefs", CLOEXEC)
     errno = ctypes.get_errno()
     if fs >= 0:
@@ -80,7 +82,7 @@ def tracefs() -> Iterator[Path]:
             return
     mounted = Path("/sys/kernel/tracing")
     if not os.access(mounted / "instances", os.W_OK):
-        raise Cannot(f"tracefs cannot be opened ({os.strerror(errno)}): run it as root")
+        raise Cannot(f"tracefs cannot be opened ({os.strerror(errno)}): run it as root of the initial user namespace")
     yield mounted
 
 
@@ -99,31 +101,32 @@ def _lock(directory: Path, block: bool = True) -> Iterator[bool]:
 def sweep(root: Path) -> list[str]:
     """Remove what killed runs left behind; what it was, a line each.  The caller holds the lock of ``instances``."""
     found = []
-    for place in sorted((root / "instances").glob(f"{PREFIX}*")):
+    for place in sorted(place for place in (root / "instances").iterdir() if OURS.match(place.name)):
         with _lock(place, block=False) as free:
             if not free:
                 continue
             for pid, name in _kill_followed(place):
                 found.append(f"killed process {pid} ({name}), left by a recording that was killed")
         if _remove(place, found):
-            found.append(f"removed tracefs instance {place.name}, left by a recording that was killed")
+            found.append(f"removed tracefs instance {place.name}, left by an earlier recording")
     return found
 
 
 def _kill_followed(place: Path) -> Iterator[tuple[int, str]]:
-    """Kill the processes that an instance still follows: those that are alive, as ftrace drops the others."""
-    if not _initial_pid_namespace():
-        return
+    """Kill the processes that an instance still follows; ftrace drops those that are gone, when they are reaped."""
     for pid in (place / "set_event_pid").read_text().split():
         name = _name(pid)
+        if name is None:
+            continue
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
             yield int(pid), name
 
 
 def _remove(place: Path, found: list[str]) -> bool:
-    """Remove an instance; if somebody has one of its files open it stays for the next run, which is noted."""
+    """Remove an instance; if somebody has one of its files open it stays, following nobody, for the next run to remove."""
     try:
+        (place / "set_event_pid").write_text("")
         place.rmdir()
     except OSError as error:
         found.append(f"tracefs instance {place.name} is not removed: {error.strerror}: the next recording tries again")
@@ -135,21 +138,23 @@ def _initial_pid_namespace() -> bool:
     return os.stat("/proc/self/ns/pid").st_ino == INITIAL_PID_NAMESPACE
 
 
-def _name(pid: str) -> str:
+def _name(pid: str) -> str | None:
+    """The name of a process; None when it is dead, reaped or not."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").partition("(")[2].rpartition(") ")
     except OSError:
-        return "gone"
+        return None
+    return None if rest[:1] in "ZX" else name
 
 
 @contextlib.contextmanager
 def _instances(root: Path, found: list[str]) -> Iterator[tuple[Path, Path]]:
     """Two tracefs instances that are ours, with nothing on; leftovers are removed first and added to ``found``.
 
-    One follows processes.  The other has the pages of our files whoever moves them: a process is no longer followed
-    when it ends, which is before its files are closed.
+    One follows processes.  The other has the pages of guest memory whoever moves them: a file may be shared with somebody
+    who is not followed.
     """
-    name = f"{PREFIX}{os.getpid()}"
+    name = f"guestmem-{os.getpid()}"
     places = root / "instances" / name, root / "instances" / f"{name}-pages"
     with contextlib.ExitStack() as stack:
         with _lock(root / "instances"):
@@ -182,7 +187,10 @@ def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
         (one / "tracing_on").write_text("0")
         (one / "trace_clock").write_text("mono")
         (one / "options" / "overwrite").write_text("0")
-        (one / "buffer_size_kb").write_text(str(kilobytes))
+        try:
+            (one / "buffer_size_kb").write_text(str(kilobytes))
+        except OSError as error:
+            raise Cannot(f"--buffer {kilobytes}K, twice for each CPU: {error.strerror}: use a smaller one") from error
     (place / "options" / "event-fork").write_text("1")
     (place / "set_event_pid").write_text(str(pid))
     devices = _devices()
@@ -193,14 +201,14 @@ def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
         if not at.is_dir():
             missing.append(event)
             continue
-        if event in FILEMAP and "guest_memfd" in devices:
+        if event in FILEMAP and devices:
             for one in (at, pages / "events" / event):
                 (one / "filter").write_text(" || ".join(f"s_dev == {number}" for number in numbers))
                 (one / "enable").write_text("1")
         (at / "enable").write_text("1")
     for one in (pages, place):
         (one / "tracing_on").write_text("1")
-    if "guest_memfd" in devices:
+    if devices:
         names = ", ".join(f"{name} on {os.major(device)}:{os.minor(device)}" for name, device in devices.items())
         (place / "trace_marker").write_text(f"guestmem record: all of {names}\n")
     return missing
@@ -210,14 +218,14 @@ def merge(text: str, pages: str) -> str:
     """The trace of processes, with what only the trace of pages has of the same files; the header counts them all.
 
     Each instance takes its own time of an event.  So the events of a thread are matched by their order: what the trace
-    of processes lacks is what a thread did last, after it ended, and what threads did that were never followed.
+    of processes lacks is what threads did that are not followed.
     """
-    lines = text.splitlines(keepends=True)
+    lines = split(text)
     said = [one for one in parse(lines) if isinstance(one, Event)]
     known = Counter((one.pid, one.name, one.fields) for one in said)
     files = {of.file for one in said if (of := _page(one)) is not None}
     more = []
-    for one in parse(pages.splitlines()):
+    for one in parse(split(pages)):
         if isinstance(one, Event) and (of := _page(one)) is not None and of.file in files:
             if known[one.pid, one.name, one.fields]:
                 known[one.pid, one.name, one.fields] -= 1
@@ -242,7 +250,7 @@ def merge(text: str, pages: str) -> str:
 
 
 def _page(event: Event) -> Page | None:
-    return page(event.fields) if f"filemap/{event.name}" in FILEMAP else None
+    return page(event.fields) if event.name in (ADDED, REMOVED) else None
 
 
 class Recording(NamedTuple):
@@ -262,10 +270,8 @@ class Recording(NamedTuple):
 def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
     """Run a command, record it and its children, and clean up; signals that would end us end them all.
 
-    ``kilobytes`` is the buffer's size for each CPU.  Raises :class:`Cannot`, :class:`NotStarted`.
+    ``kilobytes`` is the size of each of two buffers for each CPU.  Raises :class:`Cannot`, :class:`NotStarted`.
     """
-    if not _initial_pid_namespace():
-        raise Cannot(PRIVATE_PID_NAMESPACE)
     # A signal that is ignored stays so for us and for the command: nohup, and shells that start us in the background.
     watched = {signal.SIGCHLD, *(number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN)}
     reaped = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -284,12 +290,12 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
                 for one in (place, pages):
                     (one / "tracing_on").write_text("0")
             text = (place / "trace").read_text(errors="replace")
-            dropped = _dropped(place)
-            if not dropped and not _dropped(pages):
+            dropped = Counter(_dropped(place)) + Counter(_dropped(pages))
+            if not dropped:
                 text = merge(text, (pages / "trace").read_text(errors="replace"))
         for cpu, events in dropped.items():
             text += f"CPU:{cpu} [LOST {events} EVENTS]\n"
-        return Recording(status, text, sum(dropped.values()), missing, found)
+        return Recording(status, text, dropped.total(), missing, found)
     except OSError as error:
         raise Cannot(f"tracefs does not let us: {error}") from error
     finally:
@@ -326,7 +332,9 @@ class _Child:
                 if os.read(go, 1):
                     os.execvp(command[0], list(command))
             except OSError as error:
-                os.write(failed, str(error.errno).encode())
+                os.write(failed, os.strerror(error.errno or 0).encode())
+            except ValueError as error:
+                os.write(failed, str(error).encode())
             finally:
                 os._exit(127)
         os.close(go)
@@ -345,8 +353,8 @@ class _Child:
             elif got.si_code != SI_KERNEL:  # a terminal's signal has reached the command already
                 os.kill(self.pid, number)
             self.told = number
-        if why := os.read(self._failed, 16):
-            raise NotStarted(f"{self.command[0]}: {os.strerror(int(why))}")
+        if why := os.read(self._failed, 200):
+            raise NotStarted(f"{self.command[0]!r}: {why.decode()}")
         status = os.waitstatus_to_exitcode(self.status or 0)
         return 128 + self.told if self.told else 128 - status if status < 0 else status
 
