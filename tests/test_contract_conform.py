@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from guestmem import cli
-from guestmem.contract import cgroup, conform
+from guestmem.contract import conform
 from guestmem.contract.host import Denied, Missing, Result
+from guestmem.contract.kernel import cgroup
 from guestmem.contract.rows import GROUPS, rows
 from guestmem.contract.simulated.files import aligned
 from guestmem.contract.simulated.host import SimulatedHost

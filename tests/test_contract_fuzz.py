@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from guestmem import cli
-from guestmem.contract.access import Access, Fault
 from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
 from guestmem.contract.host import Result
+from guestmem.contract.kernel.access import Access, Fault
+from guestmem.contract.kernel.worker import Worker
 from guestmem.contract.program import Op, Ref, script, text
 from guestmem.contract.simulated.host import SimulatedHost
-from guestmem.contract.worker import Worker
 from requires import require
 from test_contract_conform import NoPunchPastEnd
 

@@ -56,7 +56,8 @@ def positive(text: str) -> float:
 def run_conform(arguments: argparse.Namespace) -> int:
     """Run the contract."""
     from guestmem.cli import Usage, progress
-    from guestmem.contract import cgroup, conform
+    from guestmem.contract import conform
+    from guestmem.contract.kernel import cgroup
     from guestmem.contract.rows import GROUPS
 
     for group in arguments.group:

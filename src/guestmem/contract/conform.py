@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from guestmem.contract.deviations import known
 from guestmem.contract.host import Host, Missing
+from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.rows import Mismatch, Row, rows
-from guestmem.contract.worker import Lost, Worker
 
 __all__ = ["BACKENDS", "Outcome", "as_json", "environment", "exit_code", "judge", "ktap", "run", "run_kernel", "summary"]
 
@@ -71,7 +71,7 @@ def no_kernel() -> str:
 
 def kernel_host() -> Host:
     """The kernel as a host, in the process that it may change."""
-    from guestmem.contract.kernel import KernelHost
+    from guestmem.contract.kernel.host import KernelHost
 
     return KernelHost()
 

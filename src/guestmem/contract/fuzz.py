@@ -16,9 +16,9 @@ from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
 from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
+from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.program import MISSING, Op, Ref, Step, perform, text
 from guestmem.contract.simulated.host import SimulatedHost
-from guestmem.contract.worker import Lost, Worker
 from guestmem.linux.uapi import KVM_CAP_GUEST_MEMFD_FLAGS
 
 __all__ = ["Divergence", "Fuzzer", "minimise"]

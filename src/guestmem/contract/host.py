@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from guestmem.model.errors import Verdict
+
 __all__ = [
+    "BROKEN",
     "FILE_OPERATIONS",
     "GUEST_GPA",
     "GUEST_SIZE",
@@ -48,6 +51,7 @@ GUEST_SLOT = 32000
 GUEST_GPA = 1 << 45
 GUEST_SIZE = 16 * PAGE_SIZE
 
+BROKEN = "the model breaks a rule"
 NO_MAPPING = "no mapping"  # an operation on a mapping that is gone, or outside it: no host performs it
 
 
@@ -225,6 +229,8 @@ def _as_result(function: Callable[..., Any]) -> Callable[..., Any]:
             return errno_name(error.errno or 0)
         except Signal as signal:
             return str(signal)
+        except Verdict as verdict:
+            return f"{BROKEN}: {verdict}"
 
     return operation
 
@@ -449,5 +455,6 @@ class Host(ABC):
         ``(values seen that nobody stored, pages left after a last punch)``.
         """
 
-    def finish(self) -> None:  # noqa: B027 - nothing to give back is a fine default
-        """Close everything."""
+    @abstractmethod
+    def finish(self) -> Result:
+        """Close everything; 0."""

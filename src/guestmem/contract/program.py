@@ -146,8 +146,8 @@ def lines_of(model: list[tuple[str, Result]], kernel: list[tuple[str, Result]] |
 def compare(program: Callable[[Any], None]) -> int:
     """Run a program on both hosts and print its results; 0 if they are equal, 1 if not, 4 without a kernel to compare with."""
     from guestmem.contract.conform import kernel_host, no_kernel
+    from guestmem.contract.kernel.worker import Lost, Worker
     from guestmem.contract.simulated.host import SimulatedHost
-    from guestmem.contract.worker import Lost, Worker
 
     model, kernel = recorded(SimulatedHost(), program), None
     why = no_kernel()

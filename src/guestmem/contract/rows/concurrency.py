@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 from guestmem.contract.host import Host
-from guestmem.contract.rows import GMEM, OBSERVED, bind, expect, ok, row, shared
+from guestmem.contract.rows import GMEM, OBSERVED, bind, expect, ok, shared, table
 
-PAGES = 16
-
-
-@row("punching against the host's faults", f"{GMEM}, invalidate lock; {OBSERVED}")
-def test_punch_against_fault(host: Host) -> None:
-    _, fd, mapping = shared(host, PAGES)
-    expect(host.race_punch("no guest", fd, mapping, PAGES), (0, 0))
+SIZES = {"few pages": 2, "many pages": 16}
 
 
-@row("punching against a guest under KVM_RUN and the host's faults", f"{GMEM}, kvm_gmem_invalidate_begin(); {OBSERVED}")
-def test_punch_against_guest(host: Host) -> None:
-    owner, fd, mapping = shared(host, PAGES)
-    ok(bind(host, owner, fd, 0, 0, PAGES))
+@table("punching against the host's faults", f"{GMEM}, invalidate lock; {OBSERVED}", SIZES)
+def test_punch_against_fault(host: Host, pages: int) -> None:
+    _, fd, mapping = shared(host, pages)
+    expect(host.race_punch("no guest", fd, mapping, pages), (0, 0))
+
+
+@table("punching against a guest under KVM_RUN and the host's faults", f"{GMEM}, kvm_gmem_invalidate_begin(); {OBSERVED}", SIZES)
+def test_punch_against_guest(host: Host, pages: int) -> None:
+    owner, fd, mapping = shared(host, pages)
+    ok(bind(host, owner, fd, 0, 0, pages))
     vcpu = ok(host.create_vcpu(owner))
-    expect(host.race_punch(vcpu, fd, mapping, PAGES), (0, 0))
+    expect(host.race_punch(vcpu, fd, mapping, pages), (0, 0))
     expect(host.pages_4k(owner), 0)

@@ -14,7 +14,8 @@ from guestmem.contract.simulated.objects import (
     Mapping,
     Open,
     Pinned,
-    Secretmem,
+    Placed,
+    Secret,
     Vcpu,
     Vm,
 )
@@ -121,7 +122,12 @@ class Files(Host):
     flags = MODELLED_FLAGS
 
     def __init__(self, **sizes: int) -> None:
-        self.world = SimulatedMachine(**sizes)
+        self.sizes = sizes
+        self.boot()
+
+    def boot(self) -> None:
+        """A new machine, with nothing open."""
+        self.world = SimulatedMachine(**self.sizes)
         self.kernel = self.world.kernel
         self.cpu = self.world.machine.cpus[0]
         self.serial = Serial(self.kernel.folios)
@@ -130,13 +136,18 @@ class Files(Host):
         self.maps: dict[int, Mapping] = {}
         self.next = 0
 
-    def finish(self) -> None:
-        with running(self.serial):
-            for handle in list(self.maps):
-                self.drop(self.maps.pop(handle).file)
-            for handle in list(self.fds):
-                self.drop(self.fds.pop(handle))
+    def finish(self) -> Result:
+        try:
+            with running(self.serial):
+                for handle in list(self.maps):
+                    self.drop(self.maps.pop(handle).file)
+                for handle in list(self.fds):
+                    self.drop(self.fds.pop(handle))
+        except BaseException:
+            self.boot()
+            raise
         self.next = 0
+        return 0
 
     # ---- handles
 
@@ -177,10 +188,12 @@ class Files(Host):
             return
         if isinstance(file, Gmem):
             file.file.release()
-            for slot in file.slots():
+            for slot in file.bindings():
                 slot.file = None
             file.vm.files.remove(file)
             self.drop(file.vm)
+        elif isinstance(file, Secret):
+            file.file.release(self.cpu)
         elif isinstance(file, Vcpu):
             self.drop(file.vm)
         elif isinstance(file, Pinned):
@@ -226,7 +239,13 @@ class Files(Host):
     def memfd_secret(self, flags: int) -> Result:
         if flags & ~0o2000000:
             raise Denied(EINVAL, "memfd_secret has no flag but O_CLOEXEC")
-        return self.opened(Secretmem())
+        file = next((file for file in self.world.secrets if not file.open), None)
+        if file is None:
+            raise Unmodelled("more open files than the simulated host has")
+        err = file.create()
+        if err:
+            raise Denied(-err, "the direct map can be changed page by page")
+        return self.opened(Secret(file))
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         self.vm(fd)
@@ -253,9 +272,7 @@ class Files(Host):
 
     def fstat(self, fd: Result) -> Result:
         file = self.file(fd)
-        if isinstance(file, Gmem):
-            return Stat(file.size, 0o100600, PAGE_SIZE, 0)
-        if isinstance(file, Secretmem):
+        if isinstance(file, (Gmem, Secret)):
             return Stat(file.size, 0o100600, PAGE_SIZE, 0)
         raise Unmodelled("fstat of what is no guest memory")
 
@@ -280,7 +297,7 @@ class Files(Host):
             raise Denied(EINVAL, "offset and length are positive")
         if what not in FALLOC_MODES or (what == FALLOC_FL_PUNCH_HOLE and not keep) or (what in FALLOC_NOT_KEEPING and keep):
             raise Denied(EOPNOTSUPP, MODES)
-        if not isinstance(file, (Gmem, Secretmem)):
+        if not isinstance(file, (Gmem, Secret)):
             raise Unmodelled("fallocate of what is no guest memory")
         if offset + length > MAX_LFS_FILESIZE:
             raise Denied(EFBIG, "offset + length is below 2^63")
@@ -303,15 +320,13 @@ class Files(Host):
         file = self.file(fd)
         first = (offset & (U64 - 1)) // PAGE_SIZE
         last = ((offset + length - 1) & (U64 - 1)) // PAGE_SIZE if length else U64
-        if isinstance(file, Gmem):
+        if isinstance(file, Placed):
             return file.resident(first, last + 1)
-        if isinstance(file, Secretmem):
-            return sum(first <= pgoff <= last for pgoff in file.pages)
         raise Unmodelled("residency of what is no guest memory")
 
     def file_operation(self, fd: Result, operation: str, offset: int = 0, length: int = 0) -> Result:
         file = self.file(fd)
-        if isinstance(file, Secretmem):
+        if isinstance(file, Secret):
             if operation == "ftruncate":
                 return self.truncate(file, signed(offset))
             return SECRETMEM_OPERATIONS[operation]
@@ -322,7 +337,7 @@ class Files(Host):
             return "EINVAL"
         return GMEM_OPERATIONS[operation]
 
-    def truncate(self, file: Secretmem, size: int) -> int:
+    def truncate(self, file: Secret, size: int) -> int:
         """secretmem_setattr(): a size is given once."""
         if size < 0 or file.size:
             raise Denied(EINVAL, "the size of secret memory is set once")

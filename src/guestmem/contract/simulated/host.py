@@ -8,7 +8,7 @@ import itertools
 from errno import EINVAL, EIO
 from typing import Any
 
-from guestmem.contract.host import PAGE_SIZE, Denied, Result, Unmodelled
+from guestmem.contract.host import PAGE_SIZE, Denied, Result, Unmodelled, failed
 from guestmem.contract.simulated.files import NO_SUCH_OPERATION
 from guestmem.contract.simulated.objects import Gmem, Vcpu, Vm
 from guestmem.contract.simulated.race import race
@@ -48,9 +48,9 @@ class SimulatedHost(Slots, Users):
             result: Result = getattr(self, operation)(*arguments)
         finally:
             rule = self.rule
-            self.finish()
+            ended = self.finish()
             self.fds, self.maps, self.next, self.rule = fds, maps, handles, rule
-        return result
+        return ended if failed(ended) else result
 
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         gmem = self.of_kind(fd, Gmem, EINVAL, NO_SUCH_OPERATION)
@@ -78,4 +78,4 @@ class SimulatedHost(Slots, Users):
         self.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, pages * PAGE_SIZE)
         left = self.cachestat(fd, 0, pages * PAGE_SIZE)
         assert isinstance(left, int)
-        return wrong, left
+        return len(wrong), left

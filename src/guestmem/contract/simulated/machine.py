@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import ClassVar
 
+from guestmem.contract.host import Exhausted
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.folio import Folio, Kernel
+from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, array, part, thread
 from guestmem.model.control import Alone
 
@@ -20,21 +23,23 @@ class SimulatedMachine(World):
 
     geometry = {"files": 5, "pages": 48, "frames": 300, "cpus": 1, "vms": 5, "users": 30, "block": 0, "table": 0, "order": 0}
 
-    _jobs: Sequence[Callable[[], None]] = ()
+    jobs: ClassVar[list[Callable[[], None]]]
 
     machine: Machine = part()
     hypervisor: Hypervisor = part()
     kernel: Kernel = part()
     driver: KvmDriver = part()
     files: list[GuestMemfd] = array("files")
+    secrets: list[Secretmem] = array("files")
 
     @thread("users")
     def user(self, number: int) -> None:
         """One of those who may hold a reference to a folio; in a race, does its job."""
-        if number < len(self._jobs):
-            self._jobs[number]()
+        if number < len(self.jobs):
+            self.jobs[number]()
 
     def setup(self) -> None:
+        object.__setattr__(self, "jobs", [])  # not of the model's state
         self.machine.hypervisor = self.hypervisor
         self.machine.wire()
         self.kernel.machine = self.machine
@@ -44,6 +49,8 @@ class SimulatedMachine(World):
             file.kernel = self.kernel
             file.driver = self.driver
             guest.running = True
+        for secret in self.secrets:
+            secret.kernel = self.kernel
 
 
 class Serial(Alone):
@@ -66,6 +73,8 @@ class Serial(Alone):
             return 0
         if self.signal_after:
             self.signal_after -= 1
-        while not self.folios[self.last].free:
+        for _ in range(n):
+            if self.folios[self.last].free:
+                return self.last
             self.last = (self.last + 1) % n
-        return self.last
+        raise Exhausted("no frame is free")

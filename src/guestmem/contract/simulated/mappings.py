@@ -15,7 +15,7 @@ from guestmem.contract.simulated.files import (
     Files,
     aligned,
 )
-from guestmem.contract.simulated.objects import Gmem, Mapping, Secretmem, Vcpu, Vm
+from guestmem.contract.simulated.objects import Gmem, Mapping, Secret, Vcpu, Vm
 from guestmem.linux.uapi import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -34,7 +34,6 @@ from guestmem.linux.uapi import (
     PROT_WRITE,
 )
 from guestmem.machine.frame import Content, Frame
-from guestmem.machine.machine import Fault
 from guestmem.mm.filemap import unmap_mapping_page, user_access
 from guestmem.model.control import running
 
@@ -62,7 +61,7 @@ class Mappings(Files):
         if not aligned(offset):
             raise Denied(EINVAL, WHOLE_PAGES)
         file = self.file(fd)
-        if not isinstance(file, (Gmem, Secretmem)):
+        if not isinstance(file, (Gmem, Secret)):
             raise Unmodelled("mappings of what is no guest memory")
         if flags & MAP_HUGETLB:
             raise Denied(EINVAL, "only files of hugetlbfs are mapped with MAP_HUGETLB")
@@ -116,7 +115,7 @@ class Mappings(Files):
     def mremap(self, mapping: Result, length: int) -> Result:
         """do_mremap(), of a mapping that is one VMA."""
         there = self.mapping(mapping)
-        if not there.whole or isinstance(there.file, Secretmem):
+        if not there.whole or isinstance(there.file, Secret):
             raise Unmodelled("moving what may be several VMAs, or is locked")
         if any(slot.address == mapping for vm in self.vms() for slot in vm.slots.values()):
             raise Unmodelled("moving the userspace_addr of a slot")
@@ -159,7 +158,7 @@ class Mappings(Files):
         if offset == end:
             return 0
         there.whole = False
-        if isinstance(there.file, Secretmem):
+        if isinstance(there.file, Secret):
             return self.madvise_secret(advice)
         assert isinstance(there.file, Gmem)
         if advice in (Advice.FREE, Advice.WIPEONFORK, Advice.COLLAPSE):
@@ -195,7 +194,7 @@ class Mappings(Files):
 
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
         there = self.mapping(mapping, offset, length)
-        if isinstance(there.file, Secretmem):
+        if isinstance(there.file, Secret):
             raise Denied(ENOMEM, "secret memory cannot be populated")
         if length > SMALL:
             raise Unmodelled("populating many pages")
@@ -222,7 +221,7 @@ class Mappings(Files):
         if offset == end:
             return 0
         if flags & MS_INVALIDATE and (
-            isinstance(there.file, Secretmem) or any(offset <= page * PAGE_SIZE < end for page in there.locked)
+            isinstance(there.file, Secret) or any(offset <= page * PAGE_SIZE < end for page in there.locked)
         ):
             raise Denied(EBUSY, "locked memory stays")
         if flags & MS_SYNC:
@@ -265,21 +264,20 @@ class Mappings(Files):
     def page(self, mapping: Mapping, offset: int, write: bool) -> dict[int, int] | None:
         """The bytes of the page at an offset of a mapping, faulted in; None for a SIGBUS."""
         pgoff = (mapping.offset + offset) // PAGE_SIZE
-        if isinstance(mapping.file, Secretmem):
-            return mapping.file.pages.setdefault(pgoff, {}) if pgoff * PAGE_SIZE < mapping.file.size else None
-        gmem = mapping.file
-        assert isinstance(gmem, Gmem)
-        if pgoff * PAGE_SIZE >= gmem.size:
+        file = mapping.file
+        assert isinstance(file, (Gmem, Secret))
+        if pgoff * PAGE_SIZE >= file.size:
             return None
-        place = gmem.at(pgoff)
-        while user_access(self.world.machine, gmem.file.mapping, place, False) is Fault.TRANSLATION:
-            if gmem.file.fault(self.cpu, place):
-                return None
-        folio = gmem.file.mapping.user[place].folio
-        assert folio is not None
-        cells = self.cells(folio.frame)
-        if write:
-            user_access(self.world.machine, gmem.file.mapping, place, True)
+        place = file.at(pgoff)
+        entry = file.file.mapping.user[place]
+        if not entry.live and file.file.fault(self.cpu, place):
+            return None
+        assert entry.folio is not None
+        cells = self.cells(entry.folio.frame)
+        if isinstance(file, Gmem):
+            user_access(self.world.machine, file.file.mapping, place, write)
+        elif write:
+            file.file.write(place)
         return cells
 
     def cells(self, frame: Frame) -> dict[int, int]:

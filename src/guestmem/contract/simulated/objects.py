@@ -14,10 +14,11 @@ from guestmem.contract.host import PAGE_SIZE, Exhausted, Spans
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
 from guestmem.machine.guest import Guest
-from guestmem.mm.filemap import Pgoff
+from guestmem.mm.filemap import AddressSpace, Pgoff
 from guestmem.mm.folio import Folio, Kernel, folio_put
+from guestmem.mm.secretmem import Secretmem
 
-__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Secretmem", "Slot", "Vcpu", "Vm"]
+__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Vcpu", "Vm"]
 
 
 class Open:
@@ -100,65 +101,88 @@ class Pinned(Open):
         self.parts = []
 
 
-class Secretmem(Open):
-    """A file of memfd_secret: the bytes that were stored, by page offset."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.size = 0
-        self.pages: dict[int, dict[int, int]] = {}
-
-
-class Gmem(Open):
-    """A file of guest memory.
+class Placed(Open):
+    """A file on one of the library's, whose pages are the places.
 
     Attributes:
-        file, guest: the library's, with the places.
         place: by page offset.
     """
 
-    def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
+    def __init__(self, mapping: AddressSpace) -> None:
         super().__init__()
-        self.vm = vm
-        self.file = file
-        self.guest = guest
-        self.size = size
-        self.flags = flags
+        self.slots = mapping.slots
         self.place: dict[int, Pgoff] = {}
-        self.unused = list(range(len(file.shared) - 1, -1, -1))
+        self.unused = list(range(len(self.slots) - 1, -1, -1))
 
     def at(self, pgoff: int) -> Pgoff:
         """The place of a page, which it gets if it has none."""
         place = self.place.get(pgoff)
-        if place is not None:
-            return place
-        if not self.unused:
-            self.recycle()
-        place = self.place[pgoff] = Pgoff(self.unused.pop())
-        if self.flags & GUEST_MEMFD_FLAG_INIT_SHARED and not self.file.shared[place]:
-            self.file.convert(place, place + 1, True)
-        if any(slot.pgoff <= pgoff < slot.pgoff + slot.pages for slot in self.slots()):
-            self.file.bind(self.guest, place, place + 1)
+        if place is None:
+            if not self.unused:
+                self.recycle()
+            place = self.place[pgoff] = Pgoff(self.unused.pop())
+            self.placed(pgoff, place)
         return place
 
+    def placed(self, pgoff: int, place: Pgoff) -> None:
+        """A page got a place."""
+
+    def free(self, place: Pgoff) -> bool:
+        """Whether nothing is known of the page at a place."""
+        return self.slots[place] is None
+
     def recycle(self) -> None:
-        """Take back the places of pages that are not there, as long as no slot has them."""
+        """Take back the places of pages of which nothing is known."""
         for pgoff, place in list(self.place.items()):
-            if self.file.mapping.slots[place] is None and not self.file.bound[place]:
+            if self.free(place):
                 del self.place[pgoff]
                 self.unused.append(place)
         if not self.unused:
             raise Exhausted("a file with more pages in use than the simulated host has")
-
-    def slots(self) -> Iterator[Slot]:
-        """The slots that have pages of the file."""
-        return (slot for slot in self.vm.slots.values() if slot.file is self)
 
     def used(self, start: int, end: int) -> list[Pgoff]:
         """The places of the pages start <= pgoff < end that have one, in the order of the file."""
         if end - start <= len(self.place):
             return [self.place[pgoff] for pgoff in range(start, end) if pgoff in self.place]
         return [place for pgoff, place in sorted(self.place.items()) if start <= pgoff < end]
+
+    def resident(self, start: int, end: int) -> int:
+        """How many pages are in the page cache."""
+        return sum(self.slots[place] is not None for place in self.used(start, end))
+
+
+class Secret(Placed):
+    """A file of memfd_secret."""
+
+    def __init__(self, file: Secretmem) -> None:
+        super().__init__(file.mapping)
+        self.file = file
+        self.size = 0
+
+
+class Gmem(Placed):
+    """A file of guest memory, and the guest that has its places."""
+
+    def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
+        super().__init__(file.mapping)
+        self.vm = vm
+        self.file = file
+        self.guest = guest
+        self.size = size
+        self.flags = flags
+
+    def placed(self, pgoff: int, place: Pgoff) -> None:
+        if self.flags & GUEST_MEMFD_FLAG_INIT_SHARED and not self.file.shared[place]:
+            self.file.convert(place, place + 1, True)
+        if any(slot.pgoff <= pgoff < slot.pgoff + slot.pages for slot in self.bindings()):
+            self.file.bind(self.guest, place, place + 1)
+
+    def free(self, place: Pgoff) -> bool:
+        return super().free(place) and not self.file.bound[place]
+
+    def bindings(self) -> Iterator[Slot]:
+        """The slots that have pages of the file."""
+        return (slot for slot in self.vm.slots.values() if slot.file is self)
 
     def allocate(self, start: int, end: int) -> int:
         """The library's ``allocate``."""
@@ -193,7 +217,7 @@ class Gmem(Open):
     def unbind(self, slot: Slot) -> int:
         """The library's ``unbind``: of a slot that was deleted, so others stay bound."""
         err = self.file.unbind(self.guest)
-        for other in self.slots():
+        for other in self.bindings():
             if other is not slot:
                 self.bind(other)
         return err
@@ -203,11 +227,6 @@ class Gmem(Open):
         with self.file.mapping.invalidate_lock.exclusive:
             self.file.driver.invalidate_begin(self.file, 0, len(self.file.bound))
             self.file.driver.invalidate_end(self.file, 0, len(self.file.bound))
-
-    def resident(self, start: int, end: int) -> int:
-        """How many pages are in the page cache."""
-        slots = self.file.mapping.slots
-        return sum(slots[place] is not None for place in self.used(start, end))
 
     def live(self) -> int:
         """How many stage-2 entries the guest has."""

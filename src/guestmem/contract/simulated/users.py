@@ -9,7 +9,7 @@ from errno import EBADF, EFAULT, EINVAL, EIO
 from guestmem.contract.host import PAGE_SIZE, Denied, Result, Unmodelled
 from guestmem.contract.simulated.files import NOT_OPEN, aligned
 from guestmem.contract.simulated.mappings import NOT_FAULTABLE, Mappings
-from guestmem.contract.simulated.objects import Gmem, Mapping, Pinned, Secretmem
+from guestmem.contract.simulated.objects import Gmem, Mapping, Pinned, Secret
 from guestmem.linux.uapi import PROT_READ, PROT_WRITE
 from guestmem.machine.frame import Content
 from guestmem.mm.filemap import gup_fast
@@ -34,7 +34,7 @@ class Users(Mappings):
         while offset < end:
             part = min(end - offset, PAGE_SIZE - offset % PAGE_SIZE)
             prot = mapping.spans.at(offset)
-            if isinstance(mapping.file, Secretmem) or not prot & (PROT_WRITE if write else PROT_READ):
+            if isinstance(mapping.file, Secret) or not prot & (PROT_WRITE if write else PROT_READ):
                 return
             cells = self.page(mapping, offset, write)
             if cells is None:

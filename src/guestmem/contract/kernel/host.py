@@ -7,28 +7,27 @@ process of its own: see ``worker``.
 
 from __future__ import annotations
 
-import array
-import contextlib
 import ctypes
 import errno
 import fcntl
 import mmap as mmaps
 import os
 import pickle
-import select
+import resource
 import signal
 import socket
 import struct
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from guestmem.contract.access import Access, Fault
-from guestmem.contract.cgroup import MemoryCgroup
-from guestmem.contract.guest import ContractGuest
 from guestmem.contract.host import NO_MAPPING, PAGE_SIZE, Host, Missing, Result, Signal, Spans, Stat, page_end
+from guestmem.contract.kernel.access import Access, Fault
+from guestmem.contract.kernel.cgroup import MemoryCgroup
+from guestmem.contract.kernel.files import PERFORM
+from guestmem.contract.kernel.guest import ContractGuest
+from guestmem.contract.kernel.libc import iovec, libc, system_call
 from guestmem.linux import calls, uapi
 from guestmem.linux.kvm import Kvm
 
@@ -36,33 +35,12 @@ __all__ = ["KernelHost"]
 
 MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
-# System calls without a function in older C libraries: the first three of x86-64, the others everywhere.
-NR_futex, NR_execveat, NR_userfaultfd, NR_io_uring_setup, NR_io_uring_register = 202, 322, 323, 425, 427
 MREMAP_MAYMOVE = 1
+CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
 UFFD_API, UFFD_USER_MODE_ONLY = 0xAA, 1  # include/uapi/linux/userfaultfd.h, as the two below
 UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS = 0, 1
 KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_FL_PUNCH_HOLE
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-RETURN_INT = {"fsync", "fdatasync", "ftruncate", "prctl", "sync_file_range"}
-
-
-def libc(name: str, *arguments: Any) -> int:
-    """A function of the C library that returns -1 and sets errno; integers are passed as 64 bits."""
-    function = getattr(_libc, name)
-    function.restype = ctypes.c_int if name in RETURN_INT else ctypes.c_long
-    result: int = function(*(ctypes.c_uint64(a & MASK64) if isinstance(a, int) else a for a in arguments))
-    if result == -1:
-        raise OSError(ctypes.get_errno(), name)
-    return result
-
-
-def iovec(address: int, length: int) -> ctypes.Array[ctypes.c_uint64]:
-    """struct iovec."""
-    return (ctypes.c_uint64 * 2)(address, length)
 
 
 class KernelHost(Host):
@@ -90,8 +68,9 @@ class KernelHost(Host):
         self.anonymous = calls.mmap(0, PAGE_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
         self.pipe = os.pipe()
         self.disk = -1
+        self.can_lock = capable(CAP_IPC_LOCK)
 
-    def finish(self) -> None:
+    def finish(self) -> Result:
         for address, spans in self.maps.values():
             for start, end, _ in spans:
                 calls.munmap(address + start, end - start)
@@ -106,6 +85,7 @@ class KernelHost(Host):
         for state in (self.fds, self.kinds, self.maps, self.guests, self.stats, self.origin, self.vcpu_of):
             state.clear()
         self.next = 0
+        return 0
 
     # ---- handles
 
@@ -197,22 +177,7 @@ class KernelHost(Host):
         return 0
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                die_with_parent()
-                os.write(writing, pickle.dumps(getattr(self, operation)(*arguments)))
-            finally:
-                os._exit(0)
-        os.close(writing)
-        with open(reading, "rb") as stream:
-            data = stream.read()
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            return signal.Signals(os.WTERMSIG(status)).name
-        result: Result = pickle.loads(data)
-        return result
+        return child(lambda: getattr(self, operation)(*arguments))
 
     # ---- the file
 
@@ -259,13 +224,15 @@ class KernelHost(Host):
 
     def file_operation(self, fd: Result, operation: str, offset: int = 0, length: int = 0) -> Result:
         real = self.valid(fd)
-        return FILE_OPERATIONS[operation](real, offset, length)
+        return PERFORM[operation](real, offset, length)
 
     # ---- mappings
 
     def mmap(self, fd: Result, length: int, prot: int, flags: int, offset: int) -> Result:
         if flags & uapi.MAP_FIXED:
             raise ValueError("MAP_FIXED would replace memory of the host")
+        if flags & uapi.MAP_LOCKED:
+            self.may_lock()
         address = calls.mmap(0, length, prot, flags, self.fd(fd), offset)
         handle = self.handle()
         self.maps[handle] = address, Spans(page_end(length), 0)
@@ -303,8 +270,15 @@ class KernelHost(Host):
         return 0
 
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
+        self.may_lock()
         calls.mlock(self.at(mapping, offset, length), length)
         return 0
+
+    def may_lock(self) -> None:
+        """Raises :class:`Missing` where locking more memory than this process may would be refused for that alone."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if limit != resource.RLIM_INFINITY and not self.can_lock:
+            raise Missing("locked memory: CAP_IPC_LOCK, or ulimit -l unlimited")
 
     def munlock(self, mapping: Result, offset: int, length: int) -> Result:
         calls.munlock(self.at(mapping, offset, length), length)
@@ -317,7 +291,7 @@ class KernelHost(Host):
     def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
         argument = (ctypes.c_uint64 * 4)(self.at(mapping, offset, length), length, mode)
         try:
-            fd = libc("syscall", NR_userfaultfd, os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
+            fd = system_call("userfaultfd", os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
         except OSError as error:
             raise Missing(f"userfaultfd: {os.strerror(error.errno or 0)}") from error
         with calls.Descriptor(fd):
@@ -478,7 +452,7 @@ class KernelHost(Host):
         vector = iovec(self.at(mapping, offset, length), length)
         ring = self.rings.pop() if self.rings else self.io_uring()
         try:
-            libc("syscall", NR_io_uring_register, ring, IORING_REGISTER_BUFFERS, vector, 1)
+            system_call("io_uring_register", ring, IORING_REGISTER_BUFFERS, vector, 1)
         except OSError:
             self.rings.append(ring)
             raise
@@ -490,7 +464,7 @@ class KernelHost(Host):
         """A ring.  It is kept: work after closing one ends system calls of this process with EINTR, without a signal."""
         parameters = ctypes.create_string_buffer(120)
         try:
-            return libc("syscall", NR_io_uring_setup, 1, parameters)
+            return system_call("io_uring_setup", 1, parameters)
         except OSError as error:
             raise Missing(f"io_uring: {os.strerror(error.errno or 0)} (kernel.io_uring_disabled)") from error
 
@@ -498,62 +472,98 @@ class KernelHost(Host):
         """Have the ring of a handle let go of its buffer."""
         ring = self.ring_of.pop(handle)
         if os.getpid() == self.process:
-            libc("syscall", NR_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, 0, 0)
+            system_call("io_uring_register", ring, IORING_UNREGISTER_BUFFERS, 0, 0)
             self.rings.append(ring)
 
     def futex_wake(self, mapping: Result, offset: int) -> Result:
-        return libc("syscall", NR_futex, self.at(mapping, offset, 4), 1, 1, 0, 0, 0)
+        return system_call("futex", self.at(mapping, offset, 4), 1, 1, 0, 0, 0)
 
     # ---- limits and concurrency
 
     def allocate_limited(self, limit: int, length: int) -> Result:
         with MemoryCgroup(limit) as group:
-            child = os.fork()
-            if child == 0:
-                try:
-                    die_with_parent()
-                    vm = self.create_vm()
-                    fd = self.create_guest_memfd(vm, length, 0)
-                    group.enter()
-                    for offset in range(0, length, 1 << 20):
-                        self.fallocate(fd, KEEP, offset, min(1 << 20, length - offset))
-                finally:
-                    os._exit(0)
-            _, status = os.waitpid(child, 0)
-        return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else 0
+
+            def allocate() -> Result:
+                fd = self.create_guest_memfd(self.create_vm(), length, 0)
+                group.enter()
+                return self.fallocate(fd, KEEP, 0, length)
+
+            return child(allocate)
 
     def race_punch(self, vcpu: Result, fd: Result, mapping: Result, pages: int) -> Result:
         guest = self.guests.get(vcpu) if isinstance(vcpu, int) else None
         stop = time.monotonic() + 0.3
-        wrong: list[Result] = []
+        wrong: list[Any] = []
 
-        def host() -> None:
-            page = 0
-            while time.monotonic() < stop:
-                page = (page + 5) % pages
-                wrong.extend(r for r in (self.store(mapping, page * PAGE_SIZE, 1),) if r != 0)
-                wrong.extend(r for r in (self.load(mapping, page * PAGE_SIZE),) if r not in (0, 1, 2))
+        def worker(step: int, turn: Callable[[int], Iterable[Result]]) -> threading.Thread:
+            """A thread that takes its turn at one page after another."""
 
-        def run() -> None:
-            page = 0
-            while guest is not None and time.monotonic() < stop:
-                page = (page + 3) % pages
-                wrong.extend(r for r in (guest.store(page * PAGE_SIZE, 2),) if r != 0)
-                wrong.extend(r for r in (guest.load(page * PAGE_SIZE),) if r not in (0, 1, 2))
+            def work() -> None:
+                page = turns = 0
+                try:
+                    while time.monotonic() < stop:
+                        wrong.extend(turn(page))
+                        page, turns = (page + step) % pages, turns + 1
+                except Exception as error:
+                    wrong.append(error)
+                if not turns:
+                    wrong.append("a thread that did nothing")
 
-        def punch() -> None:
-            page = 0
-            while time.monotonic() < stop:
-                page = (page + 7) % pages
-                calls.fallocate(self.fd(fd), PUNCH, page * PAGE_SIZE, PAGE_SIZE)
+            return threading.Thread(target=work)
 
-        threads = [threading.Thread(target=work) for work in (host, run, punch)]
+        def host(page: int) -> Iterator[Result]:
+            yield from (r for r in (self.store(mapping, page * PAGE_SIZE, 1),) if r != 0)
+            yield from (r for r in (self.load(mapping, page * PAGE_SIZE),) if r not in (0, 1, 2))
+
+        def run(page: int) -> Iterator[Result]:
+            assert guest is not None
+            yield from (r for r in (guest.store(page * PAGE_SIZE, 2),) if r != 0)
+            yield from (r for r in (guest.load(page * PAGE_SIZE),) if r not in (0, 1, 2))
+
+        def punch(page: int) -> Iterator[Result]:
+            yield from (r for r in (self.fallocate(fd, PUNCH, page * PAGE_SIZE, PAGE_SIZE),) if r != 0)
+
+        threads = [worker(5, host), worker(7, punch), *([worker(3, run)] if guest else [])]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         calls.fallocate(self.fd(fd), PUNCH, 0, pages * PAGE_SIZE)
         return len(wrong), calls.cachestat(self.fd(fd), 0, pages * PAGE_SIZE).cache
+
+
+def capable(capability: int) -> bool:
+    """Whether this process has a capability."""
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
+        return any(line.startswith("CapEff:") and int(line.split()[1], 16) >> capability & 1 for line in lines)
+
+
+def child(function: Callable[[], Result]) -> Result:
+    """What a function returns or raises in a child; the name of the signal that ends it."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            calls.die_with_parent()
+            answer: tuple[bool, Any]
+            try:
+                answer = True, function()
+            except Exception as error:
+                answer = False, error
+            os.write(writing, pickle.dumps(answer))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        data = stream.read()
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    good, value = pickle.loads(data)
+    if not good:
+        raise value
+    result: Result = value
+    return result
 
 
 class StatsFile:
@@ -579,158 +589,3 @@ class StatsFile:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.fd)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone: PR_SET_PDEATHSIG."""
-    libc("prctl", 1, int(signal.SIGKILL), 0, 0, 0)
-
-
-# ---- operations of a file
-
-
-@contextlib.contextmanager
-def other_file() -> Iterator[int]:
-    """A memfd of four pages."""
-    fd = os.memfd_create("guestmem", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(fd, 4 * PAGE_SIZE)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def full_pipe() -> Iterator[tuple[int, int]]:
-    """A pipe with some bytes in it."""
-    reading, writing = os.pipe()
-    try:
-        os.write(writing, bytes(64))
-        yield reading, writing
-    finally:
-        os.close(reading)
-        os.close(writing)
-
-
-def with_buffer(name: str) -> Callable[[int, int, int], Result]:
-    """read(2) and relatives, of 16 bytes."""
-
-    def operation(fd: int, offset: int, length: int) -> Result:
-        buffer = ctypes.create_string_buffer(16)
-        if name in ("pread", "pwrite"):
-            return libc(name, fd, buffer, 16, offset)
-        if name == "readv":
-            return libc(name, fd, iovec(ctypes.addressof(buffer), 16), 1)
-        return libc(name.split()[0], fd, buffer, 0 if name.endswith(" 0") else 16)
-
-    return operation
-
-
-def through(name: str) -> Callable[[int, int, int], Result]:
-    """copy_file_range(2), splice(2), sendfile(2), either way."""
-    call, way, *at = name.split()
-
-    def operation(fd: int, offset: int, length: int) -> Result:
-        if call == "splice":
-            with full_pipe() as (reading, writing):
-                pair = (fd, writing) if way == "from" else (reading, fd)
-                return libc("splice", pair[0], 0, pair[1], 0, 16, 2)
-        with other_file() as other:
-            if call == "copy_file_range":
-                pair = (fd, other) if way == "from" else (other, fd)
-                return libc("copy_file_range", pair[0], 0, pair[1], 0, 16, 0)
-            pair = (other, fd) if way == "from" else (fd, other)
-            return libc("sendfile", *pair, ctypes.byref(ctypes.c_long(0)) if at else 0, 16)
-
-    return operation
-
-
-def seek(whence: int) -> Callable[[int, int, int], Result]:
-    """lseek(2)."""
-    return lambda fd, offset, length: libc("lseek", fd, offset, whence)
-
-
-def poll(fd: int, offset: int, length: int) -> Result:
-    """poll(2)."""
-    poller = select.poll()
-    poller.register(fd, select.POLLIN | select.POLLOUT)
-    return next((events for _, events in poller.poll(0)), 0)
-
-
-def epoll_add(fd: int, offset: int, length: int) -> Result:
-    """epoll_ctl(2)."""
-    with select.epoll() as epoll:
-        epoll.register(fd)
-    return 0
-
-
-def lock_file(fd: int, offset: int, length: int) -> Result:
-    """fcntl(2), F_SETLK."""
-    fcntl.fcntl(fd, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
-    return 0
-
-
-def done(function: Callable[[int], Any]) -> Callable[[int, int, int], Result]:
-    """A call whose result is None or an empty list."""
-
-    def operation(fd: int, offset: int, length: int) -> Result:
-        function(fd)
-        return 0
-
-    return operation
-
-
-def reopen(fd: int, offset: int, length: int) -> Result:
-    """open(2) of the link in /proc."""
-    os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
-    return 0
-
-
-def link(fd: int, offset: int, length: int) -> Result:
-    """linkat(2) to a name among temporary files."""
-    name = os.path.join(tempfile.gettempdir(), f"guestmem-{os.getpid()}")
-    os.link(f"/proc/self/fd/{fd}", name, follow_symlinks=True)
-    os.unlink(name)
-    return 0
-
-
-def execute(fd: int, offset: int, length: int) -> Result:
-    """execveat(2) with AT_EMPTY_PATH; it does not succeed."""
-    arguments = (ctypes.c_char_p * 1)(None)
-    return libc("syscall", NR_execveat, fd, b"", arguments, arguments, 0x1000)
-
-
-def ioctl_unknown(fd: int, offset: int, length: int) -> Result:
-    """FIONREAD."""
-    fcntl.ioctl(fd, 0x541B, array.array("i", [0]))
-    return 0
-
-
-FILE_OPERATIONS: dict[str, Callable[[int, int, int], Result]] = {
-    **{name: with_buffer(name) for name in ("read", "write", "readv", "read 0", "write 0", "pread", "pwrite")},
-    **{f"lseek {name}": seek(whence) for name, whence in (("set", 0), ("cur", 1), ("end", 2), ("data", 3), ("hole", 4))},
-    "ftruncate": lambda fd, offset, length: libc("ftruncate", fd, offset),
-    "fsync": lambda fd, offset, length: libc("fsync", fd),
-    "fdatasync": lambda fd, offset, length: libc("fdatasync", fd),
-    "readahead": lambda fd, offset, length: libc("readahead", fd, 0, PAGE_SIZE),
-    "sync_file_range": lambda fd, offset, length: libc("sync_file_range", fd, 0, PAGE_SIZE, 2),
-    "fadvise dontneed": done(lambda fd: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)),
-    "flock": done(lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)),
-    "lockf": lock_file,
-    "fchmod": done(lambda fd: os.fchmod(fd, 0o600)),
-    "fchown": done(lambda fd: os.fchown(fd, os.getuid(), os.getgid())),
-    "futimens": done(lambda fd: os.utime(fd)),
-    "get seals": lambda fd, offset, length: fcntl.fcntl(fd, fcntl.F_GET_SEALS),
-    "add seals": lambda fd, offset, length: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK),
-    "fsetxattr": done(lambda fd: os.setxattr(fd, "user.x", b"")),
-    "flistxattr": done(os.listxattr),
-    **{f"{call} {way}": through(f"{call} {way}") for call in ("copy_file_range", "splice", "sendfile") for way in ("from", "to")},
-    "sendfile from offset": through("sendfile from offset"),
-    "poll": poll,
-    "epoll add": epoll_add,
-    "ioctl": ioctl_unknown,
-    "fchdir": done(os.fchdir),
-    "execveat": execute,
-    "reopen": reopen,
-    "linkat": link,
-}

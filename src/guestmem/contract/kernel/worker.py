@@ -84,7 +84,7 @@ class Worker:
 
 def serve(jobs: int, answers: int, prepare: Callable[[], Any], work: Callable[[Any, Any], Any]) -> None:
     """Do jobs until there are no more, and end the process."""
-    from guestmem.contract.kernel import die_with_parent
+    from guestmem.linux.calls import die_with_parent
 
     try:
         die_with_parent()

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations of a file that are rarely meant for guest memory, by the names of FILE_OPERATIONS."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from guestmem.contract.host import PAGE_SIZE, Result
+from guestmem.contract.kernel.libc import iovec, libc, system_call
+
+__all__ = ["PERFORM"]
+
+
+@contextlib.contextmanager
+def other_file() -> Iterator[int]:
+    """A memfd of four pages."""
+    fd = os.memfd_create("guestmem", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, 4 * PAGE_SIZE)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """A pipe with some bytes in it."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, bytes(64))
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def with_buffer(name: str) -> Callable[[int, int, int], Result]:
+    """read(2) and relatives, of 16 bytes."""
+
+    def operation(fd: int, offset: int, length: int) -> Result:
+        buffer = ctypes.create_string_buffer(16)
+        if name in ("pread", "pwrite"):
+            return libc(name, fd, buffer, 16, offset)
+        if name == "readv":
+            return libc(name, fd, iovec(ctypes.addressof(buffer), 16), 1)
+        return libc(name.split()[0], fd, buffer, 0 if name.endswith(" 0") else 16)
+
+    return operation
+
+
+def through(name: str) -> Callable[[int, int, int], Result]:
+    """copy_file_range(2), splice(2), sendfile(2), either way."""
+    call, way, *at = name.split()
+
+    def operation(fd: int, offset: int, length: int) -> Result:
+        if call == "splice":
+            with full_pipe() as (reading, writing):
+                pair = (fd, writing) if way == "from" else (reading, fd)
+                return libc("splice", pair[0], 0, pair[1], 0, 16, 2)
+        with other_file() as other:
+            if call == "copy_file_range":
+                pair = (fd, other) if way == "from" else (other, fd)
+                return libc("copy_file_range", pair[0], 0, pair[1], 0, 16, 0)
+            pair = (other, fd) if way == "from" else (fd, other)
+            return libc("sendfile", *pair, ctypes.byref(ctypes.c_long(0)) if at else 0, 16)
+
+    return operation
+
+
+def seek(whence: int) -> Callable[[int, int, int], Result]:
+    """lseek(2)."""
+    return lambda fd, offset, length: libc("lseek", fd, offset, whence)
+
+
+def poll(fd: int, offset: int, length: int) -> Result:
+    """poll(2)."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | select.POLLOUT)
+    return next((events for _, events in poller.poll(0)), 0)
+
+
+def epoll_add(fd: int, offset: int, length: int) -> Result:
+    """epoll_ctl(2)."""
+    with select.epoll() as epoll:
+        epoll.register(fd)
+    return 0
+
+
+def lock_file(fd: int, offset: int, length: int) -> Result:
+    """fcntl(2), F_SETLK."""
+    fcntl.fcntl(fd, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    return 0
+
+
+def done(function: Callable[[int], Any]) -> Callable[[int, int, int], Result]:
+    """A call whose result is None or an empty list."""
+
+    def operation(fd: int, offset: int, length: int) -> Result:
+        function(fd)
+        return 0
+
+    return operation
+
+
+def reopen(fd: int, offset: int, length: int) -> Result:
+    """open(2) of the link in /proc."""
+    os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
+    return 0
+
+
+def link(fd: int, offset: int, length: int) -> Result:
+    """linkat(2) to a name among temporary files."""
+    name = os.path.join(tempfile.gettempdir(), f"guestmem-{os.getpid()}")
+    os.link(f"/proc/self/fd/{fd}", name, follow_symlinks=True)
+    os.unlink(name)
+    return 0
+
+
+def execute(fd: int, offset: int, length: int) -> Result:
+    """execveat(2) with AT_EMPTY_PATH; it does not succeed."""
+    arguments = (ctypes.c_char_p * 1)(None)
+    return system_call("execveat", fd, b"", arguments, arguments, 0x1000)
+
+
+def ioctl_unknown(fd: int, offset: int, length: int) -> Result:
+    """FIONREAD."""
+    fcntl.ioctl(fd, 0x541B, array.array("i", [0]))
+    return 0
+
+
+PERFORM: dict[str, Callable[[int, int, int], Result]] = {
+    **{name: with_buffer(name) for name in ("read", "write", "readv", "read 0", "write 0", "pread", "pwrite")},
+    **{f"lseek {name}": seek(whence) for name, whence in (("set", 0), ("cur", 1), ("end", 2), ("data", 3), ("hole", 4))},
+    "ftruncate": lambda fd, offset, length: libc("ftruncate", fd, offset),
+    "fsync": lambda fd, offset, length: libc("fsync", fd),
+    "fdatasync": lambda fd, offset, length: libc("fdatasync", fd),
+    "readahead": lambda fd, offset, length: libc("readahead", fd, 0, PAGE_SIZE),
+    "sync_file_range": lambda fd, offset, length: libc("sync_file_range", fd, 0, PAGE_SIZE, 2),
+    "fadvise dontneed": done(lambda fd: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)),
+    "flock": done(lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)),
+    "lockf": lock_file,
+    "fchmod": done(lambda fd: os.fchmod(fd, 0o600)),
+    "fchown": done(lambda fd: os.fchown(fd, os.getuid(), os.getgid())),
+    "futimens": done(lambda fd: os.utime(fd)),
+    "get seals": lambda fd, offset, length: fcntl.fcntl(fd, fcntl.F_GET_SEALS),
+    "add seals": lambda fd, offset, length: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK),
+    "fsetxattr": done(lambda fd: os.setxattr(fd, "user.x", b"")),
+    "flistxattr": done(os.listxattr),
+    **{f"{call} {way}": through(f"{call} {way}") for call in ("copy_file_range", "splice", "sendfile") for way in ("from", "to")},
+    "sendfile from offset": through("sendfile from offset"),
+    "poll": poll,
+    "epoll add": epoll_add,
+    "ioctl": ioctl_unknown,
+    "fchdir": done(os.fchdir),
+    "execveat": execute,
+    "reopen": reopen,
+    "linkat": link,
+}
