@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,12 @@ from guestmem.contract.rows import GROUPS, rows
 from guestmem.contract.simulated.files import aligned
 from guestmem.contract.simulated.host import SimulatedHost
 from guestmem.contract.simulated.objects import Gmem, Open
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.model import World
+from guestmem.model import require as require_rule
+from guestmem.model.control import running
 from requires import require
+from twins import Twin
 
 
 class NoPunchPastEnd(SimulatedHost):
@@ -46,6 +53,13 @@ def results(outcomes: list[conform.Outcome]) -> dict[str, int]:
     return {result: sum(o.result == result for o in outcomes) for result in ("pass", "fail", "xfail", "skip")}
 
 
+def outcomes_of(backend: str) -> list[conform.Outcome]:
+    planned, coming = conform.run([backend], [])
+    outcomes = list(coming)
+    assert len(outcomes) == planned == len(rows())
+    return outcomes
+
+
 def test_there_are_enough_rows_in_every_group() -> None:
     names = [row.name for row in rows()]
     assert len(names) == len(set(names)) >= 400
@@ -55,21 +69,20 @@ def test_there_are_enough_rows_in_every_group() -> None:
 
 
 def test_the_model_keeps_the_contract() -> None:
-    outcomes = conform.run(["model"], [], lambda _: None)
+    outcomes = outcomes_of("model")
     assert [o for o in outcomes if o.result != "pass"] == []
     assert conform.exit_code(outcomes) == 0
 
 
 def test_this_kernel_keeps_the_contract_but_for_known_deviations() -> None:
     require("kvm")
-    outcomes = conform.run(["kernel"], [], lambda _: None)
+    outcomes = outcomes_of("kernel")
     assert [o for o in outcomes if o.result == "fail"] == []
-    assert len(outcomes) == len(rows())
     assert conform.exit_code(outcomes) == 0
 
 
 def test_a_wrong_host_is_caught_and_told_the_rule_and_the_source() -> None:
-    outcomes = list(conform.run_model(rows(), NoPunchPastEnd()))
+    outcomes = list(conform.run_model(rows(), NoPunchPastEnd))
     failed = [o for o in outcomes if o.result == "fail"]
     assert {o.name.rpartition(".")[0] for o in failed} == {"fallocate.test_punch_hole_past_end", "stage2.test_punch_hole"}
     reason = next(o.reason for o in failed if o.name == "fallocate.test_punch_hole_past_end.at the end")
@@ -83,7 +96,7 @@ def test_a_deviation_nobody_knows_fails_on_the_kernel_as_well(monkeypatch: pytes
     monkeypatch.setattr(conform, "no_kernel", lambda: "")
     outcomes = list(conform.run_kernel(rows("fallocate"), NoPunchPastEnd))
     assert results(outcomes)["fail"] == 2
-    line = next(line for line in conform.ktap(outcomes) if line.startswith("# expected 0"))
+    line = next(line for line in conform.ktap(len(outcomes), outcomes) if line.startswith("# expected 0"))
     assert "rule: a hole may be anywhere" in line
     assert "source: tools/testing/selftests/kvm/guest_memfd_test.c" in line
 
@@ -104,7 +117,7 @@ def test_a_known_deviation_is_listed_with_its_explanation(monkeypatch: pytest.Mo
     assert "known deviations:" in printed
     assert "EINVAL instead of EEXIST (before 7.2, seen on 6.18; virt/kvm/guest_memfd.c" in printed
     # The model is held to the contract itself.
-    assert results(list(conform.run_model(rows("memslot"), Linux618())))["fail"] == 6
+    assert results(list(conform.run_model(rows("memslot"), Linux618)))["fail"] == 6
 
 
 def test_without_kvm_the_kernel_is_skipped_and_the_model_passes(
@@ -124,10 +137,63 @@ def test_without_kvm_the_kernel_is_skipped_and_the_model_passes(
 
 
 def test_what_a_machine_lacks_is_a_skip_with_a_reason() -> None:
-    outcomes = list(conform.run_model(rows("secretmem", "creation"), NoSecretmem()))
+    outcomes = list(conform.run_model(rows("secretmem", "creation"), NoSecretmem))
     assert {(o.result, o.reason) for o in outcomes if o.name.startswith("secretmem.")} == {("skip", "needs memfd_secret: ENOSYS")}
     assert conform.exit_code(outcomes) == 0
-    assert any(line.endswith("# SKIP needs memfd_secret: ENOSYS") for line in conform.ktap(outcomes))
+    assert any(line.endswith("# SKIP needs memfd_secret: ENOSYS") for line in conform.ktap(len(outcomes), outcomes))
+
+
+WRONG: dict[str, tuple[Callable[..., Any], str, str, str]] = {
+    "fault without the lock": (GuestMemfd.fault, "with self.mapping.invalidate_lock.shared:", "if True:", "concurrency"),
+    "guest_fault without the lock": (
+        GuestMemfd.guest_fault,
+        "with self.mapping.invalidate_lock.shared:",
+        "if True:",
+        "concurrency",
+    ),
+    "pages leak": (GuestMemfd.discard, "folio_put_refs(self.kernel, folio, 1 << folio.order)", "pass", "concurrency"),
+    "not zeroed": (GuestMemfd.grab_folio, "if not folio.uptodate:", "if False:", "zeroing"),
+    "bound twice": (GuestMemfd.may_bind, "return -EEXIST", "return 0", "memslot"),
+    "signals ignored": (GuestMemfd.allocate, "err = -EINTR", "pass", "limits"),
+    "user pages stay mapped": (GuestMemfd.discard, "unmap_mapping_page(self.mapping, pgoff)", "pass", "zeroing"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_library_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line of the library is wrong, as in the bad twins of the checker."""
+    method, good, bad, group = WRONG[name]
+    wrong = Twin("Wrong", World, method, good, bad, "").wrong(GuestMemfd)
+    monkeypatch.setattr(GuestMemfd, method.__name__, vars(wrong)[method.__name__])
+    assert "fail" in {outcome.result for outcome in conform.run_model(rows(group), SimulatedHost)}
+
+
+def test_a_row_that_breaks_a_rule_of_the_model_fails_and_the_next_has_a_new_machine() -> None:
+    class Breaks(SimulatedHost):
+        def dup(self, fd: Result) -> Result:
+            with running(self.serial):
+                self.world.files[0].mapping.invalidate_lock.down_write()
+                require_rule(False, "a rule of the model")
+            return 0
+
+    outcomes = {o.name: o for o in conform.run_model(rows("lifetime", "fallocate"), Breaks)}
+    failed = {name for name, o in outcomes.items() if o.result == "fail"}
+    assert "lifetime.test_dup" in {name.partition(".test_dup")[0] + ".test_dup" for name in failed if "dup" in name}
+    assert all(outcome.result == "pass" for name, outcome in outcomes.items() if name.startswith("fallocate."))
+    assert "the model breaks a rule: a rule of the model" in next(o.reason for o in outcomes.values() if o.result == "fail")
+
+
+def test_an_interrupted_run_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stops(SimulatedHost):
+        def memfd_create(self, size: int) -> Result:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("guestmem.contract.simulated.host.SimulatedHost", Stops)
+    assert cli.main(["conform", "creation", "--backend", "model", "--ktap"]) == 3
+    out, err = capsys.readouterr()
+    done = out.count("\nok ")
+    assert done > 10
+    assert err == f"guestmem: interrupted after {done} of {len(rows('creation'))} rows\n"
 
 
 def test_a_host_that_dies_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +216,7 @@ def test_ktap() -> None:
         conform.Outcome("g.test_c", "kernel", "xfail", "known"),
         conform.Outcome("g.test_d", "kernel", "skip", "needs root"),
     ]
-    assert list(conform.ktap(outcomes)) == [
+    assert list(conform.ktap(len(outcomes), outcomes)) == [
         "KTAP version 1",
         "1..4",
         "ok 1 model.g.test_a",
@@ -171,7 +237,9 @@ def test_ktap() -> None:
         (["conform", "--ktap", "--json"], "not allowed with argument --ktap"),
         (["fuzz", "--seconds", "0"], "'0' is no number above 0"),
         (["fuzz", "--seed", "x"], "invalid int value: 'x'"),
-        (["fuzz", "-o", "/nonexistent"], "/nonexistent: no such directory: choose another place with -o"),
+        (["fuzz", "--programs", "0.5"], "'0.5' is no number of at least 1"),
+        (["fuzz", "-o", "/nonexistent"], "there is no directory /nonexistent: make it, or choose another place with -o"),
+        (["fuzz", "-o", "/proc"], "cannot be written: No such file or directory: choose another place with -o"),
     ],
 )
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guestmem import cli
 from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
-from guestmem.contract.host import Result
+from guestmem.contract.host import Missing, Result
 from guestmem.contract.kernel.access import Access, Fault
 from guestmem.contract.kernel.worker import Worker
-from guestmem.contract.program import Op, Ref, script, text
+from guestmem.contract.program import Op, Ref, compare, script, text
 from guestmem.contract.simulated.host import SimulatedHost
 from requires import require
 from test_contract_conform import NoPunchPastEnd
@@ -29,7 +32,8 @@ PROGRAMS = 120
 def fuzzed(model: type[SimulatedHost], kernel: type[SimulatedHost], seed: int = 1) -> Fuzzer:
     """Some programs on two simulated hosts, of which the second stands for the kernel."""
     fuzzer = Fuzzer(seed, model, kernel)
-    assert list(fuzzer.run(600, PROGRAMS, lambda _: None)) == fuzzer.divergences
+    for number, found in fuzzer.run(600, PROGRAMS, lambda _: None):
+        assert fuzzer.divergences[number] == found
     return fuzzer
 
 
@@ -56,7 +60,7 @@ def test_a_wrong_rule_is_found_and_reduced() -> None:
     assert (divergence.expected, divergence.got) == (0, "EINVAL")
     names = [f"{n}.py" for n in range(len(fuzzer.divergences))]
     report = "\n".join(fuzzer.report(names))
-    assert "divergence: fallocate: the model says 0, Linux " in report
+    assert re.search("divergence, [0-9]+ times: fallocate: the model says 0, Linux ", report)
     assert "    r0 = host.create_vm()" in report
     assert "    saved as 0.py" in report
 
@@ -123,10 +127,112 @@ def test_a_program_that_ends_the_process_is_a_divergence() -> None:
             return 0
 
     fuzzer = Fuzzer(1, SimulatedHost, Dies)
-    assert list(fuzzer.run(600, 5, lambda _: None)) == fuzzer.divergences
+    list(fuzzer.run(600, 5, lambda _: None))
     assert fuzzer.divergences[0].program[0].name == "create_vm"
     assert len(fuzzer.divergences[0].program) == 2
     assert {(d.program[-1].name, d.got) for d in fuzzer.divergences} == {("create_vcpu", "the process was ended by SIGKILL")}
+
+
+def test_a_divergence_that_does_not_recur_is_told_and_not_reduced(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    class Once(SimulatedHost):
+        def cachestat(self, fd: Result, offset: int, length: int) -> Result:
+            if not mark.exists():
+                mark.touch()
+                return 77
+            return super().cachestat(fd, offset, length)
+
+    fuzzer = fuzzed(SimulatedHost, Once)
+    (divergence,) = fuzzer.divergences
+    assert (divergence.got, divergence.recurs) == (77, False)
+    assert "times: seen once and not again: cachestat: the model says" in "\n".join(fuzzer.report(["x.py"]))
+
+
+def test_a_kernel_that_hangs_takes_no_longer_than_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hangs(SimulatedHost):
+        def vmsplice(self, mapping: Result, offset: int, length: int) -> Result:
+            signal.pause()
+            return 0
+
+    monkeypatch.setattr("guestmem.contract.fuzz.REDUCING", 1.0)
+    monkeypatch.setattr("guestmem.contract.fuzz.AGAIN", 0.2)
+    fuzzer = Fuzzer(1, SimulatedHost, Hangs)
+    fuzzer.worker.timeout = 0.3
+    number, found = next(fuzzer.run(600, None, lambda _: None))
+    assert (number, found.program[-1].name, found.got) == (0, "vmsplice", "no answer within 0.2 s")
+    fuzzer.stop()
+
+
+def test_to_stop_it_ends_with_what_was_found() -> None:
+    fuzzer = Fuzzer(1, SimulatedHost, NoPunchPastEnd)
+    for _ in fuzzer.run(600, None, lambda _: None):
+        fuzzer.stop()
+    assert fuzzer.divergences[0].got == "EINVAL"
+    assert fuzzer.divergences[0].recurs
+
+
+def test_a_signal_ends_it_with_a_report(tmp_path: Path) -> None:
+    require("kvm")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        argv = [sys.executable, "-m", "guestmem", "fuzz", "--seconds", "60", "-o", str(tmp_path)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as fuzz:
+            time.sleep(2)
+            fuzz.send_signal(number)
+            said, complaint = fuzz.communicate(timeout=60)
+        assert (fuzz.returncode, complaint) == (3, "")
+        assert "no unexplained divergence" in said
+
+
+def heed() -> None:
+    """Signals end this process, whatever the tests were started with."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_a_kernel_without_guest_memfd_is_skipped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without(SimulatedHost):
+        def check_extension(self, fd: Result, capability: int) -> Result:
+            return 0
+
+    monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
+    monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, Without))
+    assert cli.main(["fuzz"]) == 4
+    assert capsys.readouterr().err == "guestmem: skipped: needs guest_memfd: KVM_CAP_GUEST_MEMFD\n"
+
+
+def test_who_may_not_lock_memory_fuzzes_the_rest() -> None:
+    class MayNot(SimulatedHost):
+        def mlock(self, mapping: Result, offset: int, length: int) -> Result:
+            raise Missing("locked memory: CAP_IPC_LOCK")
+
+    fuzzer = fuzzed(SimulatedHost, MayNot)
+    assert (fuzzer.divergences, fuzzer.missing) == ([], {"mlock": "locked memory: CAP_IPC_LOCK"})
+    assert fuzzer.performed["mlock"] == 0
+    assert fuzzer.performed["mmap"] > PROGRAMS
+
+
+def test_a_script_says_which_operation_ended_the_kernels_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dies(SimulatedHost):
+        def create_vcpu(self, vm: Result) -> Result:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+    def program(host: Any) -> None:
+        vm = host.create_vm()
+        host.fstat(vm)
+        host.create_vcpu(vm)
+        host.create_vm()
+
+    monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
+    monkeypatch.setattr("guestmem.contract.conform.kernel_host", Dies)
+    assert compare(program) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "create_vm(): 0",
+        "fstat(0): 'not modelled: fstat of what is no guest memory'",
+        "create_vcpu(0): model 1, kernel 'the process was ended by SIGKILL'",
+    ]
 
 
 @pytest.mark.parametrize("in_children", [False, True])

@@ -171,21 +171,12 @@ def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
 
 def abandoned(path: str) -> list[str]:
     """Half-written copies of a file whose writers are gone."""
+    from guestmem.linux.calls import alive
+
     directory, name = os.path.split(path)
     half = re.compile(re.escape(name) + r"\.(\d+)\.tmp")
     found = ((half.fullmatch(other), other) for other in os.listdir(directory or "."))
     return [os.path.join(directory, other) for match, other in found if match and not alive(int(match[1]))]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process is there."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 # ---- compare

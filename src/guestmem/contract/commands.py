@@ -7,7 +7,9 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 __all__ = ["add"]
@@ -20,7 +22,7 @@ def add(commands: Any) -> None:
     conform = commands.add_parser(
         "conform",
         help="hold the simulated host and this kernel against the contract",
-        description="Exit codes are those of kselftest: 0 pass, 1 fail, 4 skipped; 2 is a mistake of usage.",
+        description="Exit codes are those of kselftest: 0 pass, 1 fail, 4 skipped; 2 is a mistake of usage, 3 interrupted.",
     )
     conform.add_argument("group", metavar="GROUP", nargs="*", help="groups of rows (default: all; an unknown one lists them)")
     conform.add_argument("--backend", choices=("kernel", "model", "both"), default="both", help="which host (default: both)")
@@ -35,7 +37,7 @@ def add(commands: Any) -> None:
         description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 3 interrupted, 4 no kernel.",
     )
     fuzz.add_argument("--seconds", type=positive, metavar="N", default=60.0, help="how long (default: 60)")
-    fuzz.add_argument("--programs", type=positive, metavar="N", help="stop after so many programs")
+    fuzz.add_argument("--programs", type=_count, metavar="N", help="stop after so many programs")
     fuzz.add_argument("--seed", type=int, metavar="S", default=0, help="the programs of a seed are always the same (default: 0)")
     fuzz.add_argument("-o", "--output", metavar="DIR", default=".", help="where divergences are saved as scripts")
     fuzz.add_argument("--json", action="store_true")
@@ -53,6 +55,12 @@ def positive(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    from guestmem.cli import count
+
+    return count(text)
+
+
 def run_conform(arguments: argparse.Namespace) -> int:
     """Run the contract."""
     from guestmem.cli import Usage, progress
@@ -66,45 +74,86 @@ def run_conform(arguments: argparse.Namespace) -> int:
     for name in cgroup.remove_stale():
         print(f"guestmem: removed {name}, left by a run that was killed", file=sys.stderr)
     backends = conform.BACKENDS if arguments.backend == "both" else (arguments.backend,)
-    with progress("conform") as note:
-        outcomes = conform.run(backends, arguments.group, note)
+    planned, coming = conform.run(backends, arguments.group)
+    outcomes: list[conform.Outcome] = []
+    streaming = arguments.ktap or not (arguments.json or sys.stdout.isatty())
+    try:
+        with progress("conform") as note:
+
+            def noted() -> Iterator[conform.Outcome]:
+                for outcome in coming:
+                    outcomes.append(outcome)
+                    note(f"{outcome.backend} {outcome.name}")
+                    yield outcome
+
+            for line in conform.ktap(planned, noted()):
+                if streaming:
+                    print(line, flush=True)
+        stopped = False
+    except KeyboardInterrupt:
+        stopped = True
     if arguments.json:
         print(conform.as_json(outcomes))
-    else:
-        form = conform.ktap if arguments.ktap or not sys.stdout.isatty() else conform.summary
-        for line in form(outcomes):
+    elif not streaming:
+        for line in conform.summary(outcomes):
             print(line)
+    if stopped:
+        print(f"guestmem: interrupted after {len(outcomes)} of {planned} rows", file=sys.stderr)
+        return INCOMPLETE
     return conform.exit_code(outcomes)
 
 
 def run_fuzz(arguments: argparse.Namespace) -> int:
-    """Compare random programs."""
-    from guestmem.cli import Usage, progress, write_whole
+    """Compare random programs; a signal that would end it has it stop and say what it found."""
+    from guestmem.cli import Unsaved, may_write, progress, write_whole
     from guestmem.contract.conform import no_kernel
     from guestmem.contract.fuzz import Fuzzer
     from guestmem.contract.program import script
 
-    if not os.path.isdir(arguments.output):
-        raise Usage(f"{arguments.output}: no such directory: choose another place with -o")
+    def path(number: int) -> str:
+        return os.path.join(arguments.output, f"guestmem-divergence-{arguments.seed}-{number}.py")
+
+    may_write(path(0), "-o")
     why = no_kernel()
-    if why:
-        print(f"guestmem: skipped: {why}", file=sys.stderr)
+    fuzzer = None if why else Fuzzer(arguments.seed)
+    if fuzzer is None or fuzzer.unusable:
+        print(f"guestmem: skipped: {why or (fuzzer and fuzzer.unusable)}", file=sys.stderr)
         return SKIPPED
-    fuzzer = Fuzzer(arguments.seed)
-    saved: list[str] = []
-    stopped = True
-    with progress(f"fuzz, seed {arguments.seed}") as note, contextlib.suppress(KeyboardInterrupt):
-        for divergence in fuzzer.run(arguments.seconds, arguments.programs and int(arguments.programs), note):
-            name = f"guestmem-divergence-{arguments.seed}-{len(saved)}.py"
-            path = os.path.join(arguments.output, name)
-            write_whole(path, script(divergence.program, divergence.title(), name), "-o")
-            saved.append(path)
-        stopped = False
+    unsaved: Unsaved | None = None
+    with progress(f"fuzz, seed {arguments.seed}") as note, told_to_stop(fuzzer.stop):
+        for number, found in fuzzer.run(arguments.seconds, arguments.programs, note):
+            try:
+                write_whole(path(number), script(found.program, found.title(), os.path.basename(path(number))), "-o")
+            except Unsaved as error:
+                unsaved = error
+    saved = [path(number) for number in range(len(fuzzer.divergences))]
     if arguments.json:
         print(json.dumps(fuzzer.as_json(saved), indent=1))
     else:
         for line in fuzzer.report(saved):
             print(line)
+    if unsaved is not None:
+        raise unsaved
     if fuzzer.divergences:
         return 1
-    return INCOMPLETE if stopped else 0
+    return INCOMPLETE if fuzzer.stopped or not fuzzer.operations else 0
+
+
+@contextlib.contextmanager
+def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """Call a function when a signal would end this process; a second one ends it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handler(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number, was in before.items():
+        if was is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)

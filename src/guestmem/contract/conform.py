@@ -6,6 +6,7 @@ Exit codes are those of kselftest: 0 all pass, 1 a row failed, 4 a host was skip
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -13,10 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import guestmem
 from guestmem.contract.deviations import known
-from guestmem.contract.host import Host, Missing
+from guestmem.contract.host import Host, Missing, failed
 from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.rows import Mismatch, Row, rows
+from guestmem.linux.probe import kvm_modules
 
 __all__ = ["BACKENDS", "Outcome", "as_json", "environment", "exit_code", "judge", "ktap", "run", "run_kernel", "summary"]
 
@@ -34,25 +37,33 @@ class Outcome(NamedTuple):
 
 
 def judge(row: Row, host: Host) -> tuple[str, str]:
-    """Run a row on a host; the result and the reason."""
+    """Run a row on a host; the result and the reason.  After a failure the host may be of no use any more."""
+    result, reason = PASS, ""
     try:
         row.test(host, *row.case)
     except Missing as missing:
-        return SKIP, f"needs {missing}"
+        result, reason = SKIP, f"needs {missing}"
     except Mismatch as mismatch:
         deviation = known(mismatch.got, mismatch.expected, row=row.name)
         if deviation is not None:
-            return XFAIL, f"{deviation.explanation} ({deviation.kernels}; {deviation.source})"
-        return FAIL, f"{mismatch}; rule: {row.rule}; source: {row.source}"
-    finally:
-        host.finish()
-    return PASS, ""
+            result, reason = XFAIL, f"{deviation.explanation} ({deviation.kernels}; {deviation.source})"
+        else:
+            result, reason = FAIL, str(mismatch)
+    except Exception as error:
+        result, reason = FAIL, f"{type(error).__name__}: {error}"
+    ended = host.finish()
+    if failed(ended) and result != FAIL:
+        result, reason = FAIL, f"closing everything: {ended!r}"
+    return result, f"{reason}; rule: {row.rule}; source: {row.source}" if result == FAIL else reason
 
 
-def run_model(wanted: Iterable[Row], host: Host) -> Iterator[Outcome]:
+def run_model(wanted: Iterable[Row], prepare: Callable[[], Host]) -> Iterator[Outcome]:
     """Run rows on the simulated host."""
+    host = prepare()
     for row in wanted:
         result, reason = judge(row, host)
+        if result == FAIL:
+            host = prepare()
         # The model is the contract: a deviation is a mistake here.
         yield Outcome(row.name, "model", FAIL if result == XFAIL else result, reason)
 
@@ -83,32 +94,30 @@ def run_kernel(wanted: Sequence[Row], prepare: Callable[[], Host] = kernel_host)
         yield from (Outcome(row.name, "kernel", SKIP, why) for row in wanted)
         return
     worker: Worker | None = None
-    for number, row in enumerate(wanted):
-        if worker is None:
-            worker = Worker(prepare, lambda host, number: judge(wanted[number], host))
-        try:
-            result, reason = worker.do(number)
-        except Lost as lost:
-            result, reason = FAIL, f"{lost}; rule: {row.rule}; source: {row.source}"
+    try:
+        for number, row in enumerate(wanted):
+            if worker is None:
+                worker = Worker(prepare, lambda host, number: judge(wanted[number], host))
+            try:
+                result, reason = worker.do(number)
+            except Lost as lost:
+                result, reason = FAIL, f"{lost}; rule: {row.rule}; source: {row.source}"
+            if result == FAIL:
+                worker.close()
+                worker = None
+            yield Outcome(row.name, "kernel", result, reason)
+    finally:
+        if worker is not None:
             worker.close()
-            worker = None
-        yield Outcome(row.name, "kernel", result, reason)
-    if worker is not None:
-        worker.close()
 
 
-def run(backends: Sequence[str], groups: Sequence[str], note: Callable[[str], None]) -> list[Outcome]:
-    """Run the rows of some groups, or all, on hosts."""
+def run(backends: Sequence[str], groups: Sequence[str]) -> tuple[int, Iterator[Outcome]]:
+    """Run the rows of some groups, or all, on hosts: how many outcomes there will be, and they as they come."""
     from guestmem.contract.simulated.host import SimulatedHost
 
     wanted = rows(*groups)
-    outcomes: list[Outcome] = []
-    for backend in backends:
-        runner = run_model(wanted, SimulatedHost()) if backend == "model" else run_kernel(wanted)
-        for outcome in runner:
-            outcomes.append(outcome)
-            note(f"{backend} {outcome.name}")
-    return outcomes
+    runners = (run_model(wanted, SimulatedHost) if backend == "model" else run_kernel(wanted) for backend in backends)
+    return len(wanted) * len(backends), itertools.chain.from_iterable(runners)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
@@ -124,13 +133,12 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 def environment() -> dict[str, Any]:
     """What the results are about."""
-    modules = [name for name in ("kvm_intel", "kvm_amd", "kvm_pvm", "kvm") if os.path.exists(f"/sys/module/{name}")]
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "kvm": " ".join(modules),
+        "kvm": " ".join(kvm_modules()),
         "root": os.geteuid() == 0,
-        "guestmem": __import__("guestmem").__version__,
+        "guestmem": guestmem.__version__,
     }
 
 
@@ -140,17 +148,18 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
     return json.dumps({"schema": 1, "environment": environment(), "results": results}, indent=1)
 
 
-def ktap(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """The outcome as KTAP, version 1: a deviation is an XFAIL, whose explanation is a diagnostic."""
+def ktap(planned: int, outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """The outcomes as KTAP, version 1, each as it comes: a deviation is an XFAIL, whose explanation is a diagnostic."""
     yield "KTAP version 1"
-    yield f"1..{len(outcomes)}"
+    yield f"1..{planned}"
+    count: Counter[str] = Counter()
     for number, outcome in enumerate(outcomes, 1):
+        count[outcome.result] += 1
         if outcome.reason and outcome.result != SKIP:
             yield f"# {outcome.reason}"
         word = "not ok" if outcome.result == FAIL else "ok"
         directive = {SKIP: f" # SKIP {outcome.reason}", XFAIL: " # XFAIL known deviation"}.get(outcome.result, "")
         yield f"{word} {number} {outcome.backend}.{outcome.name.replace(' ', '_')}{directive}"
-    count = Counter(outcome.result for outcome in outcomes)
     yield f"# Totals: pass:{count[PASS]} fail:{count[FAIL]} xfail:{count[XFAIL]} xpass:0 skip:{count[SKIP]} error:0"
 
 

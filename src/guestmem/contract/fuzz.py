@@ -6,6 +6,7 @@ A divergence that no known deviation explains is reduced to the operations it ne
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections import Counter
@@ -19,20 +20,26 @@ from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
 from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.program import MISSING, Op, Ref, Step, perform, text
 from guestmem.contract.simulated.host import SimulatedHost
-from guestmem.linux.uapi import KVM_CAP_GUEST_MEMFD_FLAGS
+from guestmem.linux import uapi
 
 __all__ = ["Divergence", "Fuzzer", "minimise"]
 
 MOST = 10  # kinds of divergences that are reduced and kept
+REDUCING = 30.0  # seconds for one
+AGAIN = 3.0  # seconds for a program that was run before
 
 
 class Divergence(NamedTuple):
-    """A program whose last operation gives ``expected`` on the model, by ``rule``, and ``got`` on the kernel."""
+    """A program whose last operation gives ``expected`` on the model, by ``rule``, and ``got`` on the kernel.
+
+    ``recurs``: it did so again.
+    """
 
     program: Sequence[Op]
     expected: Result
     got: Result
     rule: str
+    recurs: bool = True
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -44,7 +51,8 @@ class Divergence(NamedTuple):
         """A sentence."""
         rule = f" ({self.rule})" if self.rule else ""
         kernel = f"Linux {platform.release()}"
-        return f"{self.program[-1].name}: the model says {brief(self.expected)}{rule}, {kernel} says {brief(self.got)}"
+        once = "" if self.recurs else "seen once and not again: "
+        return f"{once}{self.program[-1].name}: the model says {brief(self.expected)}{rule}, {kernel} says {brief(self.got)}"
 
 
 def deviation(op: Op, ours: Step, theirs: Step) -> Deviation | None:
@@ -113,7 +121,10 @@ def plainer_than(argument: Any, before: Sequence[Op]) -> Iterator[Any]:
     if isinstance(argument, Ref):
         yield from (Ref(op.number) for op in before if op.number < argument.number)
     elif isinstance(argument, int):
-        yield from (number for number in (0, 1, PAGE_SIZE) if number < argument)
+        plain = (0, 1, PAGE_SIZE, argument % PAGE_SIZE, argument & -PAGE_SIZE)
+        yield from (number for number in sorted(set(plain)) if number < argument)
+    elif isinstance(argument, bytes) and len(argument) > 1:
+        yield from (argument[:1], bytes([1]))
     elif isinstance(argument, str) and argument.startswith("0x"):
         yield None
 
@@ -122,10 +133,12 @@ class Fuzzer:
     """Runs programs until told to stop.
 
     Attributes:
+        unusable: why this kernel cannot be fuzzed, or nothing.
         operations, programs: performed on both hosts so far.
         missing: operations that the machine does not have, and why.
+        left_out: how often the model did not know what a kernel does, by reason.
         deviations: how often each known deviation was met.
-        divergences: what nothing explains, reduced, one of each kind.
+        divergences: what nothing explains, one of each kind, reduced; ``met`` says how often.
     """
 
     def __init__(self, seed: int, model: Callable[[], SimulatedHost] = SimulatedHost, kernel: Callable[[], Host] = kernel_host):
@@ -137,24 +150,52 @@ class Fuzzer:
         self.performed: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.deviations: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self.met: Counter[tuple[Any, ...]] = Counter()
         self.missing: dict[str, str] = {}
         self.divergences: list[Divergence] = []
+        self.stopped = False
+        self.deadline = math.inf
         self.worker = self.new_worker()
-        flags = self.worker.do([Op(0, "create_vm", ()), Op(1, "check_extension", (Ref(0), KVM_CAP_GUEST_MEMFD_FLAGS))])[-1].result
+        self.unusable = self.look_around()
+
+    def look_around(self) -> str:
+        """Find out what the kernel has, for the model to have the same; why it cannot be fuzzed, or nothing."""
+        asked = [
+            Op(0, "create_vm", ()),
+            Op(1, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD)),
+            Op(2, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD_FLAGS)),
+            Op(3, "guest_physical_bits", (Ref(0),)),
+            Op(4, "create_guest_memfd", (Ref(0), PAGE_SIZE, 3)),
+            Op(5, "mmap", (Ref(4), PAGE_SIZE, 3, 1, 0)),
+            Op(6, "mlock", (Ref(5), 0, PAGE_SIZE)),
+        ]
+        steps = self.on_kernel(asked)
+        _, there, flags, bits, *_, locked = (step.result for step in steps)
+        if there != 1:
+            return "needs guest_memfd: KVM_CAP_GUEST_MEMFD"
         self.model.flags = flags if isinstance(flags, int) else 0
+        self.model.gpa_bits = bits if isinstance(bits, int) else self.model.gpa_bits
+        if locked == MISSING:
+            self.missing["mlock"] = steps[-1].rule
+        return ""
+
+    def stop(self) -> None:
+        """Run no more programs, and come to an end with what is being reduced."""
+        self.stopped = True
 
     def new_worker(self) -> Worker:
         """A process with the kernel as a host."""
         return Worker(self.prepare, perform)
 
-    def run(self, seconds: float, most: int | None, note: Callable[[str], None]) -> Iterator[Divergence]:
-        """Make and compare programs for some time, or a number of them; yields what nothing explains.
+    def run(self, seconds: float, most: int | None, note: Callable[[str], None]) -> Iterator[tuple[int, Divergence]]:
+        """Make and compare programs for some time, or a number of them; yields what nothing explains, with its number.
 
-        The next program is made while the kernel runs one.
+        It is yielded at once and again when it is reduced.  The next program is made while the kernel runs one.
         """
         stop = time.monotonic() + seconds
         waiting = self.make()
-        while time.monotonic() < stop and (most is None or self.programs < most):
+        while time.monotonic() < stop and not self.stopped and (most is None or self.programs < most):
             program, model = waiting
             self.worker.start(program)
             waiting = self.make(1)
@@ -163,7 +204,9 @@ class Fuzzer:
             except Lost as lost:
                 kernel = self.lost(program, lost)
             self.programs += 1
-            yield from self.compare(program, model, kernel)
+            for number, divergence in self.compare(program, model, kernel):
+                note(f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences")
+                yield number, divergence
             note(f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences")
             if len(self.divergences) >= MOST:
                 break
@@ -171,7 +214,7 @@ class Fuzzer:
 
     def make(self, ahead: int = 0) -> tuple[list[Op], list[Step]]:
         """The next program and its steps on the model."""
-        return generate(self.model, f"{self.seed}.{self.programs + ahead}", self.missing)
+        return generate(self.model, f"{self.seed}.{self.programs + ahead}", self.missing, self.left_out)
 
     def on_kernel(self, program: Sequence[Op]) -> list[Step]:
         """The steps of a program on the kernel; when it ends the process, in a new one, and the last step is how."""
@@ -186,7 +229,7 @@ class Fuzzer:
         done, dies = 0, len(program)
         steps: list[Step] = []
         while dies - done > 1:
-            self.renew()
+            self.renew(AGAIN)
             middle = (done + dies) // 2
             try:
                 steps = self.worker.do(program[:middle])
@@ -196,12 +239,14 @@ class Fuzzer:
         self.renew()
         return [*steps, Step(str(lost), "")]
 
-    def renew(self) -> None:
+    def renew(self, timeout: float | None = None) -> None:
         """Begin with a new process."""
         self.worker.close()
         self.worker = self.new_worker()
+        if timeout is not None or self.deadline < math.inf:
+            self.worker.timeout = timeout or AGAIN
 
-    def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[Divergence]:
+    def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[tuple[int, Divergence]]:
         """Count, keep and yield what diverges."""
         found = first_divergence(program, model, kernel)
         self.missing.update(
@@ -215,12 +260,27 @@ class Fuzzer:
             why = deviation(op, ours, theirs) if ours.result != theirs.result else None
             if why is not None:
                 self.deviations[why.explanation] += 1
-        if found is not None and found.kind not in {other.kind for other in self.divergences}:
-            self.divergences.append(minimise(found, self.diverges))
-            yield self.divergences[-1]
+        if found is None:
+            return
+        self.met[found.kind] += 1
+        if self.met[found.kind] > 1:
+            return
+        number = len(self.divergences)
+        self.divergences.append(found)
+        yield number, found
+        self.deadline = time.monotonic() + REDUCING
+        again = self.diverges(found.program)
+        if again is not None and again.kind == found.kind:
+            self.divergences[number] = minimise(again, self.diverges)
+        elif not self.stopped and time.monotonic() < self.deadline:
+            self.divergences[number] = found._replace(recurs=False)
+        self.deadline = math.inf
+        yield number, self.divergences[number]
 
     def diverges(self, program: Sequence[Op]) -> Divergence | None:
-        """Run a program on both hosts and say how it diverges."""
+        """Run a program on both hosts and say how it diverges; not when there is no more time for it."""
+        if self.stopped or time.monotonic() > self.deadline:
+            return None
         try:
             model = perform(self.model, program)
         except Unmodelled:
@@ -236,7 +296,7 @@ class Fuzzer:
         for name, why in self.missing.items():
             yield f"not fuzzed: {name}: {why}"
         for divergence, name in zip(self.divergences, saved, strict=True):
-            yield f"divergence: {divergence.title()}"
+            yield f"divergence, {self.met[divergence.kind]} times: {divergence.title()}"
             for line in text(divergence.program):
                 yield f"    {line}"
             yield f"    saved as {name}"
@@ -254,9 +314,17 @@ class Fuzzer:
             "performed": dict(self.performed.most_common()),
             "failures": dict(self.failures.most_common()),
             "missing": self.missing,
+            "left_out": dict(self.left_out.most_common()),
             "deviations": dict(self.deviations),
             "divergences": [
-                {"title": d.title(), "rule": d.rule, "program": text(d.program), "saved": name}
+                {
+                    "title": d.title(),
+                    "rule": d.rule,
+                    "met": self.met[d.kind],
+                    "recurs": d.recurs,
+                    "program": text(d.program),
+                    "saved": name,
+                }
                 for d, name in zip(self.divergences, saved, strict=True)
             ],
         }

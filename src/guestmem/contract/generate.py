@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from guestmem.contract.host import FILE_OPERATIONS, GUEST_SLOT, PAGE_SIZE, Advice, Exhausted, Result, Unmodelled
-from guestmem.contract.program import Op, Ref, Step, step
+from guestmem.contract.host import FILE_OPERATIONS, GUEST_SLOT, PAGE_SIZE, Advice, Exhausted, Result, Unmodelled, failed
+from guestmem.contract.program import CLOSES, Op, Ref, Step, step
 from guestmem.contract.simulated.host import SimulatedHost
 from guestmem.contract.simulated.objects import Gmem, Mapping, Slot, Vcpu, Vm
+from guestmem.linux.uapi import MAP_LOCKED
 
 __all__ = ["generate"]
 
@@ -27,7 +29,7 @@ FALLOC_MODES = (0, 2, 4, 5, 7, 8, 9, 0x10, 0x11, 0x20, 0x21, 0x40, 0x41, 0x80, 0
 SLOTS = (0, 1, 2, 3, 4, 5, 32763, 32764, 65536, (1 << 32) - 1)
 MAP_FLAGS = (1, 1, 1, 1, 1, 2, 3, 0, 0x4001, 0x8001, 0x2001, 0x40001, 0x80003, 0x80001)
 ADDRESSES = ("0x10000", "0x10001", "0xffff888000000000", "0x800000000000")
-IN_CHILD: tuple[str, ...] = (
+IN_CHILD = (
     "fallocate",
     "load",
     "store",
@@ -40,8 +42,12 @@ IN_CHILD: tuple[str, ...] = (
     "fstat",
     "mprotect",
     "dup",
+    "create_guest_memfd",
+    "set_user_memory_region2",
+    "check_extension",
+    "process_vm_readv",
+    "write_pipe",
 )
-IN_CHILD += ("dup", "create_guest_memfd", "set_user_memory_region2", "check_extension", "process_vm_readv", "write_pipe")
 QUICK_FILE_OPERATIONS = tuple(sorted(FILE_OPERATIONS.keys() - {"linkat", "execveat"}))
 
 # How often an operation is tried, by name.
@@ -98,7 +104,7 @@ class Nothing(Exception):
 class Generator:
     """Makes one program."""
 
-    def __init__(self, host: SimulatedHost, seed: str, without: Collection[str]) -> None:
+    def __init__(self, host: SimulatedHost, seed: str, without: Collection[str], left_out: Counter[str]) -> None:
         self.host = host
         self.random = random.Random(seed)
         self.program: list[Op] = []
@@ -106,6 +112,7 @@ class Generator:
         self.results: dict[int, Result] = {}
         self.full = False
         self.without = without
+        self.left_out = left_out
 
     def attempt(self, name: str, *arguments: Any) -> Result | None:
         """Perform an operation and make it part of the program; None if the simulated host does not know it."""
@@ -114,10 +121,12 @@ class Generator:
         op = Op(len(self.program), name, arguments)
         try:
             done = step(self.host, op, self.results)
-        except Exhausted:
+        except Exhausted as why:
+            self.left_out[str(why)] += 1
             self.full = True
             return None
-        except Unmodelled:
+        except Unmodelled as why:
+            self.left_out[str(why)] += 1
             return None
         self.program.append(op)
         self.steps.append(done)
@@ -141,6 +150,11 @@ class Generator:
         for number in self.numbers(self.host.maps, Mapping):
             for page in range(3):
                 self.attempt("load", Ref(number), page * P + 8 * page)
+
+    def close(self, ended: Result) -> None:
+        """Everything was closed; when that broke a rule, the last operation is to blame."""
+        if failed(ended):
+            self.steps[-1] = Step(ended, CLOSES)
 
     # ---- what is there
 
@@ -285,7 +299,10 @@ class Generator:
         length = self.edge() if self.rarely(15) else min(size, 16 * P) if self.rarely(2) else self.length()
         prot = self.random.randrange(8) if self.rarely(5) else 3
         offset = 0 if self.rarely(2) else self.offset(size)
-        return ref, length, prot, self.pick(MAP_FLAGS), offset
+        flags = self.pick(MAP_FLAGS)
+        if "mlock" in self.without:
+            flags &= ~MAP_LOCKED
+        return ref, length, prot, flags, offset
 
     def for_munmap(self) -> tuple[Any, ...]:
         ref = self.mapping()
@@ -403,11 +420,16 @@ class Generator:
         return ref, self.inside(ref, 4, self.pick((4, 4, 1)))[0]
 
 
-def generate(host: SimulatedHost, seed: str, without: Collection[str] = (), length: int = 120) -> tuple[list[Op], list[Step]]:
-    """The program of a seed, without some operations, and its steps on the simulated host, which is left empty."""
-    generator = Generator(host, seed, without)
+def generate(
+    host: SimulatedHost, seed: str, without: Collection[str] = (), left_out: Counter[str] | None = None, length: int = 120
+) -> tuple[list[Op], list[Step]]:
+    """The program of a seed, without some operations, and its steps on the simulated host, which is left empty.
+
+    ``left_out`` counts, by reason, what was tried and is not in it.
+    """
+    generator = Generator(host, seed, without, Counter() if left_out is None else left_out)
     try:
         generator.make(length)
     finally:
-        host.finish()
+        generator.close(host.finish())
     return generator.program, generator.steps

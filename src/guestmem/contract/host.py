@@ -48,7 +48,7 @@ U64 = 1 << 64
 
 # The slot and the guest-physical range that create_vcpu() takes for the program of the guest and its page tables.
 GUEST_SLOT = 32000
-GUEST_GPA = 1 << 45
+GUEST_GPA = 1 << 35
 GUEST_SIZE = 16 * PAGE_SIZE
 
 BROKEN = "the model breaks a rule"
@@ -271,6 +271,10 @@ class Host(ABC):
     @abstractmethod
     def check_extension(self, fd: Result, capability: int) -> Result:
         """KVM_CHECK_EXTENSION on a VM."""
+
+    @abstractmethod
+    def guest_physical_bits(self, vm: Result) -> Result:
+        """How many bits a guest-physical address may have."""
 
     @abstractmethod
     def dup(self, fd: Result) -> Result:

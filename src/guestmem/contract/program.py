@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from guestmem.contract.host import Host, Missing, Result
+from guestmem.contract.host import Host, Missing, Result, Unmodelled, failed
+from guestmem.contract.kernel.worker import Lost, Worker
 
 __all__ = ["MISSING", "Op", "Program", "Ref", "Step", "compare", "perform", "script", "text"]
 
+CLOSES = "everything can be closed"
 GONE = "no such operation"
 MISSING = "not possible on this machine"
+UNMODELLED = "not modelled"
 
 
 class Ref(NamedTuple):
@@ -47,7 +51,9 @@ def perform(host: Host, program: Program) -> list[Step]:
         for op in program:
             steps.append(step(host, op, results))
     finally:
-        host.finish()
+        ended = host.finish()
+    if failed(ended) and steps:
+        steps[-1] = Step(ended, CLOSES)
     return steps
 
 
@@ -58,6 +64,10 @@ def step(host: Host, op: Op, results: dict[int, Result]) -> Step:
         result: Result = getattr(host, op.name)(*arguments)
     except Missing as missing:
         return Step(MISSING, str(missing))
+    except Unmodelled:
+        raise
+    except Exception as error:
+        return Step(f"{type(error).__name__}: {error}", "an operation returns")
     results[op.number] = result
     return Step(result, host.rule)
 
@@ -109,14 +119,22 @@ def script(program: Program, title: str, name: str) -> str:
 class Recorder:
     """Passes operations on to a host and keeps (operation, result)."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, perform: Callable[[str, tuple[Any, ...]], Result]) -> None:
+        self.perform = perform
         self.lines: list[tuple[str, Result]] = []
 
     def __getattr__(self, name: str) -> Callable[..., Result]:
         def operation(*arguments: Any) -> Result:
-            result: Result = getattr(self.host, name)(*arguments)
             shown = ", ".join(_shown(argument, {}) for argument in arguments)
+            try:
+                result = self.perform(name, arguments)
+            except Unmodelled as why:
+                result = f"{UNMODELLED}: {why}"
+            except Missing as why:
+                result = f"{MISSING}: {why}"
+            except Lost as lost:
+                self.lines.append((f"{name}({shown})", str(lost)))
+                raise
             self.lines.append((f"{name}({shown})", result))
             return result
 
@@ -125,7 +143,7 @@ class Recorder:
 
 def recorded(host: Host, program: Callable[[Any], None]) -> list[tuple[str, Result]]:
     """What a program did on a host."""
-    recorder = Recorder(host)
+    recorder = Recorder(lambda name, arguments: getattr(host, name)(*arguments))
     try:
         program(recorder)
     finally:
@@ -133,33 +151,42 @@ def recorded(host: Host, program: Callable[[Any], None]) -> list[tuple[str, Resu
     return recorder.lines
 
 
+def recorded_apart(prepare: Callable[[], Host], program: Callable[[Any], None]) -> list[tuple[str, Result]]:
+    """What a program did on a host in a process of its own, up to the operation that ended the process."""
+    with Worker(prepare, lambda host, job: getattr(host, job[0])(*job[1])) as worker:
+        recorder = Recorder(lambda name, arguments: worker.do((name, arguments)))
+        with contextlib.suppress(Lost):
+            program(recorder)
+    return recorder.lines
+
+
+def equal(expected: Result, got: Result) -> bool:
+    """Whether results agree, as far as the model knows and the machine can."""
+    unknown = isinstance(expected, str) and expected.startswith(UNMODELLED)
+    return expected == got or unknown or (isinstance(got, str) and got.startswith(MISSING))
+
+
 def lines_of(model: list[tuple[str, Result]], kernel: list[tuple[str, Result]] | None) -> Iterator[str]:
     """A table of both."""
     for number, (operation, expected) in enumerate(model):
         if kernel is None:
             yield f"{operation}: model {expected!r}"
-        else:
-            got = kernel[number][1] if number < len(kernel) else "nothing"
+        elif number < len(kernel):
+            got = kernel[number][1]
             yield f"{operation}: {expected!r}" if got == expected else f"{operation}: model {expected!r}, kernel {got!r}"
 
 
 def compare(program: Callable[[Any], None]) -> int:
     """Run a program on both hosts and print its results; 0 if they are equal, 1 if not, 4 without a kernel to compare with."""
     from guestmem.contract.conform import kernel_host, no_kernel
-    from guestmem.contract.kernel.worker import Lost, Worker
     from guestmem.contract.simulated.host import SimulatedHost
 
-    model, kernel = recorded(SimulatedHost(), program), None
+    model = recorded(SimulatedHost(), program)
     why = no_kernel()
-    if not why:
-        with Worker(kernel_host, lambda host, _: recorded(host, program)) as worker:
-            try:
-                kernel = worker.do(None)
-            except (Lost, Missing) as error:
-                why = str(error)
+    kernel = None if why else recorded_apart(kernel_host, program)
     for line in lines_of(model, kernel):
         print(line)
     if kernel is None:
         print(why, file=sys.stderr)
         return 4
-    return int(kernel != model)
+    return int(not all(equal(ours, theirs) for (_, ours), (_, theirs) in zip(model, kernel, strict=False)))

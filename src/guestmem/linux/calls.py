@@ -22,6 +22,7 @@ __all__ = [
     "Descriptor",
     "Mapping",
     "Residency",
+    "alive",
     "cachestat",
     "die_with_parent",
     "fallocate",
@@ -34,6 +35,7 @@ __all__ = [
     "msync",
     "munlock",
     "munmap",
+    "process_name",
     "syscall",
 ]
 
@@ -183,6 +185,21 @@ def memfd_secret(flags: int = 0) -> int:
 def die_with_parent() -> None:
     """prctl(2) with PR_SET_PDEATHSIG: kill this process when the thread that forked it ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl", option=PR_SET_PDEATHSIG)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not only waiting to be reaped."""
+    return process_name(pid) is not None
+
+
+def process_name(pid: int) -> str | None:
+    """The name of a process; None when it is dead, reaped or not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            name, _, rest = stat.read().partition("(")[2].rpartition(") ")
+    except OSError:
+        return None
+    return None if rest[:1] in "ZX" else name
 
 
 class Descriptor:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from guestmem.linux.calls import CallError, Descriptor, die_with_parent
+from guestmem.linux.calls import CallError, Descriptor, die_with_parent, process_name
 from guestmem.linux.ftrace import ADDED, REMOVED, Event, Page, page, parse, split
 from guestmem.linux.kvm import Kvm
 from guestmem.linux.secretmem import SecretMem
@@ -115,7 +115,7 @@ def sweep(root: Path) -> list[str]:
 def _kill_followed(place: Path) -> Iterator[tuple[int, str]]:
     """Kill the processes that an instance still follows; ftrace drops those that are gone, when they are reaped."""
     for pid in (place / "set_event_pid").read_text().split():
-        name = _name(pid)
+        name = process_name(int(pid))
         if name is None:
             continue
         with contextlib.suppress(ProcessLookupError):
@@ -136,15 +136,6 @@ def _remove(place: Path, found: list[str]) -> bool:
 
 def _initial_pid_namespace() -> bool:
     return os.stat("/proc/self/ns/pid").st_ino == INITIAL_PID_NAMESPACE
-
-
-def _name(pid: str) -> str | None:
-    """The name of a process; None when it is dead, reaped or not."""
-    try:
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").partition("(")[2].rpartition(") ")
-    except OSError:
-        return None
-    return None if rest[:1] in "ZX" else name
 
 
 @contextlib.contextmanager

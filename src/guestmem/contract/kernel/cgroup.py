@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from guestmem.contract.host import Missing
+from guestmem.linux.calls import alive
 
 __all__ = ["MemoryCgroup", "remove_stale"]
 
@@ -31,12 +32,19 @@ def remove_stale() -> list[str]:
     """Remove cgroups whose makers are gone; their names."""
     try:
         where, _ = parent()
-        left = [child for child in where.iterdir() if (found := NAME.match(child.name)) and not Path("/proc", found[1]).exists()]
-        for child in left:
-            child.rmdir()
+        left = [child for child in where.iterdir() if (found := NAME.match(child.name)) and not alive(int(found[1]))]
     except (Missing, OSError):
         return []
-    return [str(child) for child in left]
+    return [str(child) for child in left if removed(child)]
+
+
+def removed(group: Path) -> bool:
+    """Remove a cgroup; False if something is still in it."""
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 class MemoryCgroup:

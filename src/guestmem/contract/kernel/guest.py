@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import platform
 import struct
 
-from guestmem.contract.host import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, Result, Signal
+from guestmem.contract.host import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, Missing, Result, Signal
 from guestmem.linux import calls, uapi
 from guestmem.linux.guest import CR0, CR4_PAE, EFER_LMA_LME, IOPL_3
 from guestmem.linux.kvm import Exit, Kvm, Vcpu, statistics
@@ -19,6 +20,7 @@ from guestmem.linux.kvm import Exit, Kvm, Vcpu, statistics
 __all__ = ["ContractGuest"]
 
 BLOCK = 1 << 21
+LOW = 3  # the page that maps the first GiB
 TABLE, LEAF = 0x27, 0xE7  # present, writable, user, accessed; and dirty, large
 PROGRAM = 1 << 30  # the guest's virtual address of GUEST_GPA
 DOORBELL = PROGRAM + BLOCK  # no memory is there: a store leaves the guest
@@ -27,21 +29,20 @@ ENTRIES = "<512Q"
 # rsi: address, al: the byte, rdi: the doorbell
 LOAD = bytes.fromhex("8a06 8907 ebfe")  # mov al, [rsi]; mov [rdi], eax; jmp .
 STORE = bytes.fromhex("8806 8907 ebfe")  # mov [rsi], al; mov [rdi], eax; jmp .
-IDLE = bytes.fromhex("8907 ebfe")  # mov [rdi], eax; jmp .
 CODE = 8 * PAGE_SIZE  # by itself: KVM maps neighbours that are there along with a page, eight at a time
-LOAD_AT, STORE_AT, IDLE_AT = (PROGRAM + CODE + at for at in (0, 64, 128))
+LOAD_AT, STORE_AT = (PROGRAM + CODE + at for at in (0, 64))
 
 
 class ContractGuest:
     """A vCPU number 0 in a VM, with its program in GUEST_SLOT.
 
     Attributes:
-        vm: the descriptor of the VM.
         program_pages: live stage-2 entries that are the program's.
     """
 
     def __init__(self, kvm: Kvm, vm: int) -> None:
-        self.vm = vm
+        if platform.machine() != "x86_64":
+            raise Missing(f"a guest for {platform.machine()}: there is one for x86-64")
         descriptor = calls.ioctl(vm, "KVM_CREATE_VCPU", uapi.KVM_CREATE_VCPU, 0)
         self.vcpu = Vcpu(descriptor, kvm.vcpu_mmap_size())
         self.memory = calls.mmap(0, GUEST_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
@@ -62,13 +63,13 @@ class ContractGuest:
         tables = {
             1: [pdpt | TABLE],
             2: [low | TABLE, high | TABLE],
-            3: [block * BLOCK | LEAF for block in range(512)],
+            LOW: [block * BLOCK | LEAF for block in range(512)],
             4: [GUEST_GPA | LEAF, (GUEST_GPA + BLOCK) | LEAF],
         }
         for page, entries in tables.items():
             table = struct.pack(ENTRIES, *entries, *[0] * (512 - len(entries)))
             ctypes.memmove(self.memory + page * PAGE_SIZE, table, PAGE_SIZE)
-        for code, at in ((LOAD, LOAD_AT), (STORE, STORE_AT), (IDLE, IDLE_AT)):
+        for code, at in ((LOAD, LOAD_AT), (STORE, STORE_AT)):
             ctypes.memmove(self.memory + at - PROGRAM, code, len(code))
 
     def enter_long_mode(self) -> None:
@@ -130,8 +131,8 @@ class ContractGuest:
         return 0
 
     def idle(self) -> None:
-        """Run, and touch nothing but the program."""
-        self.run(IDLE_AT)
+        """Run, and touch nothing but the program, with the page table that loads and stores will need."""
+        self.run(LOAD_AT, PROGRAM + LOW * PAGE_SIZE)
 
     def close(self) -> None:
         """Give back the vCPU and its memory."""

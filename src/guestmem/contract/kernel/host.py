@@ -7,6 +7,7 @@ process of its own: see ``worker``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -135,6 +136,15 @@ class KernelHost(Host):
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         return calls.ioctl(self.fd(fd), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability)
+
+    def guest_physical_bits(self, vm: Result) -> Result:
+        for bits in range(52, 32, -1):
+            region = uapi.kvm_userspace_memory_region2(0, 0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, self.anonymous)
+            with self.kvm.create_vm() as scratch, contextlib.suppress(OSError):
+                name, request = "KVM_SET_USER_MEMORY_REGION2", uapi.KVM_SET_USER_MEMORY_REGION2
+                calls.ioctl(scratch.fileno(), name, request, region)
+                return bits
+        raise Missing("a guest-physical address space of more than 32 bits")
 
     def dup(self, fd: Result) -> Result:
         return self.again(fd, fcntl.fcntl(self.valid(fd), fcntl.F_DUPFD, 0))

@@ -47,7 +47,7 @@ class Worker:
         """What the job gave.  Raises what the job raised, and :class:`Lost`."""
         if not select.select([self.answers], [], [], self.timeout)[0]:
             self.close()
-            raise Lost(f"no answer within {self.timeout:.0f} s")
+            raise Lost(f"no answer within {self.timeout:g} s")
         try:
             good, answer = receive(self.answers)
         except EOFError:

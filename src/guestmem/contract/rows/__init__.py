@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of the contract: one rule each, a short function that performs operations on a host and says what is expected.
 
-A row is expected as the newest upstream has it; what a kernel does otherwise is in ``deviations``.  The modules here are
-the groups.  Names are those of the kernel's selftests where there is one (tools/testing/selftests/kvm/guest_memfd_test.c).
+A row is expected as the newest upstream has it, as far as its source says more than where it was seen; what a kernel does
+otherwise is in ``deviations``.  The modules here are the groups.  Names are those of the kernel's selftests where there
+is one (tools/testing/selftests/kvm/guest_memfd_test.c).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MMAP, INIT_SHARED = 1, 2
 KEEP, PUNCH = 1, 3
 RW, SHARED, PRIVATE = 3, 1, 2
 GUEST_MEMFD = 4
-CAP_GUEST_MEMFD, CAP_GUEST_MEMFD_FLAGS = 234, 244
+CAP_USER_MEMORY2, CAP_MEMORY_FAULT_INFO, CAP_GUEST_MEMFD, CAP_GUEST_MEMFD_FLAGS = 231, 232, 234, 244
 
 SELFTEST = "tools/testing/selftests/kvm/guest_memfd_test.c"
 SLOT_SELFTEST = "tools/testing/selftests/kvm/set_memory_region_test.c"
@@ -50,7 +51,7 @@ OBSERVED = "seen on Linux 6.18"
 class Mismatch(Exception):
     """A result is not as the contract has it."""
 
-    def __init__(self, expected: Result, got: Result, rule: str = "") -> None:
+    def __init__(self, expected: Result, got: Result) -> None:
         super().__init__(f"expected {brief(expected)}, got {brief(got)}")
         self.expected = expected
         self.got = got

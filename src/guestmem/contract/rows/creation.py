@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Host, Result
+from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result
 from guestmem.contract.rows import (
     CAP_GUEST_MEMFD,
     CAP_GUEST_MEMFD_FLAGS,
+    CAP_MEMORY_FAULT_INFO,
+    CAP_USER_MEMORY2,
     GMEM,
     INIT_SHARED,
     KVM,
@@ -61,9 +63,10 @@ def test_guest_memfd_flags_unknown(host: Host, flag: int) -> None:
     owner = vm(host)
     known = host.check_extension(owner, CAP_GUEST_MEMFD_FLAGS)
     assert isinstance(known, int)
-    if not flag & known:
-        expect(host.create_guest_memfd(owner, PAGE_SIZE, flag), "EINVAL")
-        expect(host.create_guest_memfd(owner, PAGE_SIZE, flag | MMAP), "EINVAL")
+    if flag & known:
+        raise Missing(f"a KVM that does not know the flag {flag:#x}")
+    expect(host.create_guest_memfd(owner, PAGE_SIZE, flag), "EINVAL")
+    expect(host.create_guest_memfd(owner, PAGE_SIZE, flag | MMAP), "EINVAL")
 
 
 @table(
@@ -84,9 +87,21 @@ def test_create_guest_memfd_multiple(host: Host) -> None:
     expect(host.fstat(other), (2 * PAGE_SIZE, 0o100600, PAGE_SIZE, 0))
 
 
-@row("a VM says that it has guest memory", KVM)
-def test_capability(host: Host) -> None:
-    expect(host.check_extension(vm(host), CAP_GUEST_MEMFD), 1)
+@table(
+    "a VM says what guest memory it has",
+    KVM,
+    {
+        "GUEST_MEMFD": (CAP_GUEST_MEMFD, 1),
+        "USER_MEMORY2": (CAP_USER_MEMORY2, 1),
+        "MEMORY_FAULT_INFO": (CAP_MEMORY_FAULT_INFO, 1),
+        "one that is none": (1 << 30, 0),
+    },
+)
+def test_capability(host: Host, capability: int, value: int) -> None:
+    made = ok(host.create_vm())
+    if not host.check_extension(made, CAP_GUEST_MEMFD):
+        raise Missing("KVM_CAP_GUEST_MEMFD")
+    expect(host.check_extension(made, capability), value)
 
 
 @row("the descriptor is for reading and writing, large, and stays open over exec", f"{GMEM}, __kvm_gmem_create(); {OBSERVED}")

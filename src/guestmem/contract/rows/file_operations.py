@@ -92,3 +92,9 @@ def test_file_size(host: Host) -> None:
     expect(host.fstat(fd), (0x4000, 0o100600, 0x1000, 0))
     ok(host.fallocate(fd, 1, 0, 0x4000))
     expect(host.fstat(fd), (0x4000, 0o100600, 0x1000, 0))
+
+
+@table("a negative position is refused before the file is asked", "fs/read_write.c", {"pread": "pread", "pwrite": "pwrite"})
+def test_negative_position(host: Host, operation: str) -> None:
+    _, fd = gmem(host, 1)
+    expect(host.file_operation(fd, operation, (1 << 64) - 1), "EINVAL")

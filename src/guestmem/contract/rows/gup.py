@@ -50,6 +50,21 @@ def test_gup(host: Host, name: str) -> None:
     expect(host.cachestat(fd, 0, 0), 1)
 
 
+@row("/proc/self/mem reads what the mapping forbids (FOLL_FORCE)", SOURCE)
+def test_proc_mem_forced(host: Host) -> None:
+    _, _, mapping = shared(host, 1)
+    ok(host.store(mapping, 0, 5))
+    ok(host.mprotect(mapping, 0, P, 0))
+    expect(host.proc_mem_read(mapping, 0, 1), b"\x05")
+    expect(host.process_vm_readv(mapping, 0, 1), "EFAULT")
+
+
+@row("a buffer of an io_uring is for writing", SOURCE)
+def test_io_uring_read_only(host: Host) -> None:
+    _, fd, _ = shared(host, 1)
+    expect(host.io_uring_register(ok(host.mmap(fd, P, READ, SHARED, 0)), 0, P), "EFAULT")
+
+
 @table("a hole is filled by the access", SOURCE, {name: name for name in USERS})
 def test_gup_allocates(host: Host, name: str) -> None:
     _, fd, mapping = shared(host, 2)

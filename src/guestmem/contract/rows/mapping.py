@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from guestmem.contract.host import PAGE_SIZE, Advice, Host, Result
 from guestmem.contract.rows import (
     GMEM,
@@ -272,6 +274,39 @@ def test_madvise_remove_read_only(host: Host) -> None:
     expect(host.load(mapping, P), 2)
 
 
+@row("what is locked is not removed through a mapping", "mm/madvise.c, madvise_remove()")
+def test_madvise_remove_locked(host: Host) -> None:
+    _, _, mapping = shared(host, 1)
+    ok(host.mlock(mapping, 0, P))
+    ok(host.store(mapping, 0, 1))
+    expect(host.madvise(mapping, 0, P, Advice.REMOVE), "EINVAL")
+    expect(host.load(mapping, 0), 1)
+
+
+@table(
+    "populating is for what the mapping allows",
+    "mm/madvise.c, madvise_populate()",
+    {"read": (WRITE, Advice.POPULATE_READ), "write": (READ, Advice.POPULATE_WRITE)},
+)
+def test_madvise_populate_protection(host: Host, prot: int, advice: int) -> None:
+    _, fd, _ = shared(host, 1)
+    expect(host.madvise(ok(host.mmap(fd, P, prot, SHARED, 0)), 0, P, advice), "EINVAL")
+
+
+@table(
+    "what is done to a part of a mapping begins at a page",
+    OBSERVED,
+    {
+        "mprotect": lambda host, mapping: host.mprotect(mapping, 8, P, READ),
+        "madvise": lambda host, mapping: host.madvise(mapping, 8, P, Advice.NORMAL),
+        "msync": lambda host, mapping: host.msync(mapping, 8, P, 1),
+    },
+)
+def test_unaligned(host: Host, operation: Callable[[Host, Result], Result]) -> None:
+    _, _, mapping = shared(host, 2)
+    expect(operation(host, mapping), "EINVAL")
+
+
 @table(
     "populating what cannot be faulted in is an error",
     f"{OBSERVED}",
@@ -327,6 +362,16 @@ def test_msync_invalidate_locked(host: Host) -> None:
     _, _, mapping = shared(host, 1)
     ok(host.mlock(mapping, 0, P))
     expect(host.msync(mapping, 0, P, 2), "EBUSY")
+    ok(host.munlock(mapping, 0, P))
+    expect(host.msync(mapping, 0, P, 2), 0)
+
+
+@row("MAP_LOCKED locks, and a child inherits no lock", f"{OBSERVED}; mlock(2)")
+def test_map_locked(host: Host) -> None:
+    _, fd, _ = shared(host, 1)
+    mapping = ok(host.mmap(fd, P, RW, SHARED | LOCKED, 0))
+    expect(host.msync(mapping, 0, P, 2), "EBUSY")
+    expect(host.in_child("msync", mapping, 0, P, 2), 0)
 
 
 @row("a part of a mapping goes, and neither the rest nor the pages", OBSERVED)

@@ -118,7 +118,7 @@ def test_add_region_invalid_arguments(host: Host, slot: int, gpa: int, size: int
 @table(
     "a slot's size and guest-physical address reach far",
     f"{KVM}, kvm_set_memory_region(); {OBSERVED}",
-    {"slot 32763": (32763, 0, P), "gpa 2^44": (0, 1 << 44, P), "1G": (0, 0, 1 << 30)},
+    {"slot 32763": (32763, 0, P), "gpa 2^35": (0, 1 << 35, P), "1G": (0, 0, 1 << 30)},
 )
 def test_add_region_large_arguments(host: Host, slot: int, gpa: int, size: int) -> None:
     owner, fd = gmem(host, (TOP - P) // P)
@@ -207,7 +207,7 @@ def test_delete_missing_region(host: Host) -> None:
 
 @table(
     "guest-physical memory is in one slot",
-    f"{SLOT_SELFTEST}, test_overlapping_guest_memfd_regions(); {KVM}",
+    f"{SLOT_SELFTEST}, test_add_overlapping_private_memory_regions(); {KVM}",
     {"same": (4, 2), "start": (3, 2), "end": (5, 2), "inside": (5, 1), "around": (3, 4)},
 )
 def test_gpa_overlap(host: Host, page: int, pages: int) -> None:
@@ -227,7 +227,7 @@ def test_gpa_overlap_first(host: Host) -> None:
 
 @table(
     "a range of a file has one slot",
-    f"{SLOT_SELFTEST}, test_overlapping_guest_memfd_regions(); {GMEM}, kvm_gmem_bind()",
+    f"{SLOT_SELFTEST}, test_add_overlapping_private_memory_regions(); {GMEM}, kvm_gmem_bind()",
     {"same": (2, 2), "start": (1, 2), "end": (3, 2), "inside": (3, 1), "around": (1, 4)},
 )
 def test_guest_memfd_range_overlap(host: Host, pgoff: int, pages: int) -> None:
@@ -257,6 +257,17 @@ def test_guest_memfd_range_reused(host: Host) -> None:
     ok(bind(host, owner, fd, 0, 0, 4))
     ok(delete(host, owner, 0))
     expect(bind(host, owner, fd, 5, 0x400000, 3, 1), 0)
+
+
+@table(
+    "an ordinary slot can be moved, and neither resized nor made read-only",
+    f"{KVM}, kvm_set_memory_region()",
+    {"the same": (0, 0, 2, 0), "moved": (0, 8, 2, 0), "resized": (0, 0, 3, "EINVAL"), "read-only": (2, 0, 2, "EINVAL")},
+)
+def test_modify_region(host: Host, flags: int, page: int, pages: int, expected: Result) -> None:
+    owner = vm(host)
+    ok(host.set_user_memory_region(owner, 0, 0, 0, 2 * P))
+    expect(host.set_user_memory_region(owner, 0, flags, page * P, pages * P), expected)
 
 
 @row("what fails to be bound leaves nothing bound", GMEM)

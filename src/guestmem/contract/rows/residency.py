@@ -28,6 +28,7 @@ RANGES = {
     "all by length": (0, 16 * P, 4),
     "from a page": (4 * P, 0, 2),
     "a page": (2 * P, P, 1),
+    "from the start": (0, 3 * P, 1),
     "a hole": (4 * P, P, 0),
     "a byte": (2 * P + 5, 1, 1),
     "two bytes of two pages": (3 * P - 1, 2, 2),

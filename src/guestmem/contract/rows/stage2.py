@@ -85,6 +85,26 @@ def test_delete_slot(host: Host) -> None:
     expect(host.guest_load(vcpu, P), 2)
 
 
+@row("deleting one slot takes everything from the guest", "arch/x86/kvm/x86.c, KVM_X86_QUIRK_SLOT_ZAP_ALL")
+def test_delete_one_slot(host: Host) -> None:
+    owner, _, vcpu = guest(host, 4, 4)
+    other = ok(host.create_guest_memfd(owner, P, MMAP | INIT_SHARED))
+    ok(bind(host, owner, other, 1, 16 * P, 1))
+    ok(host.guest_store(vcpu, 16 * P, 9))
+    expect(host.pages_4k(owner), 5)
+    ok(delete(host, owner, 1))
+    expect(host.pages_4k(owner), 0)
+    expect(host.guest_load(vcpu, P), 2)
+
+
+@row("what one VM has is not counted for another", KVM)
+def test_two_vms(host: Host) -> None:
+    one, _, _ = guest(host, 4, 4)
+    other, _, _ = guest(host, 2, 1)
+    expect(host.pages_4k(one), 4)
+    expect(host.pages_4k(other), 1)
+
+
 @row("a guest sees what the host stores, and the other way round", SOURCE)
 def test_coherent(host: Host) -> None:
     owner, fd, mapping = shared(host, 2)

@@ -29,7 +29,6 @@ from guestmem.model.control import running
 
 __all__ = ["Slots"]
 
-MAX_GPA = 1 << 52  # of a KVM without two-dimensional paging (kvm_mmu_max_gfn)
 REACH = 1 << 30  # of the guest's page tables
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
@@ -44,7 +43,17 @@ OF_THIS_VM = "a slot takes a file of guest memory of its own VM"
 
 
 class Slots(Mappings):
-    """Memory slots, vCPUs, stage 2."""
+    """Memory slots, vCPUs, stage 2.
+
+    Attributes:
+        gpa_bits: of guest-physical addresses; 52 without two-dimensional paging (kvm_mmu_max_gfn).
+    """
+
+    gpa_bits = 52
+
+    def guest_physical_bits(self, vm: Result) -> Result:
+        self.vm(vm)
+        return self.gpa_bits
 
     def set_user_memory_region2(
         self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | None, fd: Result, offset: int
@@ -79,7 +88,7 @@ class Slots(Mappings):
                 self.gmem_bind(owner, new, fd, offset)
             if new.pages > LARGE_SLOT:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
-            if gpa + size > MAX_GPA and (old is None or move):
+            if gpa + size > 1 << self.gpa_bits and (old is None or move):
                 raise Denied(EINVAL, SLOT_ARGUMENTS)
             if new.file is not None:
                 new.file.bind(new)
