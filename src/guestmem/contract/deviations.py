@@ -74,6 +74,27 @@ host.cachestat(r1, 0, 0)
         state_differs=True,
     ),
     Deviation(
+        kernels="seen on 6.18",
+        operation="",
+        rule="",
+        rows=("mapping.test_mremap_past_largest_offset",),
+        expected="SIGBUS +0x2000",
+        observed=0,
+        explanation="a mapping that mremap has grown past offset 2^63 gives pages past the end of the file, "
+        "which no hole takes away",
+        source="virt/kvm/guest_memfd.c, kvm_gmem_fault_user_mapping(): (loff_t)pgoff << PAGE_SHIFT is negative there, "
+        "and so below i_size; mm/mremap.c grows a mapping without a look at the largest offset; no report or change "
+        "upstream was found",
+        program="""\
+r0 = host.create_vm()
+r1 = host.create_guest_memfd(r0, 0x1000, 0x3)
+r2 = host.mmap(r1, 0x1000, 3, 1, 0x7ffffffffffff000 - 0x1000)
+host.mremap(r2, 0x3000)
+host.load(r2, 0x2000)
+""",
+        state_differs=True,
+    ),
+    Deviation(
         kernels="KVM with shadow paging, seen on 6.18 with KVM_PVM",
         operation="",
         rule="",

@@ -418,6 +418,15 @@ def test_mremap_shrink(host: Host) -> None:
     expect(host.mremap(mapping, 0), "EINVAL")
 
 
+@row("a fault past the end of a file is a SIGBUS, however far past it", f"{GMEM}, kvm_gmem_fault_user_mapping()")
+def test_mremap_past_largest_offset(host: Host) -> None:
+    _, fd, _ = shared(host, 1)
+    mapping = ok(host.mmap(fd, P, RW, SHARED, (1 << 63) - 2 * P))
+    expect(host.mremap(mapping, 3 * P), 0)
+    expect(host.load(mapping, P), "SIGBUS +0x1000")
+    expect(host.load(mapping, 2 * P), "SIGBUS +0x2000")
+
+
 @table("files of guest memory have no userfaultfd", OBSERVED, {"missing": 1, "write protection": 2, "minor": 4})
 def test_userfaultfd_register(host: Host, mode: int) -> None:
     _, _, mapping = shared(host, 1)

@@ -13,7 +13,6 @@ from guestmem.contract.simulated.files import NO_SUCH_OPERATION
 from guestmem.contract.simulated.objects import Gmem, Vcpu, Vm
 from guestmem.contract.simulated.race import race
 from guestmem.contract.simulated.slots import Slots
-from guestmem.contract.simulated.users import Users
 from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 
 __all__ = ["SimulatedHost"]
@@ -30,7 +29,7 @@ SOME_PAGES = 3  # that a signal lets through
 OTHER_PROCESS = "a VM is used by the process that made it"
 
 
-class SimulatedHost(Slots, Users):
+class SimulatedHost(Slots):
     """The contract's user-space interface on the model."""
 
     def in_child(self, operation: str, *arguments: Any) -> Result:

@@ -16,8 +16,9 @@ from guestmem.contract.simulated.files import (
     aligned,
     signed,
 )
-from guestmem.contract.simulated.mappings import TASK_SIZE, Mappings
+from guestmem.contract.simulated.mappings import NOT_FAULTABLE, TASK_SIZE
 from guestmem.contract.simulated.objects import Gmem, Slot, Vcpu, Vm
+from guestmem.contract.simulated.users import Users
 from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_MMAP,
     KVM_MEM_GUEST_MEMFD,
@@ -42,7 +43,7 @@ RANGE_BOUND = "a range of a file has one slot"
 OF_THIS_VM = "a slot takes a file of guest memory of its own VM"
 
 
-class Slots(Mappings):
+class Slots(Users):
     """Memory slots, vCPUs, stage 2.
 
     Attributes:
@@ -175,9 +176,9 @@ class Slots(Mappings):
         slot = next((slot for slot in vcpu.vm.slots.values() if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
         if slot is None:
             raise Signal("MMIO")
-        gmem = slot.file
         if not slot.gmem_only:
-            raise Unmodelled("guest memory that is in the mapping of the slot")
+            return self.through_userspace(slot, gpa - slot.gpa, value)
+        gmem = slot.file
         if gmem is None:
             raise Denied(EFAULT, "a slot whose file was closed has no memory")
         place = gmem.at(slot.pgoff + (gpa - slot.gpa) // PAGE_SIZE)
@@ -194,6 +195,22 @@ class Slots(Mappings):
                 gmem.guest.touch(gfn)
                 cells[gpa % PAGE_SIZE] = value & 0xFF
         return cells.get(gpa % PAGE_SIZE, 0)
+
+    def through_userspace(self, slot: Slot, offset: int, value: int | None) -> int:
+        """The guest's memory is what is mapped at userspace_addr (hva_to_pfn)."""
+        if slot.flags & KVM_MEM_READONLY and value is not None:
+            raise Signal("MMIO")
+        if slot.address is None:
+            raise Denied(EFAULT, "nothing is mapped at userspace_addr")
+        mapping = self.maps.get(slot.address) if isinstance(slot.address, int) else None
+        if mapping is None or not mapping.spans.cover(offset, offset + 1):
+            raise Unmodelled("what else is mapped at a userspace_addr")
+        with running(self.serial):
+            for cells, at, _ in self.gup(mapping, offset, 1, value is not None):
+                if value is not None:
+                    cells[at] = value & 0xFF
+                return cells.get(at, 0)
+        raise Denied(EFAULT, NOT_FAULTABLE)
 
     def pages_4k(self, vm: Result) -> Result:
         if isinstance(self.file(vm), Vcpu):
