@@ -44,6 +44,26 @@ IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS = 0, 1
 KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_FL_PUNCH_HOLE
 
 
+class Kept:
+    """What is kept for the descriptors of one open file description, until the last of them is closed.
+
+    Attributes:
+        uses: how many descriptors there are.
+        guest: the guest of a vCPU.
+        vcpu, stats: of a VM, that of its vCPU, and its statistics.
+        ring: of an io_uring with a buffer, the ring that it is a descriptor of.
+        is_pipe: it is a pipe.
+    """
+
+    def __init__(self) -> None:
+        self.uses = 0
+        self.guest: ContractGuest | None = None
+        self.vcpu: Kept | None = None
+        self.stats: StatsFile | None = None
+        self.ring = -1
+        self.is_pipe = False
+
+
 class KernelHost(Host):
     """The contract's user-space interface on this kernel.
 
@@ -56,15 +76,9 @@ class KernelHost(Host):
         self.kvm = Kvm()
         self.access = Access()
         self.process = os.getpid()
-        self.fds: dict[int, int] = {}
-        self.kinds: dict[int, str] = {}
+        self.fds: dict[int, tuple[int, Kept]] = {}
         self.maps: dict[int, tuple[int, Spans]] = {}
-        self.guests: dict[int, ContractGuest] = {}
         self.rings: list[int] = []
-        self.ring_of: dict[int, int] = {}
-        self.stats: dict[int, StatsFile] = {}
-        self.origin: dict[int, int] = {}
-        self.vcpu_of: dict[int, int] = {}
         self.next = 0
         self.anonymous = calls.mmap(0, PAGE_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
         self.pipe = os.pipe()
@@ -75,16 +89,9 @@ class KernelHost(Host):
         for address, spans in self.maps.values():
             for start, end, _ in spans:
                 calls.munmap(address + start, end - start)
-        for guest in self.guests.values():
-            guest.close()
-        for stats in self.stats.values():
-            stats.close()
-        for handle in list(self.ring_of):
-            self.unregister(handle)
-        for fd in self.fds.values():
-            os.close(fd)
-        for state in (self.fds, self.kinds, self.maps, self.guests, self.stats, self.origin, self.vcpu_of):
-            state.clear()
+        self.maps.clear()
+        for handle in list(self.fds):
+            self.close(handle)
         self.next = 0
         return 0
 
@@ -95,15 +102,23 @@ class KernelHost(Host):
         self.next += 1
         return self.next - 1
 
-    def opened(self, fd: int) -> int:
-        """The handle of a new descriptor."""
+    def opened(self, fd: int, kept: Kept | None = None) -> int:
+        """The handle of a new descriptor, of something new or of what others are descriptors of as well."""
         handle = self.handle()
-        self.fds[handle] = fd
+        kept = kept or Kept()
+        kept.uses += 1
+        self.fds[handle] = fd, kept
         return handle
 
     def fd(self, handle: Result) -> int:
         """The descriptor, or one that is not open."""
-        return self.fds.get(handle, -1) if isinstance(handle, int) else -1
+        return self.fds[handle][0] if isinstance(handle, int) and handle in self.fds else -1
+
+    def valid(self, handle: Result) -> tuple[int, Kept]:
+        """The descriptor and what is kept for it.  Raises OSError EBADF where there is none."""
+        if not isinstance(handle, int) or handle not in self.fds:
+            raise OSError(errno.EBADF, "no descriptor")
+        return self.fds[handle]
 
     def at(self, mapping: Result, offset: int, length: int = 0) -> int:
         """The address of a range of a mapping."""
@@ -147,44 +162,37 @@ class KernelHost(Host):
         raise Missing("a guest-physical address space of more than 32 bits")
 
     def dup(self, fd: Result) -> Result:
-        return self.again(fd, fcntl.fcntl(self.valid(fd), fcntl.F_DUPFD, 0))
-
-    def again(self, handle: Result, fd: int) -> int:
-        """The handle of another descriptor for the same thing."""
-        other = self.opened(fd)
-        assert isinstance(handle, int)
-        self.origin[other] = self.origin.get(handle, handle)
-        return other
-
-    def valid(self, handle: Result) -> int:
-        """The descriptor, which Python's wrappers want to be positive."""
-        fd = self.fd(handle)
-        if fd < 0:
-            raise OSError(errno.EBADF, "no descriptor")
-        return fd
+        real, kept = self.valid(fd)
+        return self.opened(fcntl.fcntl(real, fcntl.F_DUPFD, 0), kept)
 
     def pass_descriptor(self, fd: Result) -> Result:
-        real = self.valid(fd)
+        real, kept = self.valid(fd)
         left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with left, right:
             socket.send_fds(left, [b"x"], [real])
             _, received, _, _ = socket.recv_fds(right, 1, 1)
-        return self.again(fd, received[0])
+        return self.opened(received[0], kept)
 
     def close(self, fd: Result) -> Result:
-        real = self.valid(fd)
+        real, kept = self.valid(fd)
         assert isinstance(fd, int)
         del self.fds[fd]
-        origin = self.origin.get(fd, fd)
-        if not any(self.origin.get(other, other) == origin for other in self.fds):
-            if origin in self.guests:
-                self.guests.pop(origin).close()
-            if origin in self.ring_of:
-                self.unregister(origin)
-        if fd in self.stats:
-            self.stats.pop(fd).close()
+        kept.uses -= 1
+        if not kept.uses:
+            self.let_go(kept)
         os.close(real)
         return 0
+
+    def let_go(self, kept: Kept) -> None:
+        """The last descriptor goes."""
+        if kept.guest is not None:
+            kept.guest.close()
+            kept.guest = None
+        if kept.stats is not None:
+            kept.stats.close()
+        if kept.ring >= 0 and os.getpid() == self.process:
+            system_call("io_uring_register", kept.ring, IORING_UNREGISTER_BUFFERS, 0, 0)
+            self.rings.append(kept.ring)
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
         return child(lambda: getattr(self, operation)(*arguments))
@@ -192,15 +200,15 @@ class KernelHost(Host):
     # ---- the file
 
     def fstat(self, fd: Result) -> Result:
-        stat = os.fstat(self.valid(fd))
+        stat = os.fstat(self.valid(fd)[0])
         return Stat(stat.st_size, stat.st_mode, stat.st_blksize, stat.st_blocks)
 
     def descriptor_flags(self, fd: Result) -> Result:
-        real = self.valid(fd)
+        real, _ = self.valid(fd)
         return fcntl.fcntl(real, fcntl.F_GETFD), fcntl.fcntl(real, fcntl.F_GETFL)
 
     def same_inode(self, one: Result, other: Result) -> Result:
-        return int(os.path.sameopenfile(self.valid(one), self.valid(other)))
+        return int(os.path.sameopenfile(self.valid(one)[0], self.valid(other)[0]))
 
     def fallocate(self, fd: Result, mode: int, offset: int, length: int) -> Result:
         calls.fallocate(self.fd(fd), mode, offset, length)
@@ -233,7 +241,7 @@ class KernelHost(Host):
             raise
 
     def file_operation(self, fd: Result, operation: str, offset: int = 0, length: int = 0) -> Result:
-        real = self.valid(fd)
+        real, _ = self.valid(fd)
         return PERFORM[operation](real, offset, length)
 
     # ---- mappings
@@ -342,21 +350,17 @@ class KernelHost(Host):
 
     def create_vcpu(self, vm: Result) -> Result:
         guest = ContractGuest(self.kvm, self.fd(vm))
-        assert isinstance(vm, int)
-        handle = self.opened(guest.descriptor())
-        self.guests[handle] = guest
-        self.vcpu_of[self.origin.get(vm, vm)] = handle
-        return handle
+        kept = self.valid(vm)[1].vcpu = Kept()
+        kept.guest = guest
+        return self.opened(guest.descriptor(), kept)
 
     def guest(self, vcpu: Result) -> ContractGuest:
         """The guest of a vCPU."""
-        real = self.valid(vcpu)
-        assert isinstance(vcpu, int)
-        guest = self.guests.get(self.origin.get(vcpu, vcpu))
-        if guest is None:
+        real, kept = self.valid(vcpu)
+        if kept.guest is None:
             calls.ioctl(real, "KVM_RUN", uapi.KVM_RUN)
             raise OSError(errno.ENOTTY, "no vCPU")
-        return guest
+        return kept.guest
 
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
         return self.guest(vcpu).load(gpa)
@@ -365,16 +369,14 @@ class KernelHost(Host):
         return self.guest(vcpu).store(gpa, value)
 
     def pages_4k(self, vm: Result) -> Result:
-        real = self.valid(vm)
-        assert isinstance(vm, int)
-        origin = self.origin.get(vm, vm)
-        if origin not in self.stats:
-            self.stats[origin] = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
-        guest = self.guests.get(self.vcpu_of.get(origin, -1))
+        real, kept = self.valid(vm)
+        if kept.stats is None:
+            kept.stats = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
+        guest = kept.vcpu.guest if kept.vcpu else None
         if guest is None:
-            return self.stats[origin].pages_4k()
+            return kept.stats.pages_4k()
         guest.idle()
-        return self.stats[origin].pages_4k() - guest.program_pages
+        return kept.stats.pages_4k() - guest.program_pages
 
     # ---- users through GUP, and copies of the kernel
 
@@ -449,14 +451,15 @@ class KernelHost(Host):
             raise
         finally:
             os.close(writing)
-        handle = self.opened(reading)
-        self.kinds[handle] = "pipe"
-        return handle
+        kept = Kept()
+        kept.is_pipe = True
+        return self.opened(reading, kept)
 
     def read_spliced(self, pipe: Result, length: int) -> Result:
-        if not isinstance(pipe, int) or self.kinds.get(pipe) != "pipe":
+        real, kept = self.valid(pipe)
+        if not kept.is_pipe:
             raise OSError(errno.EBADF, "no pipe")
-        return os.read(self.valid(pipe), length)
+        return os.read(real, length)
 
     def io_uring_register(self, mapping: Result, offset: int, length: int) -> Result:
         vector = iovec(self.at(mapping, offset, length), length)
@@ -466,9 +469,9 @@ class KernelHost(Host):
         except OSError:
             self.rings.append(ring)
             raise
-        handle = self.opened(os.dup(ring))
-        self.ring_of[handle] = ring
-        return handle
+        kept = Kept()
+        kept.ring = ring
+        return self.opened(os.dup(ring), kept)
 
     def io_uring(self) -> int:
         """A ring.  It is kept: work after closing one ends system calls of this process with EINTR, without a signal."""
@@ -477,13 +480,6 @@ class KernelHost(Host):
             return system_call("io_uring_setup", 1, parameters)
         except OSError as error:
             raise Missing(f"io_uring: {os.strerror(error.errno or 0)} (kernel.io_uring_disabled)") from error
-
-    def unregister(self, handle: int) -> None:
-        """Have the ring of a handle let go of its buffer."""
-        ring = self.ring_of.pop(handle)
-        if os.getpid() == self.process:
-            system_call("io_uring_register", ring, IORING_UNREGISTER_BUFFERS, 0, 0)
-            self.rings.append(ring)
 
     def futex_wake(self, mapping: Result, offset: int) -> Result:
         return system_call("futex", self.at(mapping, offset, 4), 1, 1, 0, 0, 0)
@@ -501,7 +497,7 @@ class KernelHost(Host):
             return child(allocate)
 
     def race_punch(self, vcpu: Result, fd: Result, mapping: Result, pages: int) -> Result:
-        guest = self.guests.get(vcpu) if isinstance(vcpu, int) else None
+        guest = self.guest(vcpu) if isinstance(vcpu, int) else None
         stop = time.monotonic() + 0.3
         wrong: list[Any] = []
 
