@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``guestmem record``: what it writes, what it returns, and that a kill at any moment leaves nothing for long."""
 
+import fcntl
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,14 @@ from guestmem.linux.tracing import OURS, merge, tracefs
 from guestmem.scenarios.workload import from_trace
 from requires import require
 
-# One at a time: what a killed recording leaves, any other recording removes.
-pytestmark = pytest.mark.xdist_group("tracefs")
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a killed recording leaves, any other recording removes, also that of another worker."""
+    with open(tmp_path_factory.getbasetemp().parent / "tracefs.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
 
 GUEST = """
 from guestmem.linux.guest import Guest

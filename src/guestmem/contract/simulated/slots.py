@@ -34,7 +34,6 @@ REACH = 1 << 30  # of the guest's page tables
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
 
-
 END_BELOW = "the range of a slot ends below 2^63"
 SLOT_ARGUMENTS = "a slot's flags, number, size and addresses are legal"
 IMMUTABLE = "a slot with guest memory can only be deleted"
