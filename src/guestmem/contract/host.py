@@ -311,6 +311,10 @@ class Host(ABC):
         """fallocate(2)."""
 
     @abstractmethod
+    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+        """KVM_SET_MEMORY_ATTRIBUTES2 on a file of guest memory; "EAGAIN +0x..." with the offset that stood in the way."""
+
+    @abstractmethod
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         """Allocate from the start of a file, and let a signal arrive when it has begun; (errno, some pages are there)."""
 

@@ -18,7 +18,7 @@ from typing import Any
 import guestmem
 from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, die_with_parent, memfd_secret
-from guestmem.linux.kvm import Kvm, Vm
+from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES, Kvm, Vm
 
 __all__ = ["as_text", "direct_map_events", "in_child", "kvm_modules", "lines", "probe"]
 
@@ -106,6 +106,7 @@ def _kvm() -> dict[str, Any]:
                 "usable": True,
                 "api_version": kvm.api_version(),
                 "capabilities": {name: vm.check_extension(getattr(uapi, f"KVM_CAP_{name}")) for name in CAPABILITIES},
+                "conversion": vm.check_extension(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES),
                 "vm_types": {name: _vm_type(kvm, number) for number, name in VM_TYPES.items()},
                 "guest_memfd": _guest_memfd(vm),
                 "guests": {"real_mode": real, "long_mode_cpl3": long},
@@ -290,6 +291,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     )
     no_prefault = no_kvm or ("" if capabilities["PRE_FAULT_MEMORY"] else "KVM has no KVM_PRE_FAULT_MEMORY")
     no_limits = no_file or ("" if found["kernel"]["root"] else "memory cgroups: not root")
+    no_conversion = no_mmap or ("" if kvm["conversion"] else "KVM has no in-place conversion, which is in no release of Linux")
     for name, why in (
         ("creation", no_file),
         ("file_operations", no_file),
@@ -304,7 +306,8 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("concurrency", no_guest or no_shared),
         ("limits", no_limits),
         ("secretmem", found["memfd_secret"].get("why", "")),
-        ("private memory and conversion", no_private),
+        ("conversion", no_conversion),
+        ("private memory", no_private),
         ("pre-faulting", no_prefault),
         ("record", found["tracefs"].get("why", "")),
         ("Gunyah", "" if found["gunyah"] else "there is no /dev/gunyah"),

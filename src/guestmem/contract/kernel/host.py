@@ -30,7 +30,7 @@ from guestmem.contract.kernel.files import PERFORM
 from guestmem.contract.kernel.guest import ContractGuest
 from guestmem.contract.kernel.libc import iovec, libc, system_call
 from guestmem.linux import calls, uapi
-from guestmem.linux.kvm import Kvm
+from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, Kvm, kvm_memory_attributes2
 
 __all__ = ["KernelHost"]
 
@@ -213,6 +213,15 @@ class KernelHost(Host):
     def fallocate(self, fd: Result, mode: int, offset: int, length: int) -> Result:
         calls.fallocate(self.fd(fd), mode, offset, length)
         return 0
+
+    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+        argument = kvm_memory_attributes2(offset, size & MASK64, attributes, flags)
+        try:
+            return calls.ioctl(self.fd(fd), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                raise Signal(f"EAGAIN +{argument.error_offset:#x}") from error
+            raise
 
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         signal.signal(signal.SIGALRM, lambda *_: None)

@@ -26,6 +26,7 @@ GROUPS = {
     "zeroing": "a page is zero when it is seen for the first time, and again after a hole",
     "residency": "which pages there are, as cachestat counts them",
     "stage2": "which pages a guest has, as KVM's statistics count them, and what it sees there",
+    "conversion": "making pages the guest's alone, or shared, in place (a series of 2026)",
     "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
     "concurrency": "punching while the host and a guest fault",
     "limits": "memory cgroups and signals",

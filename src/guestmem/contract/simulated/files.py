@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import select
-from errno import EBADF, EFBIG, EINVAL, ENOTTY, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EFBIG, EINVAL, ENOTTY, EOPNOTSUPP
 from typing import TypeVar
 
 from guestmem.contract.host import NO_MAPPING, PAGE_SIZE, U64, Denied, Host, Result, Signal, Stat, Unmodelled
@@ -19,6 +19,7 @@ from guestmem.contract.simulated.objects import (
     Vcpu,
     Vm,
 )
+from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 from guestmem.linux.uapi import (
     FALLOC_FL_ALLOCATE_RANGE,
     FALLOC_FL_COLLAPSE_RANGE,
@@ -35,6 +36,7 @@ from guestmem.linux.uapi import (
     KVM_CAP_MEMORY_FAULT_INFO,
     KVM_CAP_NR_MEMSLOTS,
     KVM_CAP_USER_MEMORY2,
+    KVM_MEMORY_ATTRIBUTE_PRIVATE,
 )
 from guestmem.machine.frame import Frame
 from guestmem.model.control import running
@@ -61,6 +63,7 @@ CAPABILITIES = {
     KVM_CAP_USER_MEMORY2: 1,
     KVM_CAP_MEMORY_FAULT_INFO: 1,
     KVM_CAP_GUEST_MEMFD: 1,
+    KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES: KVM_MEMORY_ATTRIBUTE_PRIVATE,
 }
 
 MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
@@ -312,6 +315,22 @@ class Files(Host):
         with running(self.serial):
             change = file.punch_hole if what == FALLOC_FL_PUNCH_HOLE else file.allocate
             err = change(offset // PAGE_SIZE, (offset + length) // PAGE_SIZE)
+        if err:
+            raise Denied(-err, "the library allows it")
+        return 0
+
+    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+        gmem = self.of_kind(fd, Gmem, ENOTTY, NOT_ITS_IOCTL)
+        if flags or attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE:
+            raise Denied(EINVAL, "there is one attribute, and no flag")
+        if not size or not aligned(offset, size):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        if offset + size > gmem.size:
+            raise Denied(EINVAL, INSIDE)
+        with running(self.serial):
+            err, at = gmem.convert(offset // PAGE_SIZE, (offset + size) // PAGE_SIZE, not attributes)
+        if err == -EAGAIN:
+            raise Signal(f"EAGAIN +{at * PAGE_SIZE:#x}")
         if err:
             raise Denied(-err, "the library allows it")
         return 0

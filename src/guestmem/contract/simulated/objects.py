@@ -161,7 +161,11 @@ class Secret(Placed):
 
 
 class Gmem(Placed):
-    """A file of guest memory, and the guest that has its places."""
+    """A file of guest memory, and the guest that has its places.
+
+    Attributes:
+        shared: by page offset, whether the host may use a page, for those that have no place yet.
+    """
 
     def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
         super().__init__(file.mapping)
@@ -170,10 +174,11 @@ class Gmem(Placed):
         self.guest = guest
         self.size = size
         self.flags = flags
+        self.shared = Spans(size // PAGE_SIZE, flags & GUEST_MEMFD_FLAG_INIT_SHARED)
 
     def placed(self, pgoff: int, place: Pgoff) -> None:
-        if self.flags & GUEST_MEMFD_FLAG_INIT_SHARED and not self.file.shared[place]:
-            self.file.convert(place, place + 1, True)
+        if self.file.shared[place] != bool(self.shared.at(pgoff)):
+            self.file.convert(place, place + 1, not self.file.shared[place])
         if any(slot.pgoff <= pgoff < slot.pgoff + slot.pages for slot in self.bindings()):
             self.file.bind(self.guest, place, place + 1)
 
@@ -192,6 +197,19 @@ class Gmem(Placed):
             if err:
                 return err
         return 0
+
+    def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
+        """The library's ``convert``, all or nothing; an error comes with the page that stood in the way."""
+        before = {place: self.file.shared[place] for place in self.used(start, end)}
+        for first, last in runs(before):
+            err, at = self.file.convert(first, last, to_shared)
+            if err:
+                for place, shared in before.items():
+                    if self.file.shared[place] != shared:
+                        self.file.convert(place, place + 1, shared)
+                return err, next(pgoff for pgoff, place in self.place.items() if place == at)
+        self.shared.set(start, end, to_shared)
+        return 0, 0
 
     def punch_hole(self, start: int, end: int) -> int:
         """The library's ``punch_hole``."""
