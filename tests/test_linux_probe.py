@@ -49,7 +49,7 @@ def test_it_names_the_kernel_and_what_can_be_tested(capsys: pytest.CaptureFixtur
 def test_without_kvm_it_says_what_kvm_would_add(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm.Kvm.__init__, "__defaults__", ("/nowhere/kvm",))
     found = probed(capsys)
-    assert found["kvm"] == {"usable": False, "why": "open(path=/nowhere/kvm): ENOENT: No such file or directory"}
+    assert found["kvm"] == {"usable": False, "why": "open(path=/nowhere/kvm, flags=0x80002): ENOENT: No such file or directory"}
     assert why_not(found)["creation"] == found["kvm"]["why"]
     assert found["would_add"][0].startswith("/dev/kvm: guest_memfd, memory slots")
     assert cli.main(["probe"]) == 0

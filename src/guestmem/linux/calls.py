@@ -11,7 +11,8 @@ import ctypes
 import errno as errnos
 import os
 import signal
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self, TypeVar
 
 from guestmem.linux import uapi
 
@@ -35,9 +36,12 @@ __all__ = [
     "msync",
     "munlock",
     "munmap",
+    "posix",
     "process_name",
     "syscall",
 ]
+
+T = TypeVar("T")
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 _MASK = (1 << 64) - 1
@@ -98,6 +102,14 @@ def _check(result: int, call: str, /, **arguments: Any) -> int:
 def syscall(name: str, number: int, /, **arguments: int) -> int:
     """syscall(2) with up to six integers, each passed as 64 bits; its result.  Raises :class:`CallError`."""
     return _check(_libc.syscall(ctypes.c_long(number), *(_u64(value) for value in arguments.values())), name, **arguments)
+
+
+def posix(function: Callable[..., T], call: str, /, **arguments: Any) -> T:
+    """A function of ``os``, which raises OSError, with its arguments by name.  Raises :class:`CallError`."""
+    try:
+        return function(*arguments.values())
+    except OSError as error:
+        raise CallError(error.errno or 0, call, arguments) from None
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from guestmem.linux.calls import CallError, Descriptor, ioctl
+from guestmem.linux.calls import Descriptor, ioctl, posix
 
 __all__ = ["Gunyah", "GunyahVcpu", "GunyahVm"]
 
@@ -67,11 +67,7 @@ class Gunyah(Descriptor):
     """/dev/gunyah.  Raises :class:`CallError`: ENOENT without Gunyah."""
 
     def __init__(self, path: str = "/dev/gunyah") -> None:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise CallError(error.errno or 0, "open", {"path": path}) from None
-        super().__init__(fd)
+        super().__init__(posix(os.open, "open", path=path, flags=os.O_RDWR | os.O_CLOEXEC))
 
     def create_vm(self) -> GunyahVm:
         """GH_CREATE_VM."""

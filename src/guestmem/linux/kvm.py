@@ -14,7 +14,7 @@ import struct
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import CallError, Descriptor, Mapping, Residency, cachestat, fallocate, ioctl, mmap
+from guestmem.linux.calls import CallError, Descriptor, Mapping, Residency, cachestat, fallocate, ioctl, mmap, posix
 
 __all__ = ["Exit", "GuestMemfd", "Kvm", "Statistic", "Vcpu", "Vm"]
 
@@ -53,11 +53,7 @@ class Kvm(Descriptor):
     """/dev/kvm.  Raises :class:`CallError`: ENOENT without KVM, EACCES without permission."""
 
     def __init__(self, path: str = "/dev/kvm") -> None:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise CallError(error.errno or 0, "open", {"path": path}) from None
-        super().__init__(fd)
+        super().__init__(posix(os.open, "open", path=path, flags=os.O_RDWR | os.O_CLOEXEC))
 
     def api_version(self) -> int:
         """KVM_GET_API_VERSION: 12."""
@@ -90,16 +86,20 @@ class Statistic(NamedTuple):
     flags: int
 
 
+def _read(fd: int, length: int, offset: int) -> bytes:
+    return posix(os.pread, "pread", fd=fd, length=length, offset=offset)
+
+
 def statistics(fd: int) -> dict[str, Statistic]:
     """Everything in a statistics descriptor (KVM_GET_STATS_FD), by name."""
-    header = uapi.kvm_stats_header.from_buffer_copy(os.pread(fd, ctypes.sizeof(uapi.kvm_stats_header), 0))
+    header = uapi.kvm_stats_header.from_buffer_copy(_read(fd, ctypes.sizeof(uapi.kvm_stats_header), 0))
     width = ctypes.sizeof(uapi.kvm_stats_desc) + header.name_size
-    descriptors = os.pread(fd, width * header.num_desc, header.desc_offset)
+    descriptors = _read(fd, width * header.num_desc, header.desc_offset)
     found = {}
     for start in range(0, width * header.num_desc, width):
         one = uapi.kvm_stats_desc.from_buffer_copy(descriptors, start)
         name = descriptors[start + ctypes.sizeof(uapi.kvm_stats_desc) : start + width].split(b"\0")[0].decode()
-        data = os.pread(fd, 8 * one.size, header.data_offset + one.offset)
+        data = _read(fd, 8 * one.size, header.data_offset + one.offset)
         found[name] = Statistic(struct.unpack(f"<{one.size}Q", data), one.flags)
     return found
 
@@ -211,7 +211,7 @@ class GuestMemfd(Descriptor):
 
     def stat(self) -> os.stat_result:
         """fstat(2).  st_blocks is always 0: :meth:`resident` counts pages."""
-        return os.fstat(self.fileno())
+        return posix(os.fstat, "fstat", fd=self.fileno())
 
     def allocate(self, offset: int, length: int) -> None:
         """fallocate(2) with KEEP_SIZE: pages for a range.

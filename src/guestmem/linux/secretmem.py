@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import Descriptor, Mapping, Residency, cachestat, memfd_secret, mmap
+from guestmem.linux.calls import Descriptor, Mapping, Residency, cachestat, memfd_secret, mmap, posix
 
 __all__ = ["SecretMem"]
 
@@ -24,8 +24,8 @@ class SecretMem(Descriptor):
         super().__init__(memfd_secret(flags))
 
     def truncate(self, size: int) -> None:
-        """ftruncate(2), once: EINVAL (OSError) when the file has a size."""
-        os.ftruncate(self.fileno(), size)
+        """ftruncate(2), once.  Raises CallError: EINVAL when the file has a size."""
+        posix(os.ftruncate, "ftruncate", fd=self.fileno(), size=size)
 
     def mmap(
         self, length: int, offset: int = 0, prot: int = uapi.PROT_READ | uapi.PROT_WRITE, flags: int = uapi.MAP_SHARED
