@@ -15,7 +15,7 @@ from guestmem.contract.deviations import DEVIATIONS
 from guestmem.contract.document import SECTIONS
 from guestmem.contract.host import Host, Result
 from guestmem.contract.kernel.worker import Worker
-from guestmem.contract.program import recorded
+from guestmem.contract.program import Line, recorded
 from guestmem.contract.rows import rows
 from guestmem.contract.simulated.host import SimulatedHost
 from requires import require
@@ -24,7 +24,7 @@ TEXT = (Path(__file__).parent.parent / "docs" / "contract.md").read_text(encodin
 FOUND = re.findall(r"\*\*([^*]+)\*\*[^`]*(?:`[^`]+`[^`]*)*```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.S)
 
 
-def run(host: Host, code: str) -> list[tuple[str, Result]]:
+def run(host: Host, code: str) -> list[Line]:
     """What the operations of a program give."""
 
     def program(recorder: Any) -> None:
@@ -44,7 +44,7 @@ def test_the_tables_are_current(name: str) -> None:
 def test_what_was_found_is_so(title: str, code: str, shown: str) -> None:
     require("kvm")
     with Worker(kernel_host, run) as worker:
-        lines = [f"{operation}: {result!r}" for operation, result in worker.do(code)]
+        lines = [f"{line.operation}: {line.result!r}" for line in worker.do(code)]
     assert lines[-len(shown.splitlines()) :] == shown.splitlines()
 
 

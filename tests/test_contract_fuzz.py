@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import mmap
 import os
 import re
 import signal
@@ -18,7 +20,7 @@ import pytest
 from guestmem import cli
 from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
-from guestmem.contract.host import Missing, Result
+from guestmem.contract.host import Denied, Missing, Result
 from guestmem.contract.kernel.access import Access, Fault
 from guestmem.contract.kernel.worker import Worker
 from guestmem.contract.program import Op, Ref, compare, script, text
@@ -58,8 +60,7 @@ def test_a_wrong_rule_is_found_and_reduced() -> None:
     divergence = next(d for d in fuzzer.divergences if d.program[-1].name == "fallocate")
     assert len(divergence.program) <= 4
     assert (divergence.expected, divergence.got) == (0, "EINVAL")
-    names = [f"{n}.py" for n in range(len(fuzzer.divergences))]
-    report = "\n".join(fuzzer.report(names))
+    report = "\n".join(fuzzer.report({0: "0.py"}))
     assert re.search("divergence, [0-9]+ times: fallocate: the model says 0, Linux ", report)
     assert "    r0 = host.create_vm()" in report
     assert "    saved as 0.py" in report
@@ -146,7 +147,7 @@ def test_a_divergence_that_does_not_recur_is_told_and_not_reduced(tmp_path: Path
     fuzzer = fuzzed(SimulatedHost, Once)
     (divergence,) = fuzzer.divergences
     assert (divergence.got, divergence.recurs) == (77, False)
-    assert "times: seen once and not again: cachestat: the model says" in "\n".join(fuzzer.report(["x.py"]))
+    assert "times: seen once and not again: cachestat: the model says" in "\n".join(fuzzer.report({}))
 
 
 def test_a_kernel_that_hangs_takes_no_longer_than_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +163,58 @@ def test_a_kernel_that_hangs_takes_no_longer_than_is_given(monkeypatch: pytest.M
     number, found = next(fuzzer.run(600, None, lambda _: None))
     assert (number, found.program[-1].name, found.got) == (0, "vmsplice", "no answer within 2 s")
     fuzzer.stop()
+
+
+def test_a_signal_that_only_the_kernels_process_gets_is_no_divergence() -> None:
+    class Struck(SimulatedHost):
+        def cachestat(self, fd: Result, offset: int, length: int) -> Result:
+            if os.getpid().to_bytes(4, "little") == first[:]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().cachestat(fd, offset, length)
+
+    first = mmap.mmap(-1, 4)
+    fuzzer = Fuzzer(1, SimulatedHost, Struck)
+    first[:] = fuzzer.worker.child.to_bytes(4, "little")
+    list(fuzzer.run(600, 5, lambda _: None))
+    assert (fuzzer.divergences, fuzzer.programs) == ([], 5)
+
+
+def test_a_kernel_that_dies_at_once_cannot_be_fuzzed() -> None:
+    class Dies(SimulatedHost):
+        def check_extension(self, fd: Result, capability: int) -> Result:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+    assert Fuzzer(1, SimulatedHost, Dies).unusable == "check_extension: 'the process was ended by SIGKILL'"
+
+
+def test_a_script_is_compared_with_a_model_that_has_what_the_kernel_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(SimulatedHost):
+        flags = 1
+        gpa_bits = 46
+
+        def gmem_bind(self, *arguments: Any) -> None:
+            try:
+                super().gmem_bind(*arguments)
+            except Denied as denied:
+                raise Denied(errno.EINVAL if denied.errno == errno.EEXIST else denied.errno or 0, denied.rule) from None
+
+    def program(host: Any) -> None:
+        vm = host.create_vm()
+        host.check_extension(vm, 244)
+        host.set_user_memory_region(vm, 0, 0, 1 << 47, 4096)
+        file = host.create_guest_memfd(vm, 4096, 1)
+        host.set_user_memory_region2(vm, 0, 4, 0, 4096, None, file, 0)
+        host.set_user_memory_region2(vm, 1, 4, 4096, 4096, None, file, 0)
+
+    monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
+    monkeypatch.setattr("guestmem.contract.conform.kernel_host", Other)
+    assert compare(program) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2] for line in lines[1:5]] == ["1", "'EINVAL'", "1", "0"]
+    assert "model 'EEXIST', kernel 'EINVAL' (known: a range of a file" in lines[5]
 
 
 def test_to_stop_it_ends_with_what_was_found() -> None:

@@ -204,7 +204,10 @@ def test_what_is_forgotten_is_closed(kvm: Kvm) -> None:
 
 
 def test_no_kvm_is_an_error_with_its_path() -> None:
-    assert str(fails(errno.ENOENT, Kvm, "/nowhere/kvm")) == "open(path=/nowhere/kvm, flags=0x80002): ENOENT: No such file or directory"
+    assert (
+        str(fails(errno.ENOENT, Kvm, "/nowhere/kvm"))
+        == "open(path=/nowhere/kvm, flags=0x80002): ENOENT: No such file or directory"
+    )
     fails(errno.ENOTTY, lambda: Kvm("/dev/null").create_vm())
 
 

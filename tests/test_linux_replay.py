@@ -112,12 +112,13 @@ def test_a_changed_frame_is_noticed(name: str, noticed: int, all_there_are: int)
             assert any(number == at + 1 or frame in told for v in report.violations for number, told in v.lines)
         else:
             assert sum(frame in line for line in lines) == 1
+            assert any(why.endswith("one line alone has them") for why in report.cannot_tell)
     assert (refused, total) == (noticed, all_there_are)
 
 
 def test_a_changed_frame_of_a_page_that_stays_cannot_be_noticed_and_is_told() -> None:
     lines = text(PUNCH)
-    assert "whether 192 frame numbers are right: the recording ends before those pages are removed" in replay(lines).cannot_tell
+    assert "whether 192 frame numbers are right: one line alone has them" in replay(lines).cannot_tell
     removals = list(changed(lines, "mm_filemap_delete"))
     assert len(removals) == 384
     assert all(replay(trace).verdict == "violated" for _, _, trace in removals[::16])
@@ -242,6 +243,14 @@ def test_pages_of_a_process_that_ended_are_left_open_unless_the_recording_has_al
     assert "what becomes of 1 pages that are resident at the end" in resident.cannot_tell
 
 
+def test_pages_of_a_file_that_is_older_may_have_been_there_before() -> None:
+    older = f"{WHOLE}, but for 6 7"
+    events = PUNCHES.format(ofs=0), delete(1), DONE, ALLOCATES.format(ofs=0), add(2), DONE
+    assert [v.rule for v in replay(trace(WHOLE, *events)).violations] == [module.ONLY_ADDED, module.FILLED]
+    assert replay(trace(older, *events)).verdict == "consistent"
+    assert [v.rule for v in replay(trace(f"{WHOLE}, but for 6", *events)).violations] == [module.ONLY_ADDED, module.FILLED]
+
+
 def test_files_whose_pages_come_without_a_line_are_left_open() -> None:
     """Pages of shmem are removed with an event and added without one."""
     report = replay(trace(alloc(1), delete(1), alloc(2), delete(2), delete(2)))
@@ -334,7 +343,8 @@ def test_without_zstd_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert cli.main(["replay", str(file)]) == 2
-    assert "use Python 3.14, or pip install zstandard, or unzstd it" in capsys.readouterr().err
+    said = f"guestmem: {file}: packed with zstd: use Python 3.14, or pip install zstandard, or unzstd it\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_name_that_is_cut_within_a_character_is_read(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ with socket.socket(socket.AF_UNIX) as here:
     here.bind({path!r})
     here.listen()
     with Kvm() as kvm, kvm.create_vm() as vm, vm.create_guest_memfd(4 << 12, 3) as file:
+        file.allocate(0, 4 << 12)
         there, _ = here.accept()
         with there:
             socket.send_fds(there, [b"x"], [file.fileno()])
@@ -115,6 +116,7 @@ with socket.socket(socket.AF_UNIX) as there:
     there.connect({path!r})
     _, (fd,), _, _ = socket.recv_fds(there, 1, 1)
     with GuestMemfd(fd) as file:
+        file.punch(0, 4 << 12)
         file.allocate(0, 4 << 12)
         there.send(b"x")
         there.recv(1)
@@ -123,7 +125,7 @@ with socket.socket(socket.AF_UNIX) as there:
 
 
 def test_what_others_do_to_a_file_is_recorded(tmp_path: Path) -> None:
-    """A process that is not followed punches a hole that the command fills again."""
+    """The file is older than the recording; a process that is not followed punches holes that the command fills again."""
     require("kvm", "tracefs")
     path, file = str(tmp_path / "socket"), tmp_path / "trace.txt"
     with subprocess.Popen([sys.executable, "-c", HOLDER.format(path=path)]):
@@ -132,7 +134,7 @@ def test_what_others_do_to_a_file_is_recorded(tmp_path: Path) -> None:
     report = replay(ftrace.lines(str(file)))
     assert (report.verdict, report.violations) == ("consistent", [])
     assert report.counts["added"] == 6
-    assert report.counts["removed"] >= 2
+    assert report.counts["removed"] >= 6
 
 
 def test_an_instance_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:

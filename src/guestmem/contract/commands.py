@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     fuzz = commands.add_parser(
         "fuzz",
         help="run random programs on the simulated host and on this kernel, and compare",
-        description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 3 interrupted, 4 no kernel.",
+        description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 3 stopped early, 4 no kernel.",
     )
     fuzz.add_argument("--seconds", type=positive, metavar="N", default=60.0, help="how long (default: 60)")
     fuzz.add_argument("--programs", type=_count, metavar="N", help="stop after so many programs")
@@ -116,17 +116,20 @@ def run_fuzz(arguments: argparse.Namespace) -> int:
     may_write(path(0), "-o")
     why = no_kernel()
     fuzzer = None if why else Fuzzer(arguments.seed)
-    if fuzzer is None or fuzzer.unusable:
-        print(f"guestmem: skipped: {why or (fuzzer and fuzzer.unusable)}", file=sys.stderr)
+    if fuzzer is not None:
+        why = fuzzer.unusable
+    if fuzzer is None or why:
+        print(f"guestmem: skipped: {why}", file=sys.stderr)
         return SKIPPED
+    saved: dict[int, str] = {}
     unsaved: Unsaved | None = None
     with progress(f"fuzz, seed {arguments.seed}") as note, told_to_stop(fuzzer.stop):
         for number, found in fuzzer.run(arguments.seconds, arguments.programs, note):
             try:
                 write_whole(path(number), script(found.program, found.title(), os.path.basename(path(number))), "-o")
+                saved[number] = path(number)
             except Unsaved as error:
                 unsaved = error
-    saved = [path(number) for number in range(len(fuzzer.divergences))]
     if arguments.json:
         print(json.dumps(fuzzer.as_json(saved), indent=1))
     else:
@@ -146,7 +149,8 @@ def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in numbers}
 
     def handler(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        for other in numbers:
+            signal.signal(other, signal.SIG_DFL)
         stop()
 
     for number, was in before.items():

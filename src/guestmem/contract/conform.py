@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import guestmem
 from guestmem.contract.deviations import known
 from guestmem.contract.host import Host, Missing, failed
+from guestmem.contract.kernel.cgroup import remove_stale
 from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.rows import Mismatch, Row, rows
 from guestmem.linux.probe import kvm_modules
@@ -109,6 +110,7 @@ def run_kernel(wanted: Sequence[Row], prepare: Callable[[], Host] = kernel_host)
     finally:
         if worker is not None:
             worker.close()
+            remove_stale()
 
 
 def run(backends: Sequence[str], groups: Sequence[str]) -> tuple[int, Iterator[Outcome]]:

@@ -10,7 +10,7 @@ import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guestmem.contract.conform import kernel_host
@@ -18,15 +18,15 @@ from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
 from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
 from guestmem.contract.kernel.worker import Lost, Worker
-from guestmem.contract.program import MISSING, Op, Ref, Step, perform, text
+from guestmem.contract.program import MISSING, Op, Ref, Step, look_around, perform, text
 from guestmem.contract.simulated.host import SimulatedHost
-from guestmem.linux import uapi
 
 __all__ = ["Divergence", "Fuzzer", "minimise"]
 
 MOST = 10  # kinds of divergences that are reduced and kept
 REDUCING = 30.0  # seconds for one
-AGAIN = 3.0  # seconds for a program that was run before
+PATIENCE = 20.0  # seconds for a program
+AGAIN = 3.0  # and for one that was run before
 
 
 class Divergence(NamedTuple):
@@ -157,28 +157,10 @@ class Fuzzer:
         self.stopped = False
         self.deadline = math.inf
         self.worker = self.new_worker()
-        self.unusable = self.look_around()
-
-    def look_around(self) -> str:
-        """Find out what the kernel has, for the model to have the same; why it cannot be fuzzed, or nothing."""
-        asked = [
-            Op(0, "create_vm", ()),
-            Op(1, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD)),
-            Op(2, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD_FLAGS)),
-            Op(3, "guest_physical_bits", (Ref(0),)),
-            Op(4, "create_guest_memfd", (Ref(0), PAGE_SIZE, 3)),
-            Op(5, "mmap", (Ref(4), PAGE_SIZE, 3, 1, 0)),
-            Op(6, "mlock", (Ref(5), 0, PAGE_SIZE)),
-        ]
-        steps = self.on_kernel(asked)
-        _, there, flags, bits, *_, locked = (step.result for step in steps)
-        if there != 1:
-            return "needs guest_memfd: KVM_CAP_GUEST_MEMFD"
-        self.model.flags = flags if isinstance(flags, int) else 0
-        self.model.gpa_bits = bits if isinstance(bits, int) else self.model.gpa_bits
-        if locked == MISSING:
-            self.missing["mlock"] = steps[-1].rule
-        return ""
+        around = look_around(self.on_kernel)
+        self.unusable = around.unusable
+        self.missing.update(around.missing)
+        self.model.resemble(around.flags, around.gpa_bits)
 
     def stop(self) -> None:
         """Run no more programs, and come to an end with what is being reduced."""
@@ -186,7 +168,7 @@ class Fuzzer:
 
     def new_worker(self) -> Worker:
         """A process with the kernel as a host."""
-        return Worker(self.prepare, perform)
+        return Worker(self.prepare, perform, PATIENCE)
 
     def run(self, seconds: float, most: int | None, note: Callable[[str], None]) -> Iterator[tuple[int, Divergence]]:
         """Make and compare programs for some time, or a number of them; yields what nothing explains, with its number.
@@ -200,7 +182,7 @@ class Fuzzer:
             self.worker.start(program)
             waiting = self.make(1)
             try:
-                kernel = self.worker.result()
+                kernel = self.worker.result(self.is_stopped)
             except Lost as lost:
                 kernel = self.lost(program, lost)
             self.programs += 1
@@ -216,28 +198,38 @@ class Fuzzer:
         """The next program and its steps on the model."""
         return generate(self.model, f"{self.seed}.{self.programs + ahead}", self.missing, self.left_out)
 
+    def out_of_time(self) -> bool:
+        """Whether what is being reduced stays as it is."""
+        return self.stopped or time.monotonic() > self.deadline
+
+    def is_stopped(self) -> bool:
+        """Whether to stop."""
+        return self.stopped
+
     def on_kernel(self, program: Sequence[Op]) -> list[Step]:
         """The steps of a program on the kernel; when it ends the process, in a new one, and the last step is how."""
         try:
-            steps: list[Step] = self.worker.do(program)
+            steps: list[Step] = self.worker.do(program, self.is_stopped)
             return steps
         except Lost as lost:
             return self.lost(program, lost)
 
     def lost(self, program: Sequence[Op], lost: Lost) -> list[Step]:
-        """The steps up to the operation that ends the process."""
-        done, dies = 0, len(program)
-        steps: list[Step] = []
-        while dies - done > 1:
+        """The steps up to the operation that ends the process; all of them if it does not do so again.
+
+        It is found by halving, so in some eight runs, which end after AGAIN seconds each.
+        """
+        done, dies, steps = 0, len(program) + 1, list[Step]()
+        while dies - done > 1 and not self.stopped:
+            middle = len(program) if dies > len(program) else (done + dies) // 2
             self.renew(AGAIN)
-            middle = (done + dies) // 2
             try:
-                steps = self.worker.do(program[:middle])
+                steps = self.worker.do(program[:middle], self.is_stopped)
                 done = middle
             except Lost as again:
                 dies, lost = middle, again
         self.renew()
-        return [*steps, Step(str(lost), "")]
+        return steps if self.stopped or dies > len(program) else [*steps, Step(str(lost), "")]
 
     def renew(self, timeout: float | None = None) -> None:
         """Begin with a new process."""
@@ -272,14 +264,14 @@ class Fuzzer:
         again = self.diverges(found.program)
         if again is not None and again.kind == found.kind:
             self.divergences[number] = minimise(again, self.diverges)
-        elif not self.stopped and time.monotonic() < self.deadline:
+        elif not self.out_of_time():
             self.divergences[number] = found._replace(recurs=False)
         self.deadline = math.inf
         yield number, self.divergences[number]
 
     def diverges(self, program: Sequence[Op]) -> Divergence | None:
         """Run a program on both hosts and say how it diverges; not when there is no more time for it."""
-        if self.stopped or time.monotonic() > self.deadline:
+        if self.out_of_time():
             return None
         try:
             model = perform(self.model, program)
@@ -287,23 +279,25 @@ class Fuzzer:
             return None
         return first_divergence(program, model, self.on_kernel(program))
 
-    def report(self, saved: Sequence[str]) -> Iterator[str]:
-        """What was done and found."""
+    def report(self, saved: Mapping[int, str]) -> Iterator[str]:
+        """What was done and found; ``saved`` has the names of the scripts that could be written."""
         done = f"{self.operations} operations in {self.programs} programs on both hosts"
         yield f"seed {self.seed}, Linux {platform.release()}: {done}"
         for explanation, times in self.deviations.items():
             yield f"known deviation, {times} times: {explanation}"
         for name, why in self.missing.items():
             yield f"not fuzzed: {name}: {why}"
-        for divergence, name in zip(self.divergences, saved, strict=True):
+        for number, divergence in enumerate(self.divergences):
             yield f"divergence, {self.met[divergence.kind]} times: {divergence.title()}"
             for line in text(divergence.program):
                 yield f"    {line}"
-            yield f"    saved as {name}"
-        if not self.divergences:
+            yield f"    saved as {saved[number]}" if number in saved else "    not saved"
+        if not self.operations:
+            yield "nothing was compared"
+        elif not self.divergences:
             yield "no unexplained divergence"
 
-    def as_json(self, saved: Sequence[str]) -> dict[str, Any]:
+    def as_json(self, saved: Mapping[int, str]) -> dict[str, Any]:
         """The same as one object."""
         return {
             "schema": 1,
@@ -323,8 +317,8 @@ class Fuzzer:
                     "met": self.met[d.kind],
                     "recurs": d.recurs,
                     "program": text(d.program),
-                    "saved": name,
+                    "saved": saved.get(number),
                 }
-                for d, name in zip(self.divergences, saved, strict=True)
+                for number, d in enumerate(self.divergences)
             ],
         }

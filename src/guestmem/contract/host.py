@@ -323,7 +323,7 @@ class Host(ABC):
         """cachestat(2): how many pages of a range (length 0: to the end) are in the page cache."""
 
     @abstractmethod
-    def file_operation(self, fd: Result, operation: str, offset: int = 0, length: int = 0) -> Result:
+    def file_operation(self, fd: Result, operation: str, offset: int = 0) -> Result:
         """An operation of a file that is rarely meant for guest memory: see FILE_OPERATIONS."""
 
     # ---- mappings

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from guestmem.contract.host import Host, Missing, Result, Unmodelled, failed
+from guestmem.contract.deviations import known
+from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, Unmodelled, brief, failed
 from guestmem.contract.kernel.worker import Lost, Worker
+from guestmem.linux import uapi
 
 __all__ = ["MISSING", "Op", "Program", "Ref", "Step", "compare", "perform", "script", "text"]
 
@@ -91,6 +93,35 @@ def _shown(argument: Any, names: dict[int, str]) -> str:
     return repr(argument)
 
 
+class Around(NamedTuple):
+    """What a kernel has that the model must have as well to be compared with it; ``unusable``: why it cannot be."""
+
+    unusable: str
+    flags: int
+    gpa_bits: int
+    missing: dict[str, str]
+
+
+def look_around(on_kernel: Callable[[Program], list[Step]]) -> Around:
+    """Find out what a kernel has."""
+    asked = [
+        Op(0, "create_vm", ()),
+        Op(1, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD)),
+        Op(2, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD_FLAGS)),
+        Op(3, "guest_physical_bits", (Ref(0),)),
+        Op(4, "create_guest_memfd", (Ref(0), PAGE_SIZE, 3)),
+        Op(5, "mmap", (Ref(4), PAGE_SIZE, 3, 1, 0)),
+        Op(6, "mlock", (Ref(5), 0, PAGE_SIZE)),
+    ]
+    steps = on_kernel(asked)
+    if len(steps) < len(asked):
+        return Around(f"{asked[len(steps) - 1].name}: {brief(steps[-1].result)}" if steps else "no answer", 0, 52, {})
+    _, there, flags, bits, *_, locked = (step.result for step in steps)
+    unusable = "" if there == 1 else "needs guest_memfd: KVM_CAP_GUEST_MEMFD"
+    missing = {"mlock": steps[-1].rule} if locked == MISSING else {}
+    return Around(unusable, flags if isinstance(flags, int) else 0, bits if isinstance(bits, int) else 52, missing)
+
+
 SCRIPT = '''\
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
@@ -116,12 +147,22 @@ def script(program: Program, title: str, name: str) -> str:
     return SCRIPT.format(title=title.replace("\\", "\\\\").replace('"""', "'''"), name=name, body="\n    ".join(text(program)))
 
 
-class Recorder:
-    """Passes operations on to a host and keeps (operation, result)."""
+class Line(NamedTuple):
+    """An operation as a program made it, its result, and the rule that the host names if it failed."""
 
-    def __init__(self, perform: Callable[[str, tuple[Any, ...]], Result]) -> None:
+    operation: str
+    result: Result
+    name: str
+    rule: str
+
+
+class Recorder:
+    """Passes operations on to a host and keeps what came of them."""
+
+    def __init__(self, perform: Callable[[str, tuple[Any, ...]], Result], rule: Callable[[], str] = lambda: "") -> None:
         self.perform = perform
-        self.lines: list[tuple[str, Result]] = []
+        self.rule = rule
+        self.lines: list[Line] = []
 
     def __getattr__(self, name: str) -> Callable[..., Result]:
         def operation(*arguments: Any) -> Result:
@@ -133,17 +174,17 @@ class Recorder:
             except Missing as why:
                 result = f"{MISSING}: {why}"
             except Lost as lost:
-                self.lines.append((f"{name}({shown})", str(lost)))
+                self.lines.append(Line(f"{name}({shown})", str(lost), name, ""))
                 raise
-            self.lines.append((f"{name}({shown})", result))
+            self.lines.append(Line(f"{name}({shown})", result, name, self.rule()))
             return result
 
         return operation
 
 
-def recorded(host: Host, program: Callable[[Any], None]) -> list[tuple[str, Result]]:
+def recorded(host: Host, program: Callable[[Any], None]) -> list[Line]:
     """What a program did on a host."""
-    recorder = Recorder(lambda name, arguments: getattr(host, name)(*arguments))
+    recorder = Recorder(lambda name, arguments: getattr(host, name)(*arguments), lambda: host.rule)
     try:
         program(recorder)
     finally:
@@ -151,7 +192,7 @@ def recorded(host: Host, program: Callable[[Any], None]) -> list[tuple[str, Resu
     return recorder.lines
 
 
-def recorded_apart(prepare: Callable[[], Host], program: Callable[[Any], None]) -> list[tuple[str, Result]]:
+def recorded_apart(prepare: Callable[[], Host], program: Callable[[Any], None]) -> list[Line]:
     """What a program did on a host in a process of its own, up to the operation that ended the process."""
     with Worker(prepare, lambda host, job: getattr(host, job[0])(*job[1])) as worker:
         recorder = Recorder(lambda name, arguments: worker.do((name, arguments)))
@@ -160,33 +201,42 @@ def recorded_apart(prepare: Callable[[], Host], program: Callable[[Any], None]) 
     return recorder.lines
 
 
-def equal(expected: Result, got: Result) -> bool:
-    """Whether results agree, as far as the model knows and the machine can."""
+def compared(ours: Line, theirs: Line) -> tuple[str, bool]:
+    """A line about an operation on both hosts, and whether something is left to explain."""
+    expected, got = ours.result, theirs.result
+    if expected == got:
+        return f"{ours.operation}: {expected!r}", False
+    both = f"{ours.operation}: model {expected!r}, kernel {got!r}"
+    why = known(got, expected, operation=ours.name, rule=ours.rule)
+    if why is not None:
+        return f"{both} (known: {why.explanation})", False
     unknown = isinstance(expected, str) and expected.startswith(UNMODELLED)
-    return expected == got or unknown or (isinstance(got, str) and got.startswith(MISSING))
-
-
-def lines_of(model: list[tuple[str, Result]], kernel: list[tuple[str, Result]] | None) -> Iterator[str]:
-    """A table of both."""
-    for number, (operation, expected) in enumerate(model):
-        if kernel is None:
-            yield f"{operation}: model {expected!r}"
-        elif number < len(kernel):
-            got = kernel[number][1]
-            yield f"{operation}: {expected!r}" if got == expected else f"{operation}: model {expected!r}, kernel {got!r}"
+    return both, not unknown and not (isinstance(got, str) and got.startswith(MISSING))
 
 
 def compare(program: Callable[[Any], None]) -> int:
-    """Run a program on both hosts and print its results; 0 if they are equal, 1 if not, 4 without a kernel to compare with."""
+    """Run a program on both hosts and print its results.
+
+    0 if they are equal or differ as is known, 1 if not, 4 without a kernel to compare with.
+    """
     from guestmem.contract.conform import kernel_host, no_kernel
     from guestmem.contract.simulated.host import SimulatedHost
 
-    model = recorded(SimulatedHost(), program)
-    why = no_kernel()
-    kernel = None if why else recorded_apart(kernel_host, program)
-    for line in lines_of(model, kernel):
-        print(line)
-    if kernel is None:
+    host, why = SimulatedHost(), no_kernel()
+    if not why:
+        with Worker(kernel_host, perform) as worker:
+            around = look_around(worker.do)
+        why = around.unusable
+        host.resemble(around.flags, around.gpa_bits)
+    model = recorded(host, program)
+    if why:
+        for line in model:
+            print(f"{line.operation}: model {line.result!r}")
         print(why, file=sys.stderr)
         return 4
-    return int(not all(equal(ours, theirs) for (_, ours), (_, theirs) in zip(model, kernel, strict=False)))
+    left = False
+    for ours, theirs in zip(model, recorded_apart(kernel_host, program), strict=False):
+        text, unexplained = compared(ours, theirs)
+        print(text)
+        left = left or unexplained
+    return int(left)

@@ -177,6 +177,8 @@ def lines(path: str) -> list[str]:
             data = _unzstd(path, data)
         elif kind is not None:
             data = {"gz": gzip, "xz": lzma, "bz2": bz2}[kind].decompress(data)
+    except NoText:
+        raise
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise NoText(f"{path}: damaged or cut short ({error}): pack the text again") from error
     if data[:2] == b"\x17\x08" or data.startswith(b"PERFILE2"):

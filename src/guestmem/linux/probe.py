@@ -318,7 +318,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _would_add(found: dict[str, Any]) -> Iterator[str]:
     """What root and /dev/kvm would add."""
     if not found["kvm"]["usable"]:
-        yield "/dev/kvm: guest_memfd, memory slots, stage 2 and guests; everything but memfd_secret needs it"
+        yield "/dev/kvm: guest_memfd, memory slots, stage 2 and guests; everything but memfd_secret and record needs it"
     if not found["kernel"]["root"]:
         yield "root: recording and frame numbers (tracefs, /proc/self/pagemap), limits by memory cgroup"
 

@@ -36,6 +36,7 @@ CANNOT_TELL = (
 
 ALL_OF = re.compile(r"guestmem record: all of (.*)")
 DEVICE = re.compile(r" on (\d+:\d+)")
+INODE = re.compile(r"\b[0-9a-f]+\b")
 NOTES = ("tracing_mark_write", "print")
 POINTERS = ("mm_lru_insertion", "mm_page_free_batched")
 
@@ -75,16 +76,18 @@ def replay(text: Iterable[str]) -> Report:
 def _told(events: list[Event]) -> Told:
     """What kind of recording this is."""
     whole: set[str] = set()
+    older: set[str] = set()
     added: set[File] = set()
     inodes: dict[int, File] = {}
     for event in events:
         if event.name in NOTES and (found := ALL_OF.search(event.fields)):
             whole.update(DEVICE.findall(found[1]))
+            older.update(INODE.findall(found[1].partition("but for")[2]))
         elif event.name in (ADDED, REMOVED) and (of := page(event.fields)) is not None:
             inodes.setdefault(int(of.file[1], 16), of.file)
             if event.name == ADDED:
                 added.add(of.file)
-    return Told({event.name for event in events}, whole, added, inodes)
+    return Told({event.name for event in events}, whole, older, added, inodes)
 
 
 class _Run:
@@ -124,7 +127,7 @@ class _Run:
         elif name in POINTERS:
             self.frames.pointed(event)
         elif name == "kvm_mmu_spte_requested":
-            self.read(event, self.stage2.requested(event, self.pages))
+            self.read(event, self.stage2.requested(event, self.pages, self.frames))
         elif name == "kvm_mmu_set_spte":
             self.counts["stage-2 entries set"] += 1
             self.read(event, self.stage2.set(event, self.pages, self.frames))
@@ -145,11 +148,12 @@ class _Run:
             return of is not None
         adding = event.name == ADDED
         self.counts["added" if adding else "removed"] += of.pages
+        self.frames.lines[of.pfn] += 1
         for at in range(of.pages):
             place, pfn = (of.file, of.first + at), of.pfn + at
             if adding:
                 self.pages.add(place, pfn, event)
-                self.frames.add(place, pfn, event, self.pages)
+                self.frames.add(pfn, event)
             else:
                 self.pages.delete(place, pfn, event, self.frames)
                 self.frames.delete(pfn, event)
@@ -186,8 +190,8 @@ class _Run:
             yield "what was mapped into a guest: kvm_mmu_set_spte was not recorded, or no guest ran"
         if self.pages.earlier:
             yield f"how {self.pages.earlier} pages came into their files: they were there before the recording"
-        if once := self.pages.unconfirmed():
-            yield f"whether {once} frame numbers are right: the recording ends before those pages are removed"
+        if once := sum(lines == 1 for lines in self.frames.lines.values()):
+            yield f"whether {once} frame numbers are right: one line alone has them"
         whole, other = self.pages.resident()
         if self.pages.some_process_ended and self.pages.left + other:
             left = self.pages.left + other

@@ -9,6 +9,7 @@ the pages of files, the frames outside of them, stage 2, and calls.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,13 +76,15 @@ class Told(NamedTuple):
 
     Attributes:
         names: the events that it has.
-        whole: devices of which it has every page that comes or goes, as a note of `guestmem record` says.
+        whole: devices of which it has every page that comes or goes, as a note of `guestmem record` says, but for files
+            that are older (their inodes).
         added: files to which a line adds a page.
         inodes: the files by inode, for notes.
     """
 
     names: set[str]
     whole: set[str]
+    older: set[str]
     added: set[File]
     inodes: dict[int, File]
 
@@ -90,8 +93,8 @@ class Told(NamedTuple):
         return file[0] in self.whole if self.whole else file[0].startswith("0:")
 
     def all_of(self, file: File) -> bool:
-        """Whether every page of a file that comes or goes has a line."""
-        return file[0] in self.whole
+        """Whether every page of a file that is there has a line."""
+        return file[0] in self.whole and file[1] not in self.older
 
 
 class Kept(NamedTuple):
@@ -128,7 +131,6 @@ class Pages:
         self.left = 0
         self._of_frame: dict[int, Place] = {}
         self._exited = 0
-        self._confirmed: set[tuple[Place, int]] = set()
 
     def at(self, place: Place) -> Kept | None:
         """What is there, as far as lines tell."""
@@ -142,8 +144,11 @@ class Pages:
         """The page that a frame is."""
         return self._of_frame.get(pfn)
 
-    def holder(self, pfn: int) -> Place | None:
-        """The same, unless a process that ended since may have closed the file without a line."""
+    def claim(self, pfn: int) -> Place | None:
+        """The same, for a line that has the frame elsewhere.
+
+        A page is given up whose file a process that ended since may have closed without a line.
+        """
         place = self._of_frame.get(pfn)
         if place is None or self.told.all_of(place[0]) or self.line(place).line > self._exited:
             return place
@@ -160,15 +165,6 @@ class Pages:
         self.files.setdefault(place[0], {})[place[1]] = Kept(pfn, event)
         self._of_frame[pfn] = place
         self.removed.pop(place, None)
-
-    def confirm(self, place: Place, pfn: int) -> None:
-        """A second line says that a page has a frame."""
-        self._confirmed.add((place, pfn))
-
-    def unconfirmed(self) -> int:
-        """How many pages that are there have a frame that one line alone tells."""
-        there = (((file, index), kept.pfn) for file, pages in self.files.items() for index, kept in pages.items())
-        return sum(page not in self._confirmed for page in there)
 
     def resident(self) -> tuple[int, int]:
         """How many pages are there: in files of which the recording has everything, and in others."""
@@ -189,7 +185,7 @@ class Pages:
         if (old := self.at(place)) is not None:
             self.broken(ADDED_ONCE, f"{called(place)} is there already", old.event, event)
             self.forget(place)
-        if (holder := self.holder(pfn)) is not None:
+        if (holder := self.claim(pfn)) is not None:
             self.broken(ONE_FILE, f"frame {pfn:#x} is {called(holder)} already", self.line(holder), event)
             self.forget(holder)
         self.put(place, pfn, event)
@@ -226,12 +222,14 @@ class Frames:
     Attributes:
         allocated: frames that were allocated, and are neither freed nor in a file.
         stale: frames that were removed from a file, and not allocated since.
+        lines: how many lines name each frame.
     """
 
     def __init__(self, findings: Findings) -> None:
         self.broken = findings.broken
         self.allocated: dict[int, Event] = {}
         self.stale: dict[int, Event] = {}
+        self.lines: Counter[int] = Counter()
         self._pointers: dict[str, Kept] = {}
         self._names: dict[int, str] = {}
         self._allocators: set[int] = set()
@@ -242,6 +240,7 @@ class Frames:
         if found is None or not found[2].strip("0"):
             return range(0)
         name, pfn = found[2], number(found[3])
+        self.lines[pfn] += 1
         known = self._pointers.setdefault(name, Kept(pfn, event))
         other = self._names.setdefault(pfn, name)
         if known.pfn != pfn:
@@ -265,17 +264,15 @@ class Frames:
     def _moved(self, event: Event, how: str, pages: Pages) -> Iterator[int]:
         """Frames that go from or to the allocator."""
         for pfn in self.pointed(event):
-            if (holder := pages.holder(pfn)) is not None:
+            if (holder := pages.claim(pfn)) is not None:
                 self.broken(NOT_FREED, f"frame {pfn:#x} is {how} while it is {called(holder)}", pages.line(holder), event)
             yield pfn
 
-    def add(self, place: Place, pfn: int, event: Event, pages: Pages) -> None:
+    def add(self, pfn: int, event: Event) -> None:
         """A frame is added to a file; what threads that never allocated do may have been allocated before."""
         if event.pid in self._allocators:
             if self.allocated.pop(pfn, None) is None:
                 self.broken(ALLOCATED, f"no line allocates frame {pfn:#x} before", event)
-            else:
-                pages.confirm(place, pfn)
         self.stale.pop(pfn, None)
 
     def delete(self, pfn: int, event: Event) -> None:
@@ -330,13 +327,14 @@ class Stage2:
         if "sys_enter_ioctl" in self.told.names:
             self._fresh[event.pid] = Kept(pfn, event)
 
-    def requested(self, event: Event, pages: Pages) -> bool:
+    def requested(self, event: Event, pages: Pages, frames: Frames) -> bool:
         """kvm_mmu_spte_requested; whether its fields can be read."""
         found = REQUESTED.match(event.fields)
         if found is None:
             return False
         request = Request(int(found[1], 16), int(found[2], 16), int(found[3]), event)
         self._requests[event.pid] = request
+        frames.lines[request.pfn] += 1
         fresh = self._fresh.pop(event.pid, None)
         if fresh is not None and pages.of(fresh.pfn) is not None and pages.of(request.pfn) is None:
             why = f"the fault added frame {fresh.pfn:#x} and found {request.pfn:#x}, which is in no file"
@@ -349,6 +347,7 @@ class Stage2:
         if found is None:
             return False
         gfn, pfn, level = int(found[1], 16), int(found[2], 16) >> PAGE_SHIFT & FRAMES, int(found[3])
+        frames.lines[pfn] += 1
         request = self._requests.pop(event.pid, None)
         if request is not None and not _same(request, gfn, pfn, level):
             why = f"the fault at gfn {request.gfn:#x} found frame {request.pfn:#x}; the entry is gfn {gfn:#x}, frame {pfn:#x}"
@@ -360,8 +359,6 @@ class Stage2:
     def _resident(self, event: Event, gfn: int, pfn: int, pages: Pages, frames: Frames) -> None:
         """A stage-2 entry of one page was made: is its frame that of a page in a file?"""
         place = pages.of(pfn)
-        if place is not None:
-            pages.confirm(place, pfn)
         expected = self._place(gfn)
         if expected is None:
             if pfn in frames.stale and "mm_page_alloc" in self.told.names:

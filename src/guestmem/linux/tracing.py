@@ -172,6 +172,20 @@ def _devices() -> dict[str, int]:
     return found
 
 
+def _open_files(devices: set[int]) -> Iterator[int]:
+    """The inodes of files on some devices that somebody has open or mapped: they may have pages already."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            for link in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(link).startswith(("anon_inode:", "/secretmem")) and (file := link.stat()).st_dev in devices:
+                        yield file.st_ino
+            for line in (process / "maps").read_text(errors="replace").splitlines():
+                major, _, minor = line.split(maxsplit=5)[3].partition(":")
+                if os.makedev(int(major, 16), int(minor, 16)) in devices:
+                    yield int(line.split(maxsplit=5)[4])
+
+
 def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
     """Follow a process; the events that this kernel does not have."""
     for one in (place, pages):
@@ -201,7 +215,8 @@ def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
         (one / "tracing_on").write_text("1")
     if devices:
         names = ", ".join(f"{name} on {os.major(device)}:{os.minor(device)}" for name, device in devices.items())
-        (place / "trace_marker").write_text(f"guestmem record: all of {names}\n")
+        older = "".join(f" {inode:x}" for inode in sorted(set(_open_files(set(devices.values())))))
+        (place / "trace_marker").write_text(f"guestmem record: all of {names}{', but for' * bool(older)}{older}\n")
     return missing
 
 

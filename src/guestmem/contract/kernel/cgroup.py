@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -39,12 +40,17 @@ def remove_stale() -> list[str]:
 
 
 def removed(group: Path) -> bool:
-    """Remove a cgroup; False if something is still in it."""
-    try:
-        group.rmdir()
-    except OSError:
-        return False
-    return True
+    """Remove a cgroup; False if something stays in it."""
+    for _ in range(20):
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            time.sleep(0.05)  # what was killed is going
+        else:
+            return True
+    return False
 
 
 class MemoryCgroup:

@@ -43,10 +43,10 @@ def full_pipe() -> Iterator[tuple[int, int]]:
         os.close(writing)
 
 
-def with_buffer(name: str) -> Callable[[int, int, int], Result]:
+def with_buffer(name: str) -> Callable[[int, int], Result]:
     """read(2) and relatives, of 16 bytes."""
 
-    def operation(fd: int, offset: int, length: int) -> Result:
+    def operation(fd: int, offset: int) -> Result:
         buffer = ctypes.create_string_buffer(16)
         if name in ("pread", "pwrite"):
             return libc(name, fd, buffer, 16, offset)
@@ -57,11 +57,11 @@ def with_buffer(name: str) -> Callable[[int, int, int], Result]:
     return operation
 
 
-def through(name: str) -> Callable[[int, int, int], Result]:
+def through(name: str) -> Callable[[int, int], Result]:
     """copy_file_range(2), splice(2), sendfile(2), either way."""
     call, way, *at = name.split()
 
-    def operation(fd: int, offset: int, length: int) -> Result:
+    def operation(fd: int, offset: int) -> Result:
         if call == "splice":
             with full_pipe() as (reading, writing):
                 pair = (fd, writing) if way == "from" else (reading, fd)
@@ -76,48 +76,48 @@ def through(name: str) -> Callable[[int, int, int], Result]:
     return operation
 
 
-def seek(whence: int) -> Callable[[int, int, int], Result]:
+def seek(whence: int) -> Callable[[int, int], Result]:
     """lseek(2)."""
-    return lambda fd, offset, length: libc("lseek", fd, offset, whence)
+    return lambda fd, offset: libc("lseek", fd, offset, whence)
 
 
-def poll(fd: int, offset: int, length: int) -> Result:
+def poll(fd: int, offset: int) -> Result:
     """poll(2)."""
     poller = select.poll()
     poller.register(fd, select.POLLIN | select.POLLOUT)
     return next((events for _, events in poller.poll(0)), 0)
 
 
-def epoll_add(fd: int, offset: int, length: int) -> Result:
+def epoll_add(fd: int, offset: int) -> Result:
     """epoll_ctl(2)."""
     with select.epoll() as epoll:
         epoll.register(fd)
     return 0
 
 
-def lock_file(fd: int, offset: int, length: int) -> Result:
+def lock_file(fd: int, offset: int) -> Result:
     """fcntl(2), F_SETLK."""
     fcntl.fcntl(fd, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
     return 0
 
 
-def done(function: Callable[[int], Any]) -> Callable[[int, int, int], Result]:
+def done(function: Callable[[int], Any]) -> Callable[[int, int], Result]:
     """A call whose result is None or an empty list."""
 
-    def operation(fd: int, offset: int, length: int) -> Result:
+    def operation(fd: int, offset: int) -> Result:
         function(fd)
         return 0
 
     return operation
 
 
-def reopen(fd: int, offset: int, length: int) -> Result:
+def reopen(fd: int, offset: int) -> Result:
     """open(2) of the link in /proc."""
     os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
     return 0
 
 
-def link(fd: int, offset: int, length: int) -> Result:
+def link(fd: int, offset: int) -> Result:
     """linkat(2) to a name among temporary files."""
     name = os.path.join(tempfile.gettempdir(), f"guestmem-{os.getpid()}")
     os.link(f"/proc/self/fd/{fd}", name, follow_symlinks=True)
@@ -125,34 +125,34 @@ def link(fd: int, offset: int, length: int) -> Result:
     return 0
 
 
-def execute(fd: int, offset: int, length: int) -> Result:
+def execute(fd: int, offset: int) -> Result:
     """execveat(2) with AT_EMPTY_PATH; it does not succeed."""
     arguments = (ctypes.c_char_p * 1)(None)
     return system_call("execveat", fd, b"", arguments, arguments, 0x1000)
 
 
-def ioctl_unknown(fd: int, offset: int, length: int) -> Result:
+def ioctl_unknown(fd: int, offset: int) -> Result:
     """FIONREAD."""
     fcntl.ioctl(fd, 0x541B, array.array("i", [0]))
     return 0
 
 
-PERFORM: dict[str, Callable[[int, int, int], Result]] = {
+PERFORM: dict[str, Callable[[int, int], Result]] = {
     **{name: with_buffer(name) for name in ("read", "write", "readv", "read 0", "write 0", "pread", "pwrite")},
     **{f"lseek {name}": seek(whence) for name, whence in (("set", 0), ("cur", 1), ("end", 2), ("data", 3), ("hole", 4))},
-    "ftruncate": lambda fd, offset, length: libc("ftruncate", fd, offset),
-    "fsync": lambda fd, offset, length: libc("fsync", fd),
-    "fdatasync": lambda fd, offset, length: libc("fdatasync", fd),
-    "readahead": lambda fd, offset, length: libc("readahead", fd, 0, PAGE_SIZE),
-    "sync_file_range": lambda fd, offset, length: libc("sync_file_range", fd, 0, PAGE_SIZE, 2),
+    "ftruncate": lambda fd, offset: libc("ftruncate", fd, offset),
+    "fsync": lambda fd, offset: libc("fsync", fd),
+    "fdatasync": lambda fd, offset: libc("fdatasync", fd),
+    "readahead": lambda fd, offset: libc("readahead", fd, 0, PAGE_SIZE),
+    "sync_file_range": lambda fd, offset: libc("sync_file_range", fd, 0, PAGE_SIZE, 2),
     "fadvise dontneed": done(lambda fd: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)),
     "flock": done(lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)),
     "lockf": lock_file,
     "fchmod": done(lambda fd: os.fchmod(fd, 0o600)),
     "fchown": done(lambda fd: os.fchown(fd, os.getuid(), os.getgid())),
     "futimens": done(lambda fd: os.utime(fd)),
-    "get seals": lambda fd, offset, length: fcntl.fcntl(fd, fcntl.F_GET_SEALS),
-    "add seals": lambda fd, offset, length: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK),
+    "get seals": lambda fd, offset: fcntl.fcntl(fd, fcntl.F_GET_SEALS),
+    "add seals": lambda fd, offset: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK),
     "fsetxattr": done(lambda fd: os.setxattr(fd, "user.x", b"")),
     "flistxattr": done(os.listxattr),
     **{f"{call} {way}": through(f"{call} {way}") for call in ("copy_file_range", "splice", "sendfile") for way in ("from", "to")},

@@ -45,23 +45,53 @@ KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_F
 
 
 class Kept:
-    """What is kept for the descriptors of one open file description, until the last of them is closed.
+    """What is kept for the descriptors of one open file description, until the last of them is closed."""
 
-    Attributes:
-        uses: how many descriptors there are.
-        guest: the guest of a vCPU.
-        vcpu, stats: of a VM, that of its vCPU, and its statistics.
-        ring: of an io_uring with a buffer, the ring that it is a descriptor of.
-        is_pipe: it is a pipe.
-    """
+    uses = 0
 
-    def __init__(self) -> None:
-        self.uses = 0
-        self.guest: ContractGuest | None = None
-        self.vcpu: Kept | None = None
-        self.stats: StatsFile | None = None
-        self.ring = -1
-        self.is_pipe = False
+    def let_go(self) -> None:
+        """The last descriptor goes."""
+
+
+class KeptVm(Kept):
+    """Of a VM: its vCPU, and its statistics."""
+
+    vcpu: KeptVcpu | None = None
+    stats: StatsFile | None = None
+
+    def let_go(self) -> None:
+        if self.stats is not None:
+            self.stats.close()
+
+
+class KeptVcpu(Kept):
+    """Of a vCPU: its guest, as long as it is open."""
+
+    def __init__(self, guest: ContractGuest) -> None:
+        self.guest: ContractGuest | None = guest
+
+    def let_go(self) -> None:
+        assert self.guest is not None
+        self.guest.close()
+        self.guest = None
+
+
+class KeptRing(Kept):
+    """Of an io_uring with a buffer: the ring, which goes back to the others of its process."""
+
+    def __init__(self, ring: int, rings: list[int]) -> None:
+        self.ring = ring
+        self.rings = rings
+        self.process = os.getpid()
+
+    def let_go(self) -> None:
+        if os.getpid() == self.process:
+            system_call("io_uring_register", self.ring, IORING_UNREGISTER_BUFFERS, 0, 0)
+            self.rings.append(self.ring)
+
+
+class KeptPipe(Kept):
+    """Of a pipe."""
 
 
 class KernelHost(Host):
@@ -75,7 +105,6 @@ class KernelHost(Host):
     def __init__(self) -> None:
         self.kvm = Kvm()
         self.access = Access()
-        self.process = os.getpid()
         self.fds: dict[int, tuple[int, Kept]] = {}
         self.maps: dict[int, tuple[int, Spans]] = {}
         self.rings: list[int] = []
@@ -130,7 +159,7 @@ class KernelHost(Host):
     # ---- descriptors
 
     def create_vm(self, kind: int = 0) -> Result:
-        return self.opened(calls.ioctl(self.kvm.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, kind))
+        return self.opened(calls.ioctl(self.kvm.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, kind), KeptVm())
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         argument = uapi.kvm_create_guest_memfd(size & MASK64, flags & MASK64)
@@ -179,20 +208,9 @@ class KernelHost(Host):
         del self.fds[fd]
         kept.uses -= 1
         if not kept.uses:
-            self.let_go(kept)
+            kept.let_go()
         os.close(real)
         return 0
-
-    def let_go(self, kept: Kept) -> None:
-        """The last descriptor goes."""
-        if kept.guest is not None:
-            kept.guest.close()
-            kept.guest = None
-        if kept.stats is not None:
-            kept.stats.close()
-        if kept.ring >= 0 and os.getpid() == self.process:
-            system_call("io_uring_register", kept.ring, IORING_UNREGISTER_BUFFERS, 0, 0)
-            self.rings.append(kept.ring)
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
         return child(lambda: getattr(self, operation)(*arguments))
@@ -249,9 +267,9 @@ class KernelHost(Host):
                 raise Missing("cachestat(2): ENOSYS (Linux 6.5)") from error
             raise
 
-    def file_operation(self, fd: Result, operation: str, offset: int = 0, length: int = 0) -> Result:
+    def file_operation(self, fd: Result, operation: str, offset: int = 0) -> Result:
         real, _ = self.valid(fd)
-        return PERFORM[operation](real, offset, length)
+        return PERFORM[operation](real, offset)
 
     # ---- mappings
 
@@ -359,14 +377,16 @@ class KernelHost(Host):
 
     def create_vcpu(self, vm: Result) -> Result:
         guest = ContractGuest(self.kvm, self.fd(vm))
-        kept = self.valid(vm)[1].vcpu = Kept()
-        kept.guest = guest
+        kept = KeptVcpu(guest)
+        _, owner = self.valid(vm)
+        assert isinstance(owner, KeptVm)
+        owner.vcpu = kept
         return self.opened(guest.descriptor(), kept)
 
     def guest(self, vcpu: Result) -> ContractGuest:
         """The guest of a vCPU."""
         real, kept = self.valid(vcpu)
-        if kept.guest is None:
+        if not isinstance(kept, KeptVcpu) or kept.guest is None:
             calls.ioctl(real, "KVM_RUN", uapi.KVM_RUN)
             raise OSError(errno.ENOTTY, "no vCPU")
         return kept.guest
@@ -379,6 +399,9 @@ class KernelHost(Host):
 
     def pages_4k(self, vm: Result) -> Result:
         real, kept = self.valid(vm)
+        if not isinstance(kept, KeptVm):
+            calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD)
+            raise OSError(errno.ENOTTY, "no VM")
         if kept.stats is None:
             kept.stats = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
         guest = kept.vcpu.guest if kept.vcpu else None
@@ -460,13 +483,11 @@ class KernelHost(Host):
             raise
         finally:
             os.close(writing)
-        kept = Kept()
-        kept.is_pipe = True
-        return self.opened(reading, kept)
+        return self.opened(reading, KeptPipe())
 
     def read_spliced(self, pipe: Result, length: int) -> Result:
         real, kept = self.valid(pipe)
-        if not kept.is_pipe:
+        if not isinstance(kept, KeptPipe):
             raise OSError(errno.EBADF, "no pipe")
         return os.read(real, length)
 
@@ -478,9 +499,7 @@ class KernelHost(Host):
         except OSError:
             self.rings.append(ring)
             raise
-        kept = Kept()
-        kept.ring = ring
-        return self.opened(os.dup(ring), kept)
+        return self.opened(os.dup(ring), KeptRing(ring, self.rings))
 
     def io_uring(self) -> int:
         """A ring.  It is kept: work after closing one ends system calls of this process with EINTR, without a signal."""

@@ -9,6 +9,7 @@ import select
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -43,11 +44,13 @@ class Worker:
         """Give the child a job."""
         send(self.jobs, job)
 
-    def result(self) -> Any:
-        """What the job gave.  Raises what the job raised, and :class:`Lost`."""
-        if not select.select([self.answers], [], [], self.timeout)[0]:
-            self.close()
-            raise Lost(f"no answer within {self.timeout:g} s")
+    def result(self, stopped: Callable[[], bool] = lambda: False) -> Any:
+        """What the job gave.  Raises what the job raised, and :class:`Lost`, also when the caller is told to stop."""
+        end = time.monotonic() + self.timeout
+        while not select.select([self.answers], [], [], min(self.timeout, 0.1))[0]:
+            if stopped() or time.monotonic() > end:
+                self.close()
+                raise Lost("told to stop" if stopped() else f"no answer within {self.timeout:g} s")
         try:
             good, answer = receive(self.answers)
         except EOFError:
@@ -59,10 +62,10 @@ class Worker:
             raise answer
         return answer
 
-    def do(self, job: Any) -> Any:
+    def do(self, job: Any, stopped: Callable[[], bool] = lambda: False) -> Any:
         """Give the child a job and wait for what it gives."""
         self.start(job)
-        return self.result()
+        return self.result(stopped)
 
     def close(self) -> None:
         """End the child."""
@@ -88,7 +91,9 @@ def serve(jobs: int, answers: int, prepare: Callable[[], Any], work: Callable[[A
 
     try:
         die_with_parent()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A signal to the group is the parent's to answer; it ends this process when it has.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         prepared = None
         while True:
             job = receive(jobs)

@@ -343,7 +343,7 @@ class Files(Host):
             return file.resident(first, last + 1)
         raise Unmodelled("residency of what is no guest memory")
 
-    def file_operation(self, fd: Result, operation: str, offset: int = 0, length: int = 0) -> Result:
+    def file_operation(self, fd: Result, operation: str, offset: int = 0) -> Result:
         file = self.file(fd)
         if isinstance(file, Secret):
             if operation == "ftruncate":

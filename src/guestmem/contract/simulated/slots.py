@@ -51,6 +51,10 @@ class Slots(Users):
 
     gpa_bits = 52
 
+    def resemble(self, flags: int, gpa_bits: int) -> None:
+        """Have what a kernel has that the model is compared with."""
+        self.flags, self.gpa_bits = flags, gpa_bits
+
     def guest_physical_bits(self, vm: Result) -> Result:
         self.vm(vm)
         return self.gpa_bits
