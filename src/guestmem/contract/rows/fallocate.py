@@ -173,3 +173,18 @@ def test_punch_hole_mapped(host: Host) -> None:
         ok(host.store(mapping, page * P + 9, page + 1))
     expect(host.fallocate(fd, PUNCH, P, 2 * P), 0)
     expect([host.load(other, page * P + 9) for page in range(4)] == [1, 0, 0, 4], True)
+
+
+@table(
+    "what a mode may be is looked at before the largest offset",
+    VFS,
+    {
+        "PUNCH_HOLE": (2, "EOPNOTSUPP"),
+        "COLLAPSE|KEEP": (9, "EOPNOTSUPP"),
+        "INSERT|KEEP": (0x21, "EOPNOTSUPP"),
+        "PUNCH|KEEP": (3, "EFBIG"),
+    },
+)
+def test_mode_before_offset(host: Host, mode: int, expected: str) -> None:
+    _, fd = gmem(host, 1)
+    expect(host.fallocate(fd, mode, (1 << 63) - PAGE_SIZE, PAGE_SIZE), expected)

@@ -162,3 +162,27 @@ def test_process_vm_readv_partial(host: Host) -> None:
     _, fd = gmem(host, 1, MMAP | INIT_SHARED)
     mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
     expect(host.process_vm_readv(mapping, P - 4, 8), bytes(4))
+
+
+@row("what may only be written to is read by the kernel, and not by GUP", f"arch/x86/mm/fault.c; {SOURCE}")
+def test_write_only_mapping(host: Host) -> None:
+    _, fd, mapping = shared(host, 1)
+    ok(host.store(mapping, 0, 5))
+    writer = ok(host.mmap(fd, P, 2, SHARED, 0))
+    expect(host.write_pipe(writer, 0, 1), b"\x05")
+    expect(host.process_vm_readv(writer, 0, 1), "EFAULT")
+    expect(host.futex_wake(writer, 0), 0)
+
+
+@row("a futex is aligned", "kernel/futex/core.c, get_futex_key()")
+def test_futex_unaligned(host: Host) -> None:
+    _, _, mapping = shared(host, 1)
+    expect(host.futex_wake(mapping, 2), "EINVAL")
+
+
+@row("a buffer of an io_uring is all there, or there is none", SOURCE)
+def test_io_uring_past_end(host: Host) -> None:
+    _, fd, _ = shared(host, 1)
+    mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
+    expect(host.io_uring_register(mapping, 0, 2 * P), "EFAULT")
+    expect(host.io_uring_register(mapping, 0, P) != "EFAULT", True)

@@ -197,3 +197,9 @@ def test_fork_signal(host: Host, access: str, arguments: tuple[int, ...]) -> Non
     _, fd = gmem(host, 1, MMAP | INIT_SHARED)
     mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
     expect(host.in_child(access, mapping, *arguments), "SIGBUS +0x1000")
+
+
+@row("an io_uring is not passed on", f"net/core/scm.c; {OBSERVED}")
+def test_pass_io_uring(host: Host) -> None:
+    _, _, mapping = shared(host, 1)
+    expect(host.pass_descriptor(ok(host.io_uring_register(mapping, 0, PAGE_SIZE))), "EINVAL")

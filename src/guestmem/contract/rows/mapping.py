@@ -230,6 +230,18 @@ def test_mprotect(host: Host, prot: int, expected: Result) -> None:
     expect(host.mprotect(mapping, 0, 2 * P, prot), expected)
 
 
+@table(
+    "mprotect reaches to the end of a page, and nowhere for nothing",
+    "mm/mprotect.c",
+    {"P-1": (P - 1, "SIGSEGV +0x0"), "0": (0, 0)},
+)
+def test_mprotect_length(host: Host, length: int, expected: Result) -> None:
+    _, _, mapping = shared(host, 2)
+    expect(host.mprotect(mapping, 0, length, NONE if length else EXEC), 0)
+    expect(host.load(mapping, 0), expected)
+    expect(host.load(mapping, P), 0)
+
+
 @row("mprotect of a part changes that part", "mm/mprotect.c")
 def test_mprotect_part(host: Host) -> None:
     _, _, mapping = shared(host, 3)
@@ -261,6 +273,13 @@ def test_madvise(host: Host, advice: int, expected: Result, value: int) -> None:
     ok(host.store(mapping, P, 7))
     expect(host.madvise(mapping, 0, 2 * P, advice), expected)
     expect(host.load(mapping, P), value)
+
+
+@table("what is locked stays", "mm/madvise.c", {"dontneed": Advice.DONTNEED, "cold": Advice.COLD, "pageout": Advice.PAGEOUT})
+def test_madvise_locked(host: Host, advice: int) -> None:
+    _, _, mapping = shared(host, 1)
+    ok(host.mlock(mapping, 0, P))
+    expect(host.madvise(mapping, 0, P, advice), "EINVAL")
 
 
 @row("memory is removed through a mapping that could be made writable, as through one that is", "mm/madvise.c, madvise_remove()")
@@ -395,6 +414,15 @@ def test_munmap_part(host: Host) -> None:
 def test_munmap_arguments(host: Host, offset: int, length: int) -> None:
     _, _, mapping = shared(host, 2)
     expect(host.munmap(mapping, offset, length), "EINVAL")
+
+
+@row("what is locked stays locked beside a part that goes", OBSERVED)
+def test_munmap_beside_locked(host: Host) -> None:
+    _, _, mapping = shared(host, 3)
+    ok(host.mlock(mapping, 0, 3 * P))
+    ok(host.munmap(mapping, P, P))
+    expect(host.msync(mapping, 0, P, 2), "EBUSY")
+    expect(host.msync(mapping, 2 * P, P, 2), "EBUSY")
 
 
 @row("a mapping grows over the pages behind it in the file, and past its end", OBSERVED)

@@ -270,6 +270,23 @@ def test_modify_region(host: Host, flags: int, page: int, pages: int, expected: 
     expect(host.set_user_memory_region(owner, 0, flags, page * P, pages * P), expected)
 
 
+@row("an ordinary slot keeps its userspace_addr", f"{KVM}, kvm_set_memory_region()")
+def test_modify_address(host: Host) -> None:
+    owner, _, mapping = shared(host, 2)
+    ok(host.set_user_memory_region2(owner, 0, 0, 0, P, mapping, -1, 0))
+    expect(host.set_user_memory_region2(owner, 0, 0, 0, P, None, -1, 0), "EINVAL")
+
+
+@row("a range stays bound when a neighbour's slot is deleted", GMEM)
+def test_guest_memfd_range_overlap_after_delete(host: Host) -> None:
+    owner, fd = gmem(host, 4)
+    ok(bind(host, owner, fd, 0, 0, 2))
+    ok(bind(host, owner, fd, 1, 0x100000, 2, 2))
+    ok(delete(host, owner, 0))
+    expect(bind(host, owner, fd, 2, 0x200000, 1, 0), 0)
+    expect(bind(host, owner, fd, 3, 0x300000, 1, 2), "EEXIST")
+
+
 @row("what fails to be bound leaves nothing bound", GMEM)
 def test_guest_memfd_bind_fails(host: Host) -> None:
     owner, fd = gmem(host, 4)

@@ -33,6 +33,7 @@ RANGES = {
     "a byte": (2 * P + 5, 1, 1),
     "two bytes of two pages": (3 * P - 1, 2, 2),
     "past the end": (16 * P, 0, 0),
+    "over the end of 64 bits": ((1 << 64) - P, 2 * P, 0),
     "far past the end": (1 << 62, 1 << 62, 0),
 }
 

@@ -51,6 +51,7 @@ def test_secret_attributes(host: Host, operation: str) -> None:
 @row("the size of secret memory is set once", SOURCE)
 def test_secret_size(host: Host) -> None:
     fd = ok(host.memfd_secret(0))
+    expect(host.file_operation(fd, "ftruncate", (1 << 64) - P), "EINVAL")
     expect(host.file_operation(fd, "ftruncate", 0), 0)
     expect(host.file_operation(fd, "ftruncate", 2 * P), 0)
     expect(host.fstat(fd), (2 * P, 0o100600, P, 0))
@@ -103,6 +104,13 @@ def test_secret_madvise(host: Host, advice: int) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
     expect(host.madvise(ok(host.mmap(fd, P, RW, SHARED, 0)), 0, P, advice), "EINVAL")
+
+
+@row("secret memory is locked, and not invalidated", SOURCE)
+def test_secret_msync(host: Host) -> None:
+    fd = ok(host.memfd_secret(0))
+    ok(host.file_operation(fd, "ftruncate", P))
+    expect(host.msync(ok(host.mmap(fd, P, RW, SHARED, 0)), 0, P, 2), "EBUSY")
 
 
 @row("secret memory is no guest memory", "virt/kvm/guest_memfd.c, kvm_gmem_bind()")

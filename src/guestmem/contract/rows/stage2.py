@@ -183,3 +183,76 @@ def test_memory_is_of_the_file(host: Host) -> None:
 def test_second_vcpu(host: Host) -> None:
     owner, _, _ = guest(host, 1, 0)
     expect(host.create_vcpu(owner), "EEXIST")
+
+
+# ---- memory through userspace_addr
+
+
+def through_userspace(host: Host, flags: int = 0, prot: int = 3) -> tuple[Result, Result, Result, Result]:
+    """A VM whose ordinary slot is a mapping of a file, the file, another mapping of it, and a vCPU."""
+    owner, fd, mapping = shared(host, 2)
+    ok(host.store(mapping, 0, 5))
+    window = ok(host.mmap(fd, 2 * P, prot, 1, 0))
+    ok(host.set_user_memory_region2(owner, 0, flags, 0, 2 * P, window, -1, 0))
+    return owner, fd, mapping, ok(host.create_vcpu(owner))
+
+
+@row("ordinary memory of a guest is what is mapped at userspace_addr", f"{KVM}, hva_to_pfn(); {OBSERVED}")
+def test_userspace_memory(host: Host) -> None:
+    _, fd, mapping, vcpu = through_userspace(host)
+    expect(host.guest_load(vcpu, 0), 5)
+    expect(host.guest_store(vcpu, P, 6), 0)
+    expect(host.load(mapping, P), 6)
+    ok(host.fallocate(fd, PUNCH, 0, 2 * P))
+    expect(host.guest_load(vcpu, P), 0)
+
+
+@row("a store to a read-only slot leaves the guest, and the memory as it is", f"{KVM}, KVM_MEM_READONLY; {OBSERVED}")
+def test_userspace_read_only_slot(host: Host) -> None:
+    _, _, mapping, vcpu = through_userspace(host, flags=2)
+    expect(host.guest_load(vcpu, 0), 5)
+    expect(host.guest_store(vcpu, 0, 9), "MMIO")
+    expect(host.load(mapping, 0), 5)
+
+
+@row("a store through a mapping for reading is a fault", f"{KVM}, hva_to_pfn(); {OBSERVED}")
+def test_userspace_read_only_mapping(host: Host) -> None:
+    _, _, mapping, vcpu = through_userspace(host, prot=1)
+    expect(host.guest_load(vcpu, 0), 5)
+    expect(host.guest_store(vcpu, 0, 9), "EFAULT")
+    expect(host.load(mapping, 0), 5)
+
+
+@row("without GUEST_MEMFD_FLAG_MMAP what is not private is at userspace_addr", f"{KVM}; {OBSERVED}")
+def test_file_that_cannot_be_mapped(host: Host) -> None:
+    owner, _, mapping = shared(host, 1)
+    ok(host.store(mapping, 0, 5))
+    private = ok(host.create_guest_memfd(owner, P, 0))
+    ok(host.set_user_memory_region2(owner, 0, 4, 0, P, mapping, private, 0))
+    expect(host.guest_load(ok(host.create_vcpu(owner)), 0), 5)
+    expect(host.cachestat(private, 0, 0), 0)
+
+
+@row("where nothing is mapped at userspace_addr, a guest's access fails", KVM)
+def test_userspace_nothing(host: Host) -> None:
+    owner, _, vcpu = guest(host, 1, 0)
+    ok(host.set_user_memory_region(owner, 1, 0, 16 * P, P))
+    expect(host.guest_load(vcpu, 16 * P), "EFAULT")
+
+
+@row("moving a slot takes everything from the guest", "arch/x86/kvm/x86.c, KVM_X86_QUIRK_SLOT_ZAP_ALL")
+def test_move_slot(host: Host) -> None:
+    owner, _, _ = guest(host, 1, 1)
+    ok(host.set_user_memory_region(owner, 1, 0, 16 * P, P))
+    expect(host.pages_4k(owner), 1)
+    ok(host.set_user_memory_region(owner, 1, 0, 32 * P, P))
+    expect(host.pages_4k(owner), 0)
+
+
+@row("what is left of a file that was closed is nobody's", f"{GMEM}, kvm_gmem_release()")
+def test_closed_file(host: Host) -> None:
+    owner, fd, _ = guest(host, 2, 2)
+    ok(host.close(fd))
+    other, _, _ = guest(host, 2, 2)
+    expect(host.pages_4k(owner), 0)
+    expect(host.pages_4k(other), 2)
