@@ -53,6 +53,10 @@ def test_a_seed_gives_the_same_programs() -> None:
     host = SimulatedHost()
     assert generate(host, "7.3") == generate(host, "7.3") == generate(SimulatedHost(), "7.3")
     assert generate(host, "7.3") != generate(host, "7.4")
+    later = Fuzzer(7, SimulatedHost, SimulatedHost, first=3)
+    assert later.make() == generate(host, "7.3")
+    assert later.make(1) == generate(host, "7.4")
+    later.worker.close()
 
 
 def test_a_wrong_rule_is_found_and_reduced() -> None:
@@ -115,7 +119,7 @@ def test_divergences_are_saved_as_they_are_found(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
-    monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, NoPunchPastEnd))
+    monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, NoPunchPastEnd, 0))
     assert cli.main(["fuzz", "--programs", str(PROGRAMS), "--seed", "1", "-o", str(tmp_path), "--json"]) == 1
     divergences = json.loads(capsys.readouterr().out)["divergences"]
     assert sorted(str(file) for file in tmp_path.iterdir()) == sorted(one["saved"] for one in divergences)
@@ -234,7 +238,7 @@ def test_a_signal_ends_it_with_a_report(tmp_path: Path) -> None:
             fuzz.send_signal(number)
             said, complaint = fuzz.communicate(timeout=60)
         assert (fuzz.returncode, complaint) == (3, "")
-        assert "no unexplained divergence" in said
+        assert re.search(r"^stopped: go on with --seed 0 --first [1-9][0-9]*\nno unexplained divergence$", said, re.M)
 
 
 def heed() -> None:
@@ -248,7 +252,7 @@ def test_a_kernel_without_guest_memfd_is_skipped(capsys: pytest.CaptureFixture[s
             return 0
 
     monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
-    monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, Without))
+    monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, Without, 0))
     assert cli.main(["fuzz"]) == 4
     assert capsys.readouterr().err == "guestmem: skipped: needs guest_memfd: KVM_CAP_GUEST_MEMFD\n"
 

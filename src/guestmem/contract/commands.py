@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
     fuzz.add_argument("--seconds", type=positive, metavar="N", default=60.0, help="how long (default: 60)")
     fuzz.add_argument("--programs", type=_count, metavar="N", help="stop after so many programs")
     fuzz.add_argument("--seed", type=int, metavar="S", default=0, help="the programs of a seed are always the same (default: 0)")
+    fuzz.add_argument("--first", type=int, metavar="N", default=0, help="begin with program N, where another run stopped")
     fuzz.add_argument("-o", "--output", metavar="DIR", default=".", help="where divergences are saved as scripts")
     fuzz.add_argument("--json", action="store_true")
     fuzz.set_defaults(run=run_fuzz)
@@ -111,11 +112,11 @@ def run_fuzz(arguments: argparse.Namespace) -> int:
     from guestmem.contract.program import script
 
     def path(number: int) -> str:
-        return os.path.join(arguments.output, f"guestmem-divergence-{arguments.seed}-{number}.py")
+        return os.path.join(arguments.output, f"guestmem-divergence-{arguments.seed}-{arguments.first}-{number}.py")
 
     may_write(path(0), "-o")
     why = no_kernel()
-    fuzzer = None if why else Fuzzer(arguments.seed)
+    fuzzer = None if why else Fuzzer(arguments.seed, first=arguments.first)
     if fuzzer is not None:
         why = fuzzer.unusable
     if fuzzer is None or why:

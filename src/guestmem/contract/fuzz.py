@@ -133,6 +133,7 @@ class Fuzzer:
     """Runs programs until told to stop.
 
     Attributes:
+        first: the number of the first program.
         unusable: why this kernel cannot be fuzzed, or nothing.
         operations, programs: performed on both hosts so far.
         missing: operations that the machine does not have, and why.
@@ -141,8 +142,15 @@ class Fuzzer:
         divergences: what nothing explains, one of each kind, reduced; ``met`` says how often.
     """
 
-    def __init__(self, seed: int, model: Callable[[], SimulatedHost] = SimulatedHost, kernel: Callable[[], Host] = kernel_host):
+    def __init__(
+        self,
+        seed: int,
+        model: Callable[[], SimulatedHost] = SimulatedHost,
+        kernel: Callable[[], Host] = kernel_host,
+        first: int = 0,
+    ) -> None:
         self.seed = seed
+        self.first = first
         self.model = model()
         self.prepare = kernel
         self.operations = 0
@@ -196,7 +204,7 @@ class Fuzzer:
 
     def make(self, ahead: int = 0) -> tuple[list[Op], list[Step]]:
         """The next program and its steps on the model."""
-        return generate(self.model, f"{self.seed}.{self.programs + ahead}", self.missing, self.left_out)
+        return generate(self.model, f"{self.seed}.{self.first + self.programs + ahead}", self.missing, self.left_out)
 
     def out_of_time(self) -> bool:
         """Whether what is being reduced stays as it is."""
@@ -292,6 +300,8 @@ class Fuzzer:
             for line in text(divergence.program):
                 yield f"    {line}"
             yield f"    saved as {saved[number]}" if number in saved else "    not saved"
+        if self.stopped:
+            yield f"stopped: go on with --seed {self.seed} --first {self.first + self.programs}"
         if not self.operations:
             yield "nothing was compared"
         elif not self.divergences:
@@ -303,6 +313,7 @@ class Fuzzer:
             "schema": 1,
             "seed": self.seed,
             "kernel": platform.release(),
+            "first": self.first,
             "programs": self.programs,
             "operations": self.operations,
             "performed": dict(self.performed.most_common()),
