@@ -323,6 +323,9 @@ class Generator:
 
     def for_mremap(self) -> tuple[Any, ...]:
         ref, length = self.mapping(), self.length() if self.random.randrange(8) else 0
+        whole = [n for n in self.numbers(self.host.maps, Mapping) if self.what(Ref(n)).whole]
+        if whole and not self.rarely(8):
+            ref = Ref(self.pick(whole))
         mapping = self.what(ref)
         # A mapping that grows past the largest offset gets pages there, a known deviation.
         if isinstance(mapping, Mapping) and mapping.offset + length > MAX_LFS_FILESIZE:
