@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -87,9 +88,11 @@ def run_conform(arguments: argparse.Namespace) -> int:
                     note(f"{outcome.backend} {outcome.name}")
                     yield outcome
 
-            for line in conform.ktap(planned, noted()):
-                if streaming:
+            if streaming:
+                for line in conform.ktap(planned, noted()):
                     print(line, flush=True)
+            else:
+                collections.deque(noted(), maxlen=0)
         stopped = False
     except KeyboardInterrupt:
         stopped = True

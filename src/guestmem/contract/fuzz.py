@@ -195,12 +195,16 @@ class Fuzzer:
                 kernel = self.lost(program, lost)
             self.programs += 1
             for number, divergence in self.compare(program, model, kernel):
-                note(f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences")
+                note(self.progress())
                 yield number, divergence
-            note(f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences")
+            note(self.progress())
             if len(self.divergences) >= MOST:
                 break
         self.worker.close()
+
+    def progress(self) -> str:
+        """How far it is."""
+        return f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences"
 
     def make(self, ahead: int = 0) -> tuple[list[Op], list[Step]]:
         """The next program and its steps on the model."""

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from guestmem.contract.host import FILE_OPERATIONS, GUEST_SLOT, PAGE_SIZE, Advice, Exhausted, Result, Unmodelled, failed
-from guestmem.contract.program import CLOSES, Op, Ref, Step, step
+from guestmem.contract.host import FILE_OPERATIONS, GUEST_SLOT, PAGE_SIZE, Advice, Exhausted, Result, Unmodelled
+from guestmem.contract.program import Op, Ref, Step, close, step
 from guestmem.contract.simulated.files import MAX_LFS_FILESIZE
 from guestmem.contract.simulated.host import SimulatedHost
 from guestmem.contract.simulated.objects import Gmem, Mapping, Slot, Vcpu, Vm
@@ -163,11 +163,6 @@ class Generator:
         for number in self.numbers(self.host.maps, Mapping):
             for page in range(3):
                 self.attempt("load", Ref(number), page * P + 8 * page)
-
-    def close(self, ended: Result) -> None:
-        """Everything was closed; when that broke a rule, the last operation is to blame."""
-        if failed(ended):
-            self.steps[-1] = Step(ended, CLOSES)
 
     # ---- what is there
 
@@ -452,5 +447,5 @@ def generate(
     try:
         generator.make(length)
     finally:
-        generator.close(host.finish())
+        close(host, generator.steps)
     return generator.program, generator.steps

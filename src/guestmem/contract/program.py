@@ -13,9 +13,8 @@ from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, Unmodelled,
 from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.linux import uapi
 
-__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "compare", "perform", "script", "text"]
+__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "perform", "script", "text"]
 
-CLOSES = "everything can be closed"
 GONE = "no such operation"
 MISSING = "not possible on this machine"
 UNMODELLED = "not modelled"
@@ -48,15 +47,20 @@ class Step(NamedTuple):
 def perform(host: Host, program: Program) -> list[Step]:
     """The steps of a program on a host, which is empty before and after."""
     results: dict[int, Result] = {}
-    steps = []
+    steps: list[Step] = []
     try:
         for op in program:
             steps.append(step(host, op, results))
     finally:
-        ended = host.finish()
-    if failed(ended) and steps:
-        steps[-1] = Step(ended, CLOSES)
+        close(host, steps)
     return steps
+
+
+def close(host: Host, steps: list[Step]) -> None:
+    """Close everything; when that breaks a rule, the last operation is to blame."""
+    ended = host.finish()
+    if failed(ended) and steps:
+        steps[-1] = Step(ended, "everything can be closed")
 
 
 def step(host: Host, op: Op, results: dict[int, Result]) -> Step:

@@ -29,7 +29,7 @@ __all__ = ["COSTS", "calibrate", "default"]
 
 PAGES = 1024
 REPETITIONS = 9
-ON_REQUEST = {"memfd_secret_fault", "direct_map_split"}
+ON_REQUEST = ("memfd_secret_fault", "direct_map_split")
 SECRET_PAGES = 16
 SHARED = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
 
@@ -69,7 +69,7 @@ def calibrate(*, secretmem: bool = False, note: Callable[[str], None] = lambda _
             missing.update(dict.fromkeys(ON_REQUEST, str(error)))
     else:
         why = "not asked for: --secretmem splits the direct map until the next boot"
-        missing.update(dict.fromkeys(sorted(ON_REQUEST), why))
+        missing.update(dict.fromkeys(ON_REQUEST, why))
     return {"schema": 1, "unit": "ns per page", "environment": _environment(), "costs": costs, "missing": missing}
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "cachestat",
     "die_with_parent",
     "fallocate",
+    "in_child",
     "ioctl",
     "madvise",
     "memfd_secret",
@@ -197,6 +198,25 @@ def memfd_secret(flags: int = 0) -> int:
 def die_with_parent() -> None:
     """prctl(2) with PR_SET_PDEATHSIG: kill this process when the thread that forked it ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl", option=PR_SET_PDEATHSIG)
+
+
+def in_child(say: Callable[[], bytes]) -> tuple[bytes, int]:
+    """What a function says, run in a child process that dies with this one, and how that ended (os.waitstatus_to_exitcode).
+
+    Whatever the function raises ends the child, which then has said nothing.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_with_parent()
+            os.write(writer, say())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        said = stream.read()
+    return said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def alive(pid: int) -> bool:

@@ -132,4 +132,4 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         print(text, end="")
     for name, why in found["missing"].items():
         print(f"guestmem: {name} is not measured: {why}", file=sys.stderr)
-    return INCOMPLETE if set(found["missing"]) - calibrate.ON_REQUEST else HOLDS
+    return INCOMPLETE if set(found["missing"]) - set(calibrate.ON_REQUEST) else HOLDS

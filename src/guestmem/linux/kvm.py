@@ -90,8 +90,16 @@ def _read(fd: int, length: int, offset: int) -> bytes:
     return posix(os.pread, "pread", fd=fd, length=length, offset=offset)
 
 
-def statistics(fd: int) -> dict[str, Statistic]:
-    """Everything in a statistics descriptor (KVM_GET_STATS_FD), by name."""
+class StatisticPlace(NamedTuple):
+    """Where a statistic is in its descriptor: bytes from the start, how many values of 8 bytes, KVM_STATS_* flags."""
+
+    offset: int
+    size: int
+    flags: int
+
+
+def statistics_table(fd: int) -> dict[str, StatisticPlace]:
+    """What a statistics descriptor (KVM_GET_STATS_FD) has, by name."""
     header = uapi.kvm_stats_header.from_buffer_copy(_read(fd, ctypes.sizeof(uapi.kvm_stats_header), 0))
     width = ctypes.sizeof(uapi.kvm_stats_desc) + header.name_size
     descriptors = _read(fd, width * header.num_desc, header.desc_offset)
@@ -99,8 +107,16 @@ def statistics(fd: int) -> dict[str, Statistic]:
     for start in range(0, width * header.num_desc, width):
         one = uapi.kvm_stats_desc.from_buffer_copy(descriptors, start)
         name = descriptors[start + ctypes.sizeof(uapi.kvm_stats_desc) : start + width].split(b"\0")[0].decode()
-        data = _read(fd, 8 * one.size, header.data_offset + one.offset)
-        found[name] = Statistic(struct.unpack(f"<{one.size}Q", data), one.flags)
+        found[name] = StatisticPlace(header.data_offset + one.offset, one.size, one.flags)
+    return found
+
+
+def statistics(fd: int) -> dict[str, Statistic]:
+    """Everything in a statistics descriptor, by name."""
+    found = {}
+    for name, place in statistics_table(fd).items():
+        values = struct.unpack(f"<{place.size}Q", _read(fd, 8 * place.size, place.offset))
+        found[name] = Statistic(values, place.flags)
     return found
 
 

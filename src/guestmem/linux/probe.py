@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import guestmem
-from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, die_with_parent, memfd_secret
+from guestmem.linux import calls, uapi
+from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, memfd_secret
 from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES, Kvm, Vm
 
 __all__ = ["as_text", "direct_map_events", "in_child", "kvm_modules", "lines", "probe"]
@@ -190,24 +190,16 @@ def _long_mode() -> str:
 
 def in_child(function: Callable[[], Any], seconds: int = SECONDS) -> Any:
     """What a function returns, as JSON has it, run in a child process; a sentence if it fails, is killed or takes too long."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def say() -> bytes:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(seconds)
         try:
-            die_with_parent()
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(seconds)
-            try:
-                said = function()
-            except (OSError, RuntimeError) as error:
-                said = f"{type(error).__name__}: {error}"
-            os.write(writer, json.dumps(said).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as stream:
-        said = stream.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return json.dumps(function()).encode()
+        except (OSError, RuntimeError) as error:
+            return json.dumps(f"{type(error).__name__}: {error}").encode()
+
+    said, code = calls.in_child(say)
     if code == -signal.SIGALRM:
         return f"no end in {seconds} s"
     if code < 0:

@@ -20,7 +20,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from guestmem.contract.host import NO_MAPPING, PAGE_SIZE, Host, Missing, Result, Signal, Spans, Stat, page_end
@@ -30,7 +30,7 @@ from guestmem.contract.kernel.files import PERFORM
 from guestmem.contract.kernel.guest import ContractGuest
 from guestmem.contract.kernel.libc import iovec, libc, system_call
 from guestmem.linux import calls, uapi
-from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, Kvm, kvm_memory_attributes2
+from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, Kvm, kvm_memory_attributes2, statistics_table
 
 __all__ = ["KernelHost"]
 
@@ -183,10 +183,8 @@ class KernelHost(Host):
 
     def guest_physical_bits(self, vm: Result) -> Result:
         for bits in range(52, 32, -1):
-            region = uapi.kvm_userspace_memory_region2(0, 0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, self.anonymous)
             with self.kvm.create_vm() as scratch, contextlib.suppress(OSError):
-                name, request = "KVM_SET_USER_MEMORY_REGION2", uapi.KVM_SET_USER_MEMORY_REGION2
-                calls.ioctl(scratch.fileno(), name, request, region)
+                scratch.set_user_memory_region2(0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, self.anonymous)
                 return bits
         raise Missing("a guest-physical address space of more than 32 bits")
 
@@ -527,35 +525,34 @@ class KernelHost(Host):
     def race_punch(self, vcpu: Result, fd: Result, mapping: Result, pages: int) -> Result:
         guest = self.guest(vcpu) if isinstance(vcpu, int) else None
         stop = time.monotonic() + 0.3
-        wrong: list[Any] = []
+        wrong: list[str] = []
 
-        def worker(step: int, turn: Callable[[int], Iterable[Result]]) -> threading.Thread:
-            """A thread that takes its turn at one page after another."""
+        def worker(step: int, turn: Callable[[int], bool]) -> threading.Thread:
+            """A thread that takes its turn at one page after another; a turn says whether all was as it should be."""
 
             def work() -> None:
                 page = turns = 0
                 try:
                     while time.monotonic() < stop:
-                        wrong.extend(turn(page))
+                        if not turn(page * PAGE_SIZE):
+                            wrong.append(f"page {page}")
                         page, turns = (page + step) % pages, turns + 1
                 except Exception as error:
-                    wrong.append(error)
+                    wrong.append(str(error))
                 if not turns:
                     wrong.append("a thread that did nothing")
 
             return threading.Thread(target=work)
 
-        def host(page: int) -> Iterator[Result]:
-            yield from (r for r in (self.store(mapping, page * PAGE_SIZE, 1),) if r != 0)
-            yield from (r for r in (self.load(mapping, page * PAGE_SIZE),) if r not in (0, 1, 2))
+        def host(at: int) -> bool:
+            return all([self.store(mapping, at, 1) == 0, self.load(mapping, at) in (0, 1, 2)])
 
-        def run(page: int) -> Iterator[Result]:
+        def run(at: int) -> bool:
             assert guest is not None
-            yield from (r for r in (guest.store(page * PAGE_SIZE, 2),) if r != 0)
-            yield from (r for r in (guest.load(page * PAGE_SIZE),) if r not in (0, 1, 2))
+            return all([guest.store(at, 2) == 0, guest.load(at) in (0, 1, 2)])
 
-        def punch(page: int) -> Iterator[Result]:
-            yield from (r for r in (self.fallocate(fd, PUNCH, page * PAGE_SIZE, PAGE_SIZE),) if r != 0)
+        def punch(at: int) -> bool:
+            return self.fallocate(fd, PUNCH, at, PAGE_SIZE) == 0
 
         threads = [worker(5, host), worker(7, punch), *([worker(3, run)] if guest else [])]
         for thread in threads:
@@ -574,25 +571,16 @@ def capable(capability: int) -> bool:
 
 def child(function: Callable[[], Result]) -> Result:
     """What a function returns or raises in a child; the name of the signal that ends it."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def say() -> bytes:
         try:
-            calls.die_with_parent()
-            answer: tuple[bool, Any]
-            try:
-                answer = True, function()
-            except Exception as error:
-                answer = False, error
-            os.write(writing, pickle.dumps(answer))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as stream:
-        data = stream.read()
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
+            return pickle.dumps((True, function()))
+        except Exception as error:
+            return pickle.dumps((False, error))
+
+    data, code = calls.in_child(say)
+    if code < 0:
+        return signal.Signals(-code).name
     good, value = pickle.loads(data)
     if not good:
         raise value
@@ -605,15 +593,10 @@ class StatsFile:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        header = uapi.kvm_stats_header.from_buffer_copy(os.pread(fd, ctypes.sizeof(uapi.kvm_stats_header), 0))
-        width = ctypes.sizeof(uapi.kvm_stats_desc) + header.name_size
-        table = os.pread(fd, width * header.num_desc, header.desc_offset)
-        for start in range(0, len(table), width):
-            one = uapi.kvm_stats_desc.from_buffer_copy(table, start)
-            if table[start + ctypes.sizeof(uapi.kvm_stats_desc) : start + width].startswith(b"pages_4k\0"):
-                self.offset = header.data_offset + one.offset
-                return
-        raise Missing("KVM statistics without pages_4k (x86)")
+        entry = statistics_table(fd).get("pages_4k")
+        if entry is None:
+            raise Missing("KVM statistics without pages_4k (x86)")
+        self.offset = entry.offset
 
     def pages_4k(self) -> int:
         """Live 4 KiB stage-2 entries."""

@@ -127,13 +127,19 @@ def test_users(host: Host, user: object, expected: str) -> None:
     expect(user(host, mapping), expected)
 
 
-@row("a guest loses what is converted, keeps the rest, and takes it again", SERIES)
-def test_guest(host: Host) -> None:
-    owner, fd, _ = convertible(host)
+def in_guest(host: Host) -> tuple[Result, Result, Result, Result]:
+    """What ``convertible`` makes, and the vCPU of a guest that has loaded all of it."""
+    owner, fd, mapping = convertible(host)
     ok(bind(host, owner, fd, 0, 0, PAGES))
     vcpu = ok(host.create_vcpu(owner))
     for page in range(PAGES):
         expect(host.guest_load(vcpu, page * P), page + 1)
+    return owner, fd, mapping, vcpu
+
+
+@row("a guest loses what is converted, keeps the rest, and takes it again", SERIES)
+def test_guest(host: Host) -> None:
+    owner, fd, _, vcpu = in_guest(host)
     ok(host.set_memory_attributes(fd, 0, 2 * P, PRIVATE, 0))
     expect(host.pages_4k(owner), PAGES - 2)
     expect(host.guest_store(vcpu, P, 7), 0)
@@ -143,11 +149,7 @@ def test_guest(host: Host) -> None:
 
 @row("what is so already is not touched", SERIES)
 def test_nothing_to_do(host: Host) -> None:
-    owner, fd, mapping = convertible(host)
-    ok(bind(host, owner, fd, 0, 0, PAGES))
-    vcpu = ok(host.create_vcpu(owner))
-    for page in range(PAGES):
-        expect(host.guest_load(vcpu, page * P), page + 1)
+    owner, fd, mapping, _ = in_guest(host)
     expect(host.set_memory_attributes(fd, 0, PAGES * P, 0, 0), 0)
     expect(host.pages_4k(owner), PAGES)
     seen(host, mapping, set())

@@ -188,18 +188,18 @@ def test_second_vcpu(host: Host) -> None:
 # ---- memory through userspace_addr
 
 
-def through_userspace(host: Host, flags: int = 0, prot: int = 3) -> tuple[Result, Result, Result, Result]:
-    """A VM whose ordinary slot is a mapping of a file, the file, another mapping of it, and a vCPU."""
+def through_userspace(host: Host, flags: int = 0, prot: int = 3) -> tuple[Result, Result, Result]:
+    """A file, a mapping of it, and the vCPU of a VM whose ordinary slot is another."""
     owner, fd, mapping = shared(host, 2)
     ok(host.store(mapping, 0, 5))
     window = ok(host.mmap(fd, 2 * P, prot, 1, 0))
     ok(host.set_user_memory_region2(owner, 0, flags, 0, 2 * P, window, -1, 0))
-    return owner, fd, mapping, ok(host.create_vcpu(owner))
+    return fd, mapping, ok(host.create_vcpu(owner))
 
 
 @row("ordinary memory of a guest is what is mapped at userspace_addr", f"{KVM}, hva_to_pfn(); {OBSERVED}")
 def test_userspace_memory(host: Host) -> None:
-    _, fd, mapping, vcpu = through_userspace(host)
+    fd, mapping, vcpu = through_userspace(host)
     expect(host.guest_load(vcpu, 0), 5)
     expect(host.guest_store(vcpu, P, 6), 0)
     expect(host.load(mapping, P), 6)
@@ -209,7 +209,7 @@ def test_userspace_memory(host: Host) -> None:
 
 @row("a store to a read-only slot leaves the guest, and the memory as it is", f"{KVM}, KVM_MEM_READONLY; {OBSERVED}")
 def test_userspace_read_only_slot(host: Host) -> None:
-    _, _, mapping, vcpu = through_userspace(host, flags=2)
+    _, mapping, vcpu = through_userspace(host, flags=2)
     expect(host.guest_load(vcpu, 0), 5)
     expect(host.guest_store(vcpu, 0, 9), "MMIO")
     expect(host.load(mapping, 0), 5)
@@ -217,7 +217,7 @@ def test_userspace_read_only_slot(host: Host) -> None:
 
 @row("a store through a mapping for reading is a fault", f"{KVM}, hva_to_pfn(); {OBSERVED}")
 def test_userspace_read_only_mapping(host: Host) -> None:
-    _, _, mapping, vcpu = through_userspace(host, prot=1)
+    _, mapping, vcpu = through_userspace(host, prot=1)
     expect(host.guest_load(vcpu, 0), 5)
     expect(host.guest_store(vcpu, 0, 9), "EFAULT")
     expect(host.load(mapping, 0), 5)

@@ -99,7 +99,7 @@ SIZE_WHOLE_PAGES = "the size of a file is positive and whole pages"
 NO_SUCH_OPERATION = "a file of guest memory does not have the operation"
 NOT_OPEN = "the descriptor is not open"
 NOT_ITS_IOCTL = "the descriptor does not have the ioctl"
-MODES = "files of guest memory have fallocate modes KEEP_SIZE and FALLOC_FL_PUNCH_HOLE|KEEP_SIZE"
+MODES = "files of guest memory have fallocate modes KEEP_SIZE and PUNCH_HOLE|KEEP_SIZE"
 WHOLE_PAGES = "offsets and lengths are whole pages"
 INSIDE = "the range is inside the file"
 

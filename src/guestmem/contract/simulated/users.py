@@ -46,6 +46,14 @@ class Users(Mappings):
         """The bytes of pages."""
         return b"".join(bytes(cells.get(first + i, 0) for i in range(count)) for cells, first, count in parts)
 
+    def put(self, parts: Iterator[Part], data: bytes) -> int:
+        """Store bytes into pages, as far as these go; how many."""
+        done = 0
+        for cells, first, count in parts:
+            cells.update(enumerate(data[done : done + count], first))
+            done += count
+        return done
+
     def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
         there = self.mapping(mapping, offset, length)
         with running(self.serial):
@@ -60,11 +68,8 @@ class Users(Mappings):
 
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
         there = self.mapping(mapping, offset, len(data))
-        done = 0
         with running(self.serial):
-            for cells, first, count in self.gup(there, offset, len(data), True):
-                cells.update(enumerate(data[done : done + count], first))
-                done += count
+            done = self.put(self.gup(there, offset, len(data), True), data)
         return len(self.some(data[:done], len(data), EFAULT))
 
     def proc_mem_read(self, mapping: Result, offset: int, length: int) -> Result:
@@ -97,12 +102,8 @@ class Users(Mappings):
 
     def read_pipe(self, mapping: Result, offset: int, data: bytes) -> Result:
         there = self.mapping(mapping, offset, len(data))
-        done = 0
         with running(self.serial):
-            for cells, first, count in self.copied(there, offset, len(data), True):
-                cells.update(enumerate(data[done : done + count], first))
-                done += count
-        return done
+            return self.put(self.copied(there, offset, len(data), True), data)
 
     def direct_write(self, mapping: Result, offset: int) -> Result:
         there = self.mapping(mapping, offset, PAGE_SIZE)
