@@ -388,7 +388,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
         print(line)
     broken = rows[-1].broken if rows else ""
     if broken:
-        if not broken.startswith(rule):
+        if rule not in broken:
             raise Usage(f"{arguments.file}: replayed, it breaks another rule than the saved one ({rule}): the model has changed")
     elif rule in (NO_DEADLOCK, ALWAYS_A_STEP) or not slices:
         print(f"      broken: {rule}: {detail}")
