@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import types
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from guestmem.checker.explore import Model
 
 PACKAGE = Path(__file__).parent.parent
+NEVER_DECIDED = "never decided"
 
 
 def users_file(file: str) -> bool:
@@ -51,6 +53,11 @@ class Executed:
     statements: set[Statement] = field(default_factory=set)
     decisions: dict[Decision, list[bool]] = field(default_factory=dict)
     lines: set[Place] = field(default_factory=set)
+
+    def has(self, file: str, node: ast.stmt) -> bool:
+        """Whether a statement was executed, or ran while a world was built."""
+        statement = Statement(Place(file, node.lineno), node.col_offset)
+        return statement in self.statements or any(Place(file, line) in self.lines for line in lines_of(node))
 
     def explored(self, model: Model) -> None:
         """Add what the last exploration of a model executed."""
@@ -83,6 +90,18 @@ class Executed:
             sys.settrace(outer)
 
 
+def explored(builds: Iterable[Callable[[], World]], watches: Callable[[str], bool], **budget: Any) -> Executed:
+    """What explorations of some worlds executed together, each going on past what breaks a rule."""
+    from guestmem.checker.explore import Model
+
+    executed = Executed()
+    for build in builds:
+        model = Model(executed.built(build, watches), watches)
+        model.explore(stop_at_first=False, **budget)
+        executed.explored(model)
+    return executed
+
+
 def padded(taken: list[bool], length: int) -> list[bool]:
     """The same, with alternatives that were not there."""
     return taken + [False] * (length - len(taken))
@@ -90,16 +109,15 @@ def padded(taken: list[bool], length: int) -> list[bool]:
 
 @dataclass(frozen=True)
 class Never:
-    """Lines of a function of which no statement was executed."""
+    """Lines of a function, first <= line <= last, of which no statement was executed."""
 
     file: str
+    function: str
     first: int
     last: int
-    function: str
 
     def __str__(self) -> str:
-        lines = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
-        return f"{shown(self.file)}:{lines} ({self.function})"
+        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
 
 
 @dataclass(frozen=True)
@@ -149,11 +167,11 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     ``options`` are those that the world was built with.
     """
     world = model.world
-    classes = {base for r in records_of(world) for base in type(r).__mro__ if issubclass(base, Record)}
+    classes = {c for record in records_of(world) for c in type(record).__mro__ if issubclass(c, Record)} - {Record, World}
     files = {definition_of(cls)[0] for cls in classes} | {function.file for function in model.translation.program.functions}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
     found.unused = [cls.__name__ for cls in unused(world)]
-    found.same_as = same_as(world, model.translation, options)
+    found.same_as = same_as(model.translation, watches, options)
     return found
 
 
@@ -189,44 +207,43 @@ def statements_in(nodes: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
         yield from statements_in(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
 
 
-def head(node: ast.stmt) -> list[ast.AST]:
-    """What a statement evaluates itself, without the statements inside it."""
+def head(node: ast.stmt) -> list[ast.expr]:
+    """The expressions that a statement evaluates, without those of the statements inside it."""
     own = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)]
-    return [inside for child in own for inside in ast.walk(child)]
+    return [inside for child in own for inside in ast.walk(child) if isinstance(inside, ast.expr)]
+
+
+def lines_of(node: ast.stmt) -> list[int]:
+    """The lines of a statement, without those of the statements inside it."""
+    return list(range(node.lineno, max([node.lineno, *(expr.end_lineno or 0 for expr in head(node))]) + 1))
 
 
 def _look(found: Silence, file: str, function: str, statements: list[ast.stmt], executed: Executed) -> None:
     """Add what of one function was not executed."""
-    decided = {(d.place, d.column): d for d in executed.decisions}
-    words = words_of(file)
-    run: list[int] = []
-
-    def end_run() -> None:
-        if run:
-            found.never.append(Never(file, run[0], run[-1], function))
-            run.clear()
-
+    run: list[int] = []  # the lines of statements in a row that were not
+    for node in [*statements, None]:
+        if node is not None and not executed.has(file, node):
+            run += lines_of(node)
+        elif run:
+            found.never.append(Never(file, function, run[0], run[-1]))
+            run = []
     for node in statements:
-        last = max(getattr(n, "end_lineno", node.lineno) for n in [*head(node), ast.Pass(end_lineno=node.lineno)])
-        lines = range(node.lineno, last + 1)
-        place = Place(file, node.lineno)
-        if Statement(place, node.col_offset) not in executed.statements and not any(Place(file, n) in executed.lines for n in lines):
-            run += lines
-            continue
-        end_run()
-        for call in head(node):
-            if not isinstance(call, ast.Call):
-                continue
-            decision = decided.get((Place(file, call.lineno), call.col_offset))
-            if decision is not None:
-                never = untaken(decision, executed.decisions[decision])
-                if never:
-                    found.alternatives.append(Untaken(file, call.lineno, decision.word, decision.label, never))
-            elif isinstance(call.func, ast.Name) and call.func.id in words and place not in executed.lines:
-                found.alternatives.append(Untaken(file, call.lineno, call.func.id, "", "never decided"))
-    end_run()
+        if Statement(Place(file, node.lineno), node.col_offset) in executed.statements:
+            calls = [expr for expr in head(node) if isinstance(expr, ast.Call)]
+            found.alternatives += filter(None, (never_taken(file, call, executed) for call in calls))
 
 
+def never_taken(file: str, call: ast.Call, executed: Executed) -> Untaken | None:
+    """The alternatives that were not taken, if the call is a decision and there are some."""
+    word = call.func.id if isinstance(call.func, ast.Name) else ""
+    decision = next((d for d in executed.decisions if d.place == (file, call.lineno) and d.column == call.col_offset), None)
+    if decision is None:
+        return Untaken(file, call.lineno, word, "", NEVER_DECIDED) if word in words_of(file) else None
+    never = untaken(decision, executed.decisions[decision])
+    return Untaken(file, call.lineno, decision.word, decision.label, never) if never else None
+
+
+@functools.cache
 def words_of(file: str) -> set[str]:
     """What a file calls ``choose`` and ``may``."""
     imports = [node for node in tree_of(file).body if isinstance(node, ast.ImportFrom) and is_own(node.module or "")]
@@ -236,7 +253,7 @@ def words_of(file: str) -> set[str]:
 def untaken(decision: Decision, taken: list[bool]) -> str:
     """The alternatives that were not taken, by their names if the label has them."""
     if not any(taken):
-        return "never decided"
+        return NEVER_DECIDED
     names = decision.label.split(", ")
     if decision.word == "may":
         names = ["no", "yes"]
@@ -245,11 +262,12 @@ def untaken(decision: Decision, taken: list[bool]) -> str:
     return ", ".join(name for name, once in zip(names, taken, strict=True) if not once)
 
 
-def same_as(world: World, translation: Translation, options: dict[str, Any]) -> str:
+def same_as(translation: Translation, watches: Callable[[str], bool], options: dict[str, Any]) -> str:
     """The world of this package that a user's world derives from, if it is translated to the same; empty otherwise.
 
     Where a statement of the user's own is part of the model, it is not.
     """
+    world = translation.world
     base = next((cls for cls in type(world).__mro__ if is_own(cls.__module__) and issubclass(cls, World)), World)
     if base is type(world) or base is World or any(users_file(s.place.file) for s in translation.marks.statements):
         return ""
@@ -259,7 +277,7 @@ def same_as(world: World, translation: Translation, options: dict[str, Any]) -> 
         return ""
     if snapshot(theirs) != snapshot(world):
         return ""
-    other = Translation(theirs)
+    other = Translation(theirs, watches)
     return base.__name__ if plain(other) == plain(translation) and other.initial == translation.initial else ""
 
 

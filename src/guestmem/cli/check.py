@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     took = time.monotonic() - began
     violation = min(outcome.violations, key=lambda v: v.steps) if outcome.violations else None
+    watch.explored(model)
     silence = watch.silence(model, given)
     if arguments.json:
         found = check_json(arguments.scenario, outcome, violation, given)

@@ -33,11 +33,14 @@ class Watch:
         self.executed = Executed()
         refuse_unplugged(self.executed.built(lambda: build(scenario, given), self.watches))
 
+    def explored(self, model: Model) -> None:
+        """Take in what the last exploration of a model executed."""
+        self.executed.explored(model)
+
     def silence(self, model: Model, given: dict[str, Any]) -> Silence:
-        """What was not looked at, after the last exploration of a model built with these options."""
+        """What none of the explorations looked at; ``model``, the last, was built with the options ``given``."""
         from guestmem.checker.coverage import silence
 
-        self.executed.explored(model)
         return silence(model, self.executed, self.watches, given)
 
 
@@ -52,8 +55,10 @@ def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
     if found.uncalled:
         yield f"{', '.join(found.uncalled)} {'is' if len(found.uncalled) == 1 else 'are'} called by nothing in {world}"
     if code:
-        for _, lines in itertools.groupby(found.never, key=lambda never: shown(never.file)):
-            yield f"never executed: {', '.join(map(str, lines))}"
+        for file, in_file in itertools.groupby(found.never, key=lambda never: never.file):
+            functions = itertools.groupby(in_file, key=lambda never: never.function)
+            texts = [f"{', '.join(map(str, lines))} ({function})" for function, lines in functions]
+            yield f"never executed: {shown(file)}:{', '.join(texts)}"
         if found.alternatives:
             yield f"never taken: {'; '.join(map(str, found.alternatives))}"
 

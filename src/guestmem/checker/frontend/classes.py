@@ -143,7 +143,8 @@ def unused(world: World) -> list[type[Record]]:
     if is_own(type(world).__module__):
         return []
     module = sys.modules[type(world).__module__]
-    classes = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Record) and v.__module__ == module.__name__]
+    named = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Record)]
+    classes = [cls for cls in named if cls.__module__ == module.__name__]
     present = {type(record) for record in records_of(world)}
     for other in classes:
         if issubclass(other, World):
