@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guestmem.cli.files import may_write, write_whole
 from guestmem.cli.scenario import build, options, plain, saved
+from guestmem.cli.silence import Watch, silence_json, silence_lines
 from guestmem.cli.terminal import EXIT, count, progress, size
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add(commands: Any) -> None:
     check.add_argument("--vms", type=count, metavar="N", help="guests")
     check.add_argument("--max-states", type=count, metavar="N", help="stop after this many states (exit 3)")
     check.add_argument("--memory", type=size, metavar="SIZE", help="stop at this much memory, as 512M or 4G (exit 3)")
+    check.add_argument("--coverage", action="store_true", help="say what was never executed, of guestmem's own files too")
     check.add_argument("--save-trace", metavar="FILE", help="write the counterexample, for `guestmem explain`")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=run)
@@ -44,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     given = options(arguments)
     if arguments.save_trace:
         may_write(arguments.save_trace, "--save-trace")
-    model = Model(build(scenario, given))
+    watch = Watch(scenario, given, arguments.coverage)
+    model = Model(build(scenario, given), watch.watches)
     began = time.monotonic()
     with progress(arguments.scenario) as note:
         outcome = model.explore(
@@ -54,10 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
     took = time.monotonic() - began
     violation = min(outcome.violations, key=lambda v: v.steps) if outcome.violations else None
+    watch.explored(model)
+    silence = watch.silence(model, given)
     if arguments.json:
-        print(json.dumps(check_json(arguments.scenario, outcome, violation, given), indent=1))
+        found = check_json(arguments.scenario, outcome, violation, given)
+        print(json.dumps({**found, "coverage": silence_json(silence)}, indent=1))
     else:
         print_outcome(scenario, given, outcome, violation, took)
+        code = arguments.coverage or outcome.verdict != "violated"
+        for line in silence_lines(silence, type(model.world).__name__, code=code):
+            print(line)
     if arguments.save_trace and violation is not None:
         write_whole(arguments.save_trace, json.dumps(saved(arguments.scenario, given, violation), indent=1) + "\n")
     return EXIT[outcome.verdict]
