@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Scenario:
 
     name: str
     text: str
-    world: Callable[..., World]
+    world: type[World]
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
     arch: str = "arm64"
@@ -52,6 +52,15 @@ class Scenario:
     def build(self, **options: Any) -> World:
         """The world, with sizes and options over the scenario's own."""
         return self.world(**{**self.options, **options})
+
+    def ladder(self, **given: Any) -> list[dict[str, Any]]:
+        """The options to build it with, rung by rung, the cheapest first: those of its world, its own, and those given."""
+        rungs: list[dict[str, Any]] = []
+        for rung in self.world.ladder:
+            options = {**rung, **self.options, **given}
+            if options not in rungs:
+                rungs.append(options)
+        return rungs
 
 
 def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:
