@@ -46,7 +46,7 @@ class Lockstep:
         layout = self.model.translation.layout
         assert layout.pack(self.pools) == self.fields_of(self.state), self.difference()
         self.compare_threads(schedule)
-        broken = rule_broken(schedule.check)
+        broken = next((verdict.rule for verdict in schedule.broken()), None)
         assert broken == self.model.broken_rule(self.state)
         return broken is None
 

@@ -23,7 +23,7 @@ CHUNK = 1 << 14
 MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED = range(7)
+RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
 IN_STEP, IN_STATE, DEADLOCK = range(3)
 
 
@@ -86,6 +86,13 @@ class Outcome:
     violations: list[Violation] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     why: str = ""
+
+    def by_rule_and_actor(self) -> dict[tuple[str, int | None], Violation]:
+        """The shortest violation of each rule by each thread that breaks it, the shortest first."""
+        found: dict[tuple[str, int | None], Violation] = {}
+        for violation in sorted(self.violations, key=lambda v: v.steps):
+            found.setdefault((violation.rule, violation.thread), violation)
+        return found
 
 
 @dataclass(frozen=True)
@@ -165,12 +172,14 @@ class Model:
         stop_at_first: bool = True,
         max_states: int | None = None,
         memory: int | None = None,
+        seconds: float | None = None,
         progress: Callable[[int, int, float], None] | None = None,
     ) -> Outcome:
         """Explore everything that can happen; ``progress(states, depth, seconds)`` is called now and then.
 
         ``stop_at_first`` ends at the first broken rule; without it, the shortest way to each broken rule is kept, a
-        rule broken at another place or by another thread counting as another.  ``memory`` is in bytes.
+        rule broken at another place or by another thread counting as another.  ``memory`` is in bytes; ``seconds``
+        is how long to look for states.
         """
         began = time.monotonic()
         words, broken = self.start()
@@ -186,14 +195,21 @@ class Model:
         try:
             try:
                 while (status := lib.search_run(search, CHUNK)) == RUNNING:
+                    took = time.monotonic() - began
                     if progress is not None:
                         summary = self._summary(search)
-                        progress(summary.count, summary.depth, time.monotonic() - began)
+                        progress(summary.count, summary.depth, took)
+                    if seconds is not None and took >= seconds:
+                        status = OUT_OF_TIME
+                        break
             except KeyboardInterrupt:
                 status = INTERRUPTED
             if status == COMPLETE and not self._summary(search).violations and not lib.search_waits(search):
                 status = NO_MEMORY
-            return self._outcome(search, status, limit, budget, time.monotonic() - began)
+            outcome = self._outcome(search, status, limit, budget, time.monotonic() - began)
+            if status == OUT_OF_TIME:
+                outcome.why = f"the time of {seconds:.0f} s is used up"
+            return outcome
         finally:
             lib.search_free(search)
 
