@@ -206,10 +206,7 @@ class Model:
                 status = INTERRUPTED
             if status == COMPLETE and not self._summary(search).violations and not lib.search_waits(search):
                 status = NO_MEMORY
-            outcome = self._outcome(search, status, limit, budget, time.monotonic() - began)
-            if status == OUT_OF_TIME:
-                outcome.why = f"the time of {seconds:.0f} s is used up"
-            return outcome
+            return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:
             lib.search_free(search)
 
@@ -235,6 +232,7 @@ class Model:
             OUT_OF_MEMORY: f"the budget of {budget:,} bytes is used up",
             NO_MEMORY: "the machine has no more memory",
             INTERRUPTED: "it was interrupted",
+            OUT_OF_TIME: "the time is used up",
         }
         outcome.why = whys.get(status, "")
         return outcome

@@ -209,8 +209,9 @@ def table(rows: Sequence[Row], *, mine: str = "", full: bool = True) -> Iterator
     """
     folded = 0 if full else set_up(rows, mine)
     if folded > 1:
-        decided = ", ".join(itertools.chain.from_iterable(row.choices for row in rows[:folded]))
-        yield from _wrapped(f"{f'1-{folded}':>4}   {rows[0].thread:<11} ", f"set-up: {decided} (--full shows each step)")
+        decided = list(itertools.chain.from_iterable(row.choices for row in rows[:folded]))
+        what = f"set-up: {', '.join(decided) or f'{folded} steps'} (--full shows each step)"
+        yield from _wrapped(f"{f'1-{folded}':>4}   {rows[0].thread:<11} ", what)
     for row in rows[folded if folded > 1 else 0 :]:
         yield from _line(str(row.number), row.thread, row.function, row.place, row.stepped, row.choices, mine)
         through = next((at for at in row.stack if mine and at[1].file == mine), None)

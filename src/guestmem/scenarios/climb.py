@@ -93,7 +93,7 @@ class Climb:
         """Explore the rungs in order and yield each that was, until one shows something new or time is up."""
         until = None if self.seconds is None else time.monotonic() + self.seconds
         for rung in rungs:
-            if until is not None and time.monotonic() >= until:
+            if until is not None and time.monotonic() >= until and rung is not rungs[0]:
                 return
             began = time.monotonic()
             try:
