@@ -25,7 +25,7 @@ CHUNK = 1 << 14
 MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED = range(7)
+RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
 IN_STEP, IN_STATE, WAITS_FOR_EVER = range(3)
 
 
@@ -183,6 +183,7 @@ class Model:
         stop_at_first: bool = True,
         max_states: int | None = None,
         memory: int | None = None,
+        seconds: float | None = None,
         progress: Callable[[int, int, float], None] | None = None,
     ) -> Outcome:
         """Explore everything that can happen; ``progress(states, depth, seconds)`` is called now and then.
@@ -190,7 +191,7 @@ class Model:
         ``stop_at_first`` ends at the first broken rule.  Without it the search goes on past what is broken, and keeps the
         shortest way in which each thread breaks each rule, a rule broken at another place counting as another.  A state
         that breaks a property is expanded as any other, and breaks it anew only where the state before it did not; a
-        step that breaks a rule leads nowhere.  ``memory`` is in bytes.
+        step that breaks a rule leads nowhere.  ``memory`` is in bytes; ``seconds`` is how long to look for states.
         """
         began = time.monotonic()
         self.library.marks_clear()
@@ -207,9 +208,13 @@ class Model:
         try:
             try:
                 while (status := lib.search_run(search, CHUNK)) == RUNNING:
+                    took = time.monotonic() - began
                     if progress is not None:
                         summary = self._summary(search)
-                        progress(summary.count, summary.depth, time.monotonic() - began)
+                        progress(summary.count, summary.depth, took)
+                    if seconds is not None and took >= seconds:
+                        status = OUT_OF_TIME
+                        break
             except KeyboardInterrupt:
                 status = INTERRUPTED
             if status == COMPLETE and not lib.search_waits(search):
@@ -245,6 +250,7 @@ class Model:
             OUT_OF_MEMORY: f"the budget of {budget:,} bytes is used up",
             NO_MEMORY: "the machine has no more memory",
             INTERRUPTED: "it was interrupted",
+            OUT_OF_TIME: "the time is used up",
         }
         outcome.why = whys.get(status, "")
         return outcome

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-from guestmem.cli.scenario import build
 
 if TYPE_CHECKING:
     from guestmem.checker.coverage import Silence
@@ -24,24 +22,27 @@ class Watch:
     ``everything``: of the files of this package too.  Raises ``Refused`` for what is defined and cannot be heard.
     """
 
-    def __init__(self, scenario: Scenario, given: dict[str, Any], everything: bool = False) -> None:
+    def __init__(self, scenario: Scenario, given: Mapping[str, Any], everything: bool = False) -> None:
         from guestmem.checker.coverage import Executed, any_file, users_file
         from guestmem.checker.frontend.classes import refuse_unplugged
 
-        self.scenario = scenario
-        self.watches = any_file if everything else users_file
+        self.last: tuple[Model, Mapping[str, Any]] | None = None
+        self.watches: Callable[[str], bool] = any_file if everything else users_file
         self.executed = Executed()
-        refuse_unplugged(self.executed.built(lambda: build(scenario, given), self.watches))
+        refuse_unplugged(self.executed.built(lambda: scenario.build(**given), self.watches))
 
-    def explored(self, model: Model) -> None:
-        """Take in what the last exploration of a model executed."""
+    def explored(self, model: Model, options: Mapping[str, Any]) -> None:
+        """Take in what the last exploration of a model executed; it was built with these options."""
         self.executed.explored(model)
+        self.last = model, options
 
-    def silence(self, model: Model, given: dict[str, Any]) -> Silence:
-        """What none of the explorations looked at; ``model``, the last, was built with the options ``given``."""
+    def silence(self) -> Silence:
+        """What none of the explorations looked at."""
         from guestmem.checker.coverage import silence
 
-        return silence(model, self.executed, self.watches, given)
+        assert self.last is not None
+        model, options = self.last
+        return silence(model, self.executed, self.watches, dict(options))
 
 
 def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
