@@ -48,17 +48,19 @@ from guestmem.model.world import World
 MOST_CHOICES = 64
 #: Situations whose numbers fit the word that notes them.
 MOST_SITUATIONS = 64
+#: Properties of states whose numbers fit a word.
+MOST_PROPERTIES = 64
 #: Turns that loops without a step may take in one slice.
 MOST_TURNS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the source that can break a rule."""
+    """What can break a rule: a place in the source, or a property of states (None)."""
 
     rule: str
     detail: str
-    place: Place
+    place: Place | None
 
 
 class Translation:
@@ -68,7 +70,7 @@ class Translation:
         source: the C text, engine included.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
-        always: the rules of the state properties, in the engine's numbering.
+        always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
         situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
     """
 
@@ -99,7 +101,11 @@ class Translation:
         changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
         self.layout = Layout(self.pools, changing, threads)
         self.initial = self.layout.pack(self.layout.pools)
-        self.always = [rule for rule, _ in self.program.always]
+        self.always = list(dict.fromkeys(rule for rule, _ in self.program.always))
+        if len(self.always) > MOST_PROPERTIES:
+            raise Refused(
+                type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
+            )
         self.situations = [situation for situation, _ in self.program.sometimes]
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
@@ -127,6 +133,7 @@ class Translation:
             f"#define MOST_CHOICES {MOST_CHOICES}",
             f"#define MOST_TURNS {MOST_TURNS}",
             f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
+            f"#define PROPERTIES {len(self.always)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
             resources.files(__package__).joinpath("prelude.h").read_text(),
@@ -355,15 +362,18 @@ class Translation:
         return " ".join(text)
 
     def _properties(self) -> list[str]:
-        lines = ["static inline int broken_rule(u64 *s, struct ctx *c)", "{", "\tint ok;", "\t(void)s; (void)c; (void)ok;"]
+        lines = ["static inline rules_t broken_rules(u64 *s, struct ctx *c, int *sites)", "{", "\tint ok; rules_t broken = 0;"]
+        lines.append("\t(void)s; (void)c; (void)sites; (void)ok;")
         world = self.pools.number(self.world)
-        for i, (_, body) in enumerate(self.program.always):
-            lines += self._property(body, world, "-1", f"if (!ok) return {i + 1};")
-        lines += ["\treturn 0;", "}"]
+        for rule, body in self.program.always:
+            i = self.always.index(rule)
+            bit = f"broken |= (rules_t)1 << {i};"
+            lines += self._property(body, world, f"{{ {bit} if (sites) sites[{i}] = c->site; }}", f"if (!ok) {bit}")
+        lines += ["\treturn broken;", "}"]
         lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tint ok; u64 found = 0;"]
         lines.append("\t(void)s; (void)c; (void)ok;")
         for i, (_, body) in enumerate(self.program.sometimes):
-            lines += self._property(body, world, "found", f"if (ok) found |= 1ull << {i};")
+            lines += self._property(body, world, "{ }", f"if (ok) found |= 1ull << {i};")
         lines += ["\treturn found;", "}"]
         for i in range(len(self.program.threads)):
             lines += [
@@ -379,10 +389,10 @@ class Translation:
         return lines
 
     def _property(self, body: Body, world: int, stopped: str, then: str) -> list[str]:
-        """Evaluate a property; ``stopped`` is returned when that itself breaks a rule."""
+        """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
         arguments = f", {world}" if body.parameters else ""
         text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
-        return [f"\tif ({text}) return {stopped};" if body.may_stop else f"\t{text};", f"\t{then}"]
+        return [f"\tif ({text}) {stopped} else" if body.may_stop else f"\t{text};", f"\t{then}"]
 
     # ---- instructions and expressions
 
