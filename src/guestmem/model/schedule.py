@@ -12,7 +12,7 @@ import pdb
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -84,6 +84,7 @@ class Schedule:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.geometry: Mapping[str, int] = world.geometry
         self.in_step = False
         self.situations: set[str] = set()
         self.costs: Counter[enum.Enum] = Counter()
@@ -134,6 +135,8 @@ class Schedule:
             raise Verdict(NO_NONE, str(error)) from error
         if isinstance(error, ZeroDivisionError):
             raise Verdict(IN_RANGE, "division by zero") from error
+        if isinstance(error, ValueError) and str(error) == "negative shift count":
+            raise Verdict(IN_RANGE, str(error)) from error
         if error is not None:
             raise error
 
