@@ -144,6 +144,7 @@ class Silence:
         uncalled: functions that nothing calls.
         unused: classes of which the world has no object.
         same_as: the world of this package to which the user's file changes nothing.
+        wrong: what is wrong in functions that nothing calls, a line each.
     """
 
     never: list[Never] = field(default_factory=list)
@@ -151,6 +152,7 @@ class Silence:
     uncalled: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     same_as: str = ""
+    wrong: list[str] = field(default_factory=list)
 
 
 def shown(file: str) -> str:
@@ -171,6 +173,7 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     files = {definition_of(cls)[0] for cls in classes} | {function.file for function in model.translation.program.functions}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
     found.unused = [cls.__name__ for cls in unused(world)]
+    found.wrong = model.translation.program.notes
     found.same_as = same_as(model.translation, watches, options)
     return found
 

@@ -14,7 +14,7 @@ import contextlib
 import enum
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC, Blocked, Deadlock, Verdict
@@ -40,6 +40,7 @@ class Runner(Protocol):
     """Who is running model code at the moment."""
 
     in_step: bool
+    geometry: Mapping[str, int]  # of the world that runs; empty where it is not known
 
     def boundary(self, function: Callable[..., Any]) -> None:
         """Called before a step begins, outside any other step: here a thread can be interrupted."""
@@ -65,6 +66,7 @@ class Alone:
 
     def __init__(self, choices: Iterable[int] = (), thread: int = 0) -> None:
         self.in_step = False
+        self.geometry: Mapping[str, int] = {}
         self.thread = thread
         self.costs: Counter[enum.Enum] = Counter()
         self.situations: set[str] = set()
@@ -208,6 +210,11 @@ def reached(situation: str) -> None:
 def charge(kind: enum.Enum, n: int = 1) -> None:
     """Account for ``n`` units of work.  Costs are counted when running, and are no part of a checked state."""
     _runner.charge(kind, n)
+
+
+def geometry() -> Mapping[str, int]:
+    """The sizes of the world that runs; empty where that is not known."""
+    return _runner.geometry
 
 
 def current() -> int:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import inspect
 import sys
 import types
@@ -33,6 +34,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
+from guestmem.model import control
 from guestmem.model.errors import IN_ARRAY, IN_RANGE, Refused, Verdict
 
 __all__ = ["Array", "Index", "Record", "array", "bounded", "part"]
@@ -42,10 +44,17 @@ class Index(int):
     """Base of named integers, so that a gfn is not taken for a pgoff: ``class Pgoff(Index, below="pages")``.
 
     Values are 0 <= value < ``below`` (an integer, or an expression over the geometry).  Arithmetic gives a plain
-    integer; ``Pgoff(n)`` makes it an offset again and checks the range.
+    integer; ``Pgoff(n)`` makes it an offset again, and breaks a rule if it lies outside the range.  A geometry is known
+    where a world runs; elsewhere the range is checked where the offset is stored, or used as an index.
     """
 
     below: ClassVar[int | str] = 0
+
+    def __new__(cls, value: int = 0) -> Self:
+        geometry = control.geometry()
+        if geometry and not 0 <= value < evaluate(cls.below, geometry):
+            raise Verdict(IN_RANGE, f"{cls.__name__}({int(value)}) of {evaluate(cls.below, geometry)}")
+        return super().__new__(cls, value)
 
     def __init_subclass__(cls, *, below: int | str) -> None:
         cls.below = below
@@ -174,7 +183,12 @@ def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
         known = ", ".join(sorted(geometry)) or "nothing"
         raise Refused("geometry", f"{expression!r} is not known", f"use integers, + - * and names of the geometry ({known})")
 
-    return value(ast.parse(expression, mode="eval").body)
+    return value(_parsed(expression))
+
+
+@functools.cache
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(expression, mode="eval").body
 
 
 def _where(cls: type[Record], name: str) -> str:
@@ -292,8 +306,9 @@ class Array(list[Any]):
     def __setitem__(self, index: Any, value: Any) -> None:
         if self.field.parts:
             raise Verdict(IN_RANGE, f"{self.field!r} holds its records for good and cannot be assigned")
+        position = self._inside(index)
         check_value(self.field, value, self.owner._geometry, f"{self.owner!r}.{self.field.name}[{index}]")
-        super().__setitem__(self._inside(index), value)
+        super().__setitem__(position, value)
 
 
 def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str) -> None:
@@ -313,6 +328,10 @@ def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str
 
 def _default(field: Field, geometry: Mapping[str, int]) -> Any:
     if field.default is not None:
+        try:
+            check_value(field, field.default, geometry, f"{field!r}")
+        except Verdict as verdict:
+            raise Refused(_where(field.owner, field.name), verdict.detail, "begin with a value of the field's type") from None
         return field.default
     match field.type:
         case BoolType():

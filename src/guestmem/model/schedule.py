@@ -15,7 +15,7 @@ import pdb
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -93,6 +93,8 @@ def _verdict(error: BaseException) -> Verdict | None:
         return Verdict(NO_NONE, str(error)).with_traceback(error.__traceback__)
     if isinstance(error, ZeroDivisionError):
         return Verdict(IN_RANGE, "division by zero").with_traceback(error.__traceback__)
+    if isinstance(error, ValueError) and str(error) == "negative shift count":
+        return Verdict(IN_RANGE, str(error)).with_traceback(error.__traceback__)
     return None
 
 
@@ -140,6 +142,7 @@ class Schedule:
 
     def __init__(self, world: World, watch: bool = False) -> None:
         self.world = world
+        self.geometry: Mapping[str, int] = world.geometry
         self.in_step = False
         self.situations: set[str] = set()
         self.costs: Counter[enum.Enum] = Counter()
