@@ -52,6 +52,11 @@ MOST_SITUATIONS = 64
 MOST_TURNS = 1 << 20
 
 
+def text_of(name: str) -> str:
+    """A file of C that stands beside this one."""
+    return resources.files(__package__).joinpath(name).read_text()
+
+
 @dataclass(frozen=True)
 class Site:
     """A place in the source that can break a rule."""
@@ -65,7 +70,7 @@ class Translation:
     """A world as C, and what is needed to read its states.
 
     Attributes:
-        source: the C text, engine included.
+        source: the C text, without the search.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering.
@@ -116,7 +121,7 @@ class Translation:
             if number in self.forks:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
-        self.source = "\n".join([*self._prelude(), *code, resources.files(__package__).joinpath("search.c").read_text()])
+        self.source = "\n".join([*self._prelude(), *code, text_of("engine/replay.c")])
 
     # ---- the parts of the file
 
@@ -129,7 +134,7 @@ class Translation:
             f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
-            resources.files(__package__).joinpath("prelude.h").read_text(),
+            text_of("prelude.h"),
         ]
         for values, name in self._tables.items():
             lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")

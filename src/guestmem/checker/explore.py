@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker import compile as compiling
-from guestmem.checker.emit import Site, Translation
+from guestmem.checker.emit import Site, Translation, text_of
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
 from guestmem.model.schedule import Slice
@@ -97,25 +97,17 @@ class Edge:
     broken: Site | None
 
 
-class Model:
-    """A world translated and compiled."""
+class Steps:
+    """A world translated and compiled, to be looked at one state at a time."""
 
-    def __init__(self, world: World) -> None:
+    #: The files of C that are added to the translation.
+    engine: tuple[str, ...] = ()
+
+    def __init__(self, world: World, flags: Sequence[str] = compiling.FLAGS) -> None:
         self.world = world
         self.translation = Translation(world)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load(self.translation.source)
-        lib.search_new.restype = ctypes.c_void_p
-        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
-        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
-        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
-        lib.search_violation.restype = ctypes.POINTER(_Violation)
-        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
-        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_parent.restype = ctypes.c_uint32
-        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.library = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
         self._word_array = ctypes.c_uint64 * self.words
 
         class CEdge(ctypes.Structure):
@@ -127,11 +119,6 @@ class Model:
 
         self._edge_type = CEdge
         self._edges = (CEdge * 1024)()
-
-    @staticmethod
-    def translate(world: World) -> Translation:
-        """The C text of a world, without compiling it."""
-        return Translation(world)
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
@@ -158,6 +145,32 @@ class Model:
         if broken < 0:
             return self.translation.sites[site.value].rule
         return self.translation.always[broken - 1] if broken else None
+
+
+class Model(Steps):
+    """A world translated and compiled, to be explored."""
+
+    engine = ("search.c",)
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        lib = self.library
+        lib.search_new.restype = ctypes.c_void_p
+        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
+        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
+        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
+        lib.search_violation.restype = ctypes.POINTER(_Violation)
+        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
+        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_parent.restype = ctypes.c_uint32
+        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+
+    @staticmethod
+    def translate(world: World) -> Translation:
+        """The C text of a world, without compiling it."""
+        return Translation(world)
 
     def explore(
         self,
