@@ -34,11 +34,10 @@ from guestmem.checker.ir import (
     Var,
     When,
     assigned,
-    expressions,
     reads_state,
 )
 from guestmem.checker.layout import Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, touches, used_bodies
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
@@ -298,7 +297,7 @@ class Translation:
             else:
                 rest = block.instrs
             for instr in rest:
-                if self._touches(instr):
+                if touches(instr):
                     lines.append("\tfresh = 0;")
                 lines += self._instr(instr, known)
             following = thread.blocks[i + 1] if i + 1 < len(thread.blocks) else None
@@ -316,13 +315,6 @@ class Translation:
                     lines += self._jump(end, following)
         lines.append("}")
         return lines
-
-    @staticmethod
-    def _touches(instr: Instr) -> bool:
-        """Whether an instruction of a thread reads or changes what others see."""
-        if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
-            return True
-        return any(map(reads_state, expressions(instr)))
 
     def _step(self, call: Call, boundary: Boundary, park: str) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
@@ -470,7 +462,7 @@ class Translation:
                     return f"get_{self._field_names[declared]}(s, {cell})"
                 return f"{self._table(self.pools.values(declared))}[{cell}]"
             case Part(field=declared, ref=ref, index=index):
-                numbers = self.pools.embedded(declared)
+                numbers = self.pools.values(declared)
                 cell = self._cell(declared, ref, index)
                 stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
                 if numbers == [numbers[0] + i * stride for i in range(len(numbers))]:

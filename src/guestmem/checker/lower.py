@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import ast
 import enum
+import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from guestmem.checker.ir import (
     BOOL,
@@ -89,6 +90,9 @@ FOLD: dict[str, Callable[[int, int], int]] = {
     "max": max,
 }
 
+#: Who can go on in a state is a word of bits.
+MOST_THREADS = 64
+
 
 @dataclass
 class ArrayOf(Expr):
@@ -154,6 +158,8 @@ class Program:
         cls = type(world)
         if not world.threads:
             raise Refused(cls.__qualname__, "a world without threads", "mark a method with @thread")
+        if len(world.threads) > MOST_THREADS:
+            raise Refused(cls.__qualname__, f"a world of {len(world.threads)} threads", f"use at most {MOST_THREADS}")
         self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
         self.always = [(f._always, self._property(function_of(f), cls)) for f in world.marked("_always")]
         self.sometimes = [(f._sometimes, self._property(function_of(f), cls)) for f in world.marked("_sometimes")]
@@ -221,6 +227,13 @@ def can_stop(instr: Instr) -> bool:
     return isinstance(instr, (When, Require, Choose))
 
 
+def touches(instr: Instr) -> bool:
+    """Whether an instruction of a thread reads or changes what others see."""
+    if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
+        return True
+    return any(map(reads_state, expressions(instr)))
+
+
 def without_boundary(start: Block) -> set[Block]:
     """The blocks that can be reached from a block, itself included, before the next boundary."""
     seen: set[Block] = set()
@@ -234,9 +247,15 @@ def without_boundary(start: Block) -> set[Block]:
     return seen
 
 
-def common_base(classes: Sequence[type[Record]]) -> type[Record]:
-    """The most derived class that all of these are or come from."""
-    return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+def common_base(classes: Sequence[type[Record]], owner: type[Record]) -> type[Record]:
+    """The most derived class that all of these are or come from, at least ``owner``."""
+    common = (base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+    return next(base for base in common if issubclass(base, owner))
+
+
+def owner_of(function: Function, cls: type[Record]) -> type[Record]:
+    """The class in which a method of ``cls`` is defined."""
+    return next(base for base in cls.__mro__ if any(is_definition(value, function) for value in vars(base).values()))
 
 
 def lower(world: World) -> Program:
@@ -308,11 +327,19 @@ class Lowering:
         if len(values) != len(function.parameters):
             function.refuse(function.node, f"a thread with {len(function.parameters)} parameters", "use (self) or (self, i)")
         self.enter(function, receiver, dict(zip(function.parameters, values, strict=True)), [])
+        entry = self.block
+        self.suspend("start", function.node)
+        start = self.block
         self.statements(function.node.body)
         self.goto(self.frames[-1].exit)
         self.block = self.frames[-1].exit
         self.suspend("end", function.node)
         self.block.end = Goto(self.block)
+        if not any(touches(instr) or can_stop(instr) for block in without_boundary(start) for instr in block.instrs):
+            entry.instrs, entry.end = (
+                start.instrs,
+                start.end,
+            )  # what it does before its first step is the same whenever it is done
         blocks = self.reachable()
         boundaries = [block.end.boundary for block in blocks if isinstance(block.end, Suspend)]
         for pc, boundary in enumerate(boundaries):
@@ -1016,7 +1043,7 @@ class Lowering:
     def part(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:
         position = self.position(declared, ref, index)
         if position is not None:
-            return Const(self.pools.embedded(declared)[position], declared.type)
+            return Const(self.pools.values(declared)[position], declared.type)
         return Part(declared, ref, index, declared.type)
 
     def position(self, declared: Field, ref: Expr, index: Expr | None) -> int | None:
@@ -1086,6 +1113,8 @@ class Lowering:
                 return Const(int(name == "!="), BOOL)
         else:
             fits = same_kind(a.type, b.type) or same_kind(b.type, a.type)
+        if isinstance(op, (ast.Is, ast.IsNot)) and isinstance(a.type, IntType):
+            self.refuse(node, f"`is` between numbers in {ast.unparse(node)}", "compare them with == or !=")
         ordered = name not in ("==", "!=")
         if not fits or (ordered and not isinstance(a.type, IntType)):
             self.refuse(node, f"{a.type!r} compared with {b.type!r}", "compare values of one kind")
@@ -1201,16 +1230,19 @@ class Lowering:
         return self.invoke(node, function_of(target), None, [], node.args, node.keywords)
 
     def call_super(self, node: ast.Call, name: str) -> list[Expr]:
+        """Call what the class of the record itself has after the class that says ``super()``."""
         frame = self.frame
-        receiver = frame.receiver
-        if receiver is not None:
-            mro = receiver.__mro__
-            here = next(i for i, c in enumerate(mro) if any(is_definition(v, frame.function) for v in vars(c).values()))
-            for base in mro[here + 1 :]:
-                if name in vars(base):
-                    this = frame.env[frame.function.parameters[0]]
-                    return self.invoke(node, function_of(vars(base)[name]), receiver, [this], node.args, node.keywords)
-        self.refuse(node, f"super().{name}", "name a method that a base class has")
+        if frame.receiver is None:
+            self.refuse(node, f"super().{name}", "name a method that a base class has")
+        owner = owner_of(frame.function, frame.receiver)
+        this = frame.env[frame.function.parameters[0]]
+        targets: dict[Function, list[type[Record]]] = {}
+        for cls in self.classes(this):
+            attribute = getattr(super(owner, cls), name, None)
+            if not isinstance(attribute, types.FunctionType):
+                self.refuse(node, f"super().{name}", "name a method that a base class has")
+            targets.setdefault(function_of(attribute), []).append(cls)
+        return self.dispatch(node, this, targets, node.args, node.keywords)
 
     def method(self, node: ast.expr, ref: Expr, name: str, args: list[ast.expr]) -> list[Expr]:
         return self.invoke_on(node, ref, name, args)
@@ -1230,9 +1262,20 @@ class Lowering:
             targets.setdefault(function_of(attribute), []).append(cls)
         if not targets:
             self.refuse(node, f"no {ref.type.cls.__name__} exists in this world", "give the world one, or do not call it")
+        return self.dispatch(node, ref, targets, args, keywords)
+
+    def dispatch(
+        self,
+        node: ast.expr,
+        ref: Expr,
+        targets: dict[Function, list[type[Record]]],
+        args: Sequence[ast.expr],
+        keywords: Sequence[ast.keyword],
+    ) -> list[Expr]:
+        """Call the function that belongs to the class of the record: ``targets`` has the classes for each."""
         if len(targets) == 1:
             (function, classes), *_ = targets.items()
-            receiver = common_base(classes)
+            receiver = common_base(classes, owner_of(function, classes[0]))
             return self.invoke(node, function, receiver, [self.as_class(ref, receiver)], args, keywords)
         ref = ref if isinstance(ref, Local) else self.temp(ref)
         given = [self.temp(self.expr(a)) for a in (*args, *(k.value for k in keywords))]
@@ -1245,7 +1288,7 @@ class Lowering:
             self.branch(self.is_one_of(ref, classes), inside, other)
             self.block = inside
             self.not_none = set(known)
-            receiver = common_base(classes)
+            receiver = common_base(classes, owner_of(function, classes[0]))
             this = self.as_class(ref, receiver)
             named = dict(zip(names, given[len(args) :], strict=True))
             values = self.invoke_with(node, function, receiver, [this, *given[: len(args)]], named)
@@ -1478,8 +1521,13 @@ class Lowering:
         self.refuse(node, f"{name} with {len(arguments)} arguments", "see its documentation")
 
     def choose(self, node: ast.Call, n: Expr) -> Expr:
+        n = n if isinstance(n, (Const, Local)) else self.temp(n)
+        if self.interval(n)[1] < 1:
+            self.refuse(node, f"{ast.unparse(node)} has nothing to choose from", "give it 1 or more")
+        if self.interval(n)[0] < 1:
+            some = self.fold(">", [n, Const(0, INT)], BOOL)
+            self.emit(Require(some, IN_RANGE, f"{ast.unparse(node)}: nothing to choose from", self.place(node)))
         if self.is_thread:
-            n = n if isinstance(n, (Const, Local)) else self.temp(n)
             self.suspend("choose", node)
         var = self.new_var("", INT)
         var.bounds = (Const(0, INT), n)
@@ -1524,5 +1572,6 @@ def changes(body: Body) -> bool:
 
 
 def is_definition(value: Any, function: Function) -> bool:
-    """Whether a class attribute is the definition of a function."""
-    return isinstance(value, types.FunctionType) and function_of(cast(Any, value)) is function
+    """Whether a class attribute is the definition of a function, as a method or a property."""
+    value = value.fget if isinstance(value, property) else value
+    return isinstance(value, types.FunctionType) and inspect.unwrap(value) is function.python
