@@ -11,21 +11,24 @@ import _ctypes
 import argparse
 import ast
 import contextlib
-import gc
+import functools
 import importlib.util
 import itertools
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from guestmem.checker import source
@@ -33,6 +36,8 @@ from guestmem.checker.compile import QUICK
 from guestmem.checker.explore import Steps
 from guestmem.model import Refused
 from lockstep import Lockstep
+
+ROOT = Path(__file__).parents[1]
 
 HEAD = """\
 from __future__ import annotations
@@ -390,7 +395,8 @@ class Author:
             if scope.mode == "interruptible" and scope.owner in ("W", "Root") and not scope.guarded:
                 writers += [self.write_with]
         writers += [self.leave, self.check]
-        return self.pick(writers)(lines, scope, depth)
+        write: Callable[[list[str], Scope, int], bool] = self.pick(writers)
+        return write(lines, scope, depth)
 
     def assign_local(self, lines: list[str], scope: Scope, depth: int) -> bool:
         known = [n for n in scope.names if n not in scope.fixed]
@@ -881,11 +887,14 @@ def imported(text: str, directory: Path, name: str) -> Iterator[Any]:
     file = directory / f"{name}.py"
     file.write_text(text)
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            spec.loader.exec_module(module)
         yield module
     finally:
         del sys.modules[name]
@@ -902,7 +911,8 @@ def run(text: str, directory: Path, tally: Tally, schedules: int = 3, steps: int
         try:
             model = Steps(module.W(), QUICK)
         except Refused as refused:
-            assert f"{name}.py" in refused.where, f"refused without a line of the program: {refused}"
+            if f"{name}.py:" not in refused.where:
+                raise AssertionError(f"refused without a line of the program: {refused}") from refused
             tally.refused += 1
             tally.reasons[re.sub(r"\d+", "N", re.sub(r"'[^']*'", "...", refused.what))[:60]] += 1
             return
@@ -928,12 +938,82 @@ def constructs(text: str) -> Iterator[str]:
                 yield f"Call {called}" if called in names else "Call of the program's own"
                 if any(k.arg for k in node.keywords):
                     yield "Call with keywords"
-            case ast.ClassDef(name=name, bases=bases) if len(bases) > 1:
+            case ast.ClassDef(bases=bases) if len(bases) > 1:
                 yield "ClassDef of several bases"
             case ast.FunctionDef(decorator_list=decorators):
                 yield from (f"FunctionDef @{ast.unparse(d).partition('(')[0]}" for d in decorators)
             case ast.stmt() | ast.expr():
                 yield type(node).__name__
+
+
+def failure(text: str, directory: Path, tally: Tally) -> str:
+    """How a program fails: an error and where it was raised; empty if it does not."""
+    try:
+        run(text, directory, tally)
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(at.filename).name}:{at.lineno}: {at.line}" if at.filename.startswith(str(ROOT)) else ""
+        return f"{type(error).__name__} {where}"
+    return ""
+
+
+def cuts(tree: ast.Module) -> Iterator[Callable[[], None]]:
+    """Ways to make a program smaller, statements first; each changes the tree, and gives what takes that back."""
+    blocks = [
+        block
+        for node in ast.walk(tree)
+        for name in ("body", "orelse")
+        if isinstance(block := getattr(node, name, None), list) and not isinstance(node, ast.Lambda)
+    ]
+    for block in blocks:
+        for i in range(len(block) - 1, -1, -1):
+            if i >= len(block) or isinstance(block[i], ast.Pass):
+                continue
+            kept = list(block)
+            inner: list[ast.stmt] = [] if isinstance(kept[i], (ast.ClassDef, ast.FunctionDef)) else getattr(kept[i], "body", [])
+            for instead in ([], inner) if inner else ([],):
+                block[i : i + 1] = instead
+                if not block and block is not tree.body:
+                    block.append(ast.Pass())
+                yield functools.partial(block.__setitem__, slice(None), kept)
+    for node in ast.walk(tree):
+        for name, value in ast.iter_fields(node):
+            places: list[tuple[Callable[[ast.expr], None], ast.expr]] = []
+            if isinstance(value, ast.expr) and not isinstance(value, (ast.Name, ast.Constant)):
+                places.append((functools.partial(setattr, node, name), value))
+            elif isinstance(value, list):
+                places += [(functools.partial(value.__setitem__, i), v) for i, v in enumerate(value) if isinstance(v, ast.expr)]
+            for put, old in places:
+                parts = [part for part in ast.iter_child_nodes(old) if isinstance(part, ast.expr)]
+                for new in [*parts, *map(ast.Constant, (0, 1, True))]:
+                    if ast.dump(new) != ast.dump(old):
+                        put(new)
+                        yield functools.partial(put, old)
+
+
+def reduced(text: str, directory: Path, seconds: float = 120) -> str:
+    """A smaller program that fails in the same way."""
+    tree, scrap = ast.parse(text), Tally()
+    wanted = failure(text, directory, scrap)
+    until = time.monotonic() + seconds
+    progress = True
+    while progress:
+        progress = False
+        for undo in cuts(tree):
+            if time.monotonic() > until:
+                undo()
+                return ast.unparse(tree)
+            try:
+                smaller = ast.unparse(ast.fix_missing_locations(tree))
+                ast.parse(smaller)
+                same = failure(smaller, directory, scrap) == wanted
+            except (SyntaxError, ValueError):
+                same = False
+            if same:
+                progress = True
+            else:
+                undo()
+    return ast.unparse(tree)
 
 
 def main() -> int:
@@ -942,66 +1022,32 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--statistics", action="store_true", help="how many programs contain what, and why some were refused")
-    parser.add_argument("--no-shrink", action="store_true", help="print a program that differs as it was drawn")
+    parser.add_argument("--as-drawn", action="store_true", help="print a program that differs as it is, not made smaller")
     arguments = parser.parse_args()
     tally = Tally()
-    differences = 0
+    differences: Counter[str] = Counter()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = scratch
-        for chunk in itertools.count():
-            if tally.drawn >= arguments.programs:
-                break
-            failed = draw_and_run(arguments.seed * 1_000_003 + chunk, not arguments.no_shrink, Path(scratch), tally)
-            if failed:
-                differences += 1
-                print(f"---- seed {arguments.seed}, part {chunk}\n{failed}\n", flush=True)
-            for file in Path(scratch, "guestmem").glob("*"):
-                file.unlink()
-            gc.collect()
+        for number in range(arguments.programs):
+            random = Random(f"{arguments.seed} {number}")
+            text = Author(random.randrange).program()
+            how = failure(text, Path(scratch), tally)
+            if how:
+                if not differences[how]:
+                    shown = text if arguments.as_drawn else reduced(text, Path(scratch))
+                    print(f"---- seed {arguments.seed}, program {number}: {how}\n{shown}\n", flush=True)
+                differences[how] += 1
+            shutil.rmtree(Path(scratch, "guestmem"), ignore_errors=True)
     if arguments.statistics:
-        for title, counts in (("compared", tally.constructs), ("refused", tally.reasons)):
+        for title, counts in (("compared", tally.constructs), ("refused", tally.reasons), ("different", differences)):
             for name, count in counts.most_common():
                 print(f"{title} {count:6} {name}")
     print(
-        f"seed {arguments.seed}: {tally.drawn} programs drawn, {tally.refused} refused, {tally.compared} compared in lockstep "
-        f"({tally.steps} steps), {differences} differences, {time.monotonic() - began:.0f} s"
+        f"seed {arguments.seed}: {tally.drawn} programs drawn, {tally.refused} refused, {tally.compared} compared in lockstep, "
+        f"{tally.steps} steps, {differences.total()} differences, {time.monotonic() - began:.0f} s"
     )
     return 1 if differences else 0
-
-
-CHUNK = 100
-
-
-def draw_and_run(number: int, shrink: bool, directory: Path, tally: Tally) -> str:
-    """Run a part of the programs; the smallest one that differs, and how, if one does."""
-    last: list[str] = [""]
-
-    @seed(number)
-    @settings(
-        max_examples=CHUNK,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        report_multiple_bugs=False,
-        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(programs())
-    def each(text: str) -> None:
-        last[0] = text
-        run(text, directory, tally)
-
-    try:
-        each()
-    except Exception as error:
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        assert where is not None
-        at = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
-        return f"{last[0].removeprefix(HEAD)}\n{type(error).__name__} at {at}: {error}"
-    return ""
 
 
 if __name__ == "__main__":
