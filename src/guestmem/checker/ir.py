@@ -195,9 +195,9 @@ Instr = Set | Store | Call | Choose | When | Require | Reached | Mark
 
 @dataclass(eq=False)
 class Boundary:
-    """A place where a thread can be interrupted: before a step, before a choice, or at its end."""
+    """A place where a thread can be interrupted: before a step or a choice, at its end, at its start if that matters."""
 
-    kind: str  # "step", "choose" or "end"
+    kind: str  # "step", "choose", "end" or "start"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
     pc: int = -1
     live: list[Var] = field(default_factory=list)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import ast
 import enum
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from guestmem.checker.frontend.classes import refuse_lost_overrides
 from guestmem.checker.frontend.flow import check_flow
@@ -99,6 +100,9 @@ FOLD: dict[str, Callable[[int, int], int]] = {
     "max": max,
 }
 
+#: Who can go on in a state is a word of bits.
+MOST_THREADS = 64
+
 
 #: Of which files the statements and decisions are marked.
 Watches = Callable[[str], bool]
@@ -171,6 +175,8 @@ class Program:
         cls = type(world)
         if not world.threads:
             raise Refused(cls.__qualname__, "a world without threads", "mark a method with @thread")
+        if len(world.threads) > MOST_THREADS:
+            raise Refused(cls.__qualname__, f"a world of {len(world.threads)} threads", f"use at most {MOST_THREADS}")
         self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
         self.always = [(f._always, self._property(function_of(f), cls)) for f in world.marked("_always")]
         self.sometimes = [(f._sometimes, self._property(function_of(f), cls)) for f in world.marked("_sometimes")]
@@ -262,6 +268,13 @@ def can_stop(instr: Instr) -> bool:
     return isinstance(instr, (When, Require, Choose))
 
 
+def touches(instr: Instr) -> bool:
+    """Whether an instruction of a thread reads or changes what others see."""
+    if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
+        return True
+    return any(map(reads_state, expressions(instr)))
+
+
 def without_boundary(start: Block) -> set[Block]:
     """The blocks that can be reached from a block, itself included, before the next boundary."""
     seen: set[Block] = set()
@@ -275,9 +288,15 @@ def without_boundary(start: Block) -> set[Block]:
     return seen
 
 
-def common_base(classes: Sequence[type[Record]]) -> type[Record]:
-    """The most derived class that all of these are or come from."""
-    return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+def common_base(classes: Sequence[type[Record]], owner: type[Record]) -> type[Record]:
+    """The most derived class that all of these are or come from, at least ``owner``."""
+    common = (base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+    return next(base for base in common if issubclass(base, owner))
+
+
+def owner_of(function: Function, cls: type[Record]) -> type[Record]:
+    """The class in which a method of ``cls`` is defined."""
+    return next(base for base in cls.__mro__ if any(is_definition(value, function) for value in vars(base).values()))
 
 
 def lower(world: World, watches: Watches) -> Program:
@@ -358,11 +377,19 @@ class Lowering:
         if len(values) != len(function.parameters):
             function.refuse(function.node, f"a thread with {len(function.parameters)} parameters", "use (self) or (self, i)")
         self.enter(function, receiver, dict(zip(function.parameters, values, strict=True)), [])
+        entry = self.block
+        self.suspend("start", function.node)
+        start = self.block
         self.statements(function.node.body)
         self.goto(self.frames[-1].exit)
         self.block = self.frames[-1].exit
         self.suspend("end", function.node)
         self.block.end = Goto(self.block)
+        if not any(touches(instr) or can_stop(instr) for block in without_boundary(start) for instr in block.instrs):
+            entry.instrs, entry.end = (
+                start.instrs,
+                start.end,
+            )  # what it does before its first step is the same whenever it is done
         blocks = self.reachable()
         boundaries = [block.end.boundary for block in blocks if isinstance(block.end, Suspend)]
         for pc, boundary in enumerate(boundaries):
@@ -1141,7 +1168,7 @@ class Lowering:
     def part(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:
         position = self.position(declared, ref, index)
         if position is not None:
-            return Const(self.pools.embedded(declared)[position], declared.type)
+            return Const(self.pools.values(declared)[position], declared.type)
         return Part(declared, ref, index, declared.type)
 
     def position(self, declared: Field, ref: Expr, index: Expr | None) -> int | None:
@@ -1218,6 +1245,8 @@ class Lowering:
                 return Const(int(name == "!="), BOOL)
         else:
             fits = same_kind(a.type, b.type) or same_kind(b.type, a.type)
+        if isinstance(op, (ast.Is, ast.IsNot)) and isinstance(a.type, IntType):
+            self.refuse(node, f"`is` between numbers in {ast.unparse(node)}", "compare them with == or !=")
         ordered = name not in ("==", "!=")
         if not fits or (ordered and not isinstance(a.type, IntType)):
             self.refuse(node, f"{a.type!r} compared with {b.type!r}", "compare values of one kind")
@@ -1355,17 +1384,20 @@ class Lowering:
         return value
 
     def call_super(self, node: ast.Call, name: str) -> list[Expr]:
+        """Call what the class of the record itself has after the class that says ``super()``."""
         frame = self.frame
-        receiver = frame.receiver
-        if receiver is not None:
-            mro = receiver.__mro__
-            here = next(i for i, c in enumerate(mro) if any(is_definition(v, frame.function) for v in vars(c).values()))
-            for base in mro[here + 1 :]:
-                if name in vars(base):
-                    this = frame.env[frame.function.parameters[0]]
-                    values = [this, *self.values(self.arguments(node))]
-                    return self.invoke(node, function_of(vars(base)[name]), receiver, values, [k.arg for k in node.keywords])
-        self.refuse(node, f"super().{name}", "name a method that a base class has")
+        if frame.receiver is None:
+            self.refuse(node, f"super().{name}", "name a method that a base class has")
+        owner = owner_of(frame.function, frame.receiver)
+        this = frame.env[frame.function.parameters[0]]
+        assert isinstance(this.type, RefType)
+        targets: dict[Function, list[type[Record]]] = {}
+        for cls in self.classes(this) or [this.type.cls]:
+            attribute = getattr(super(owner, cls), name, None)
+            if not isinstance(attribute, types.FunctionType):
+                self.refuse(node, f"super().{name}", "name a method that a base class has")
+            targets.setdefault(function_of(attribute), []).append(cls)
+        return self.dispatch(node, this, targets, self.values(self.arguments(node)), [k.arg for k in node.keywords])
 
     def invoke_on(
         self, node: ast.expr, ref: Expr, name: str, values: Sequence[Expr], names: Sequence[str | None] = ()
@@ -1380,9 +1412,20 @@ class Lowering:
             if not isinstance(attribute, types.FunctionType):
                 self.refuse(node, f"{cls.__name__} has no method {name!r}", "define it")
             targets.setdefault(function_of(attribute), []).append(cls)
+        return self.dispatch(node, ref, targets, values, names)
+
+    def dispatch(
+        self,
+        node: ast.expr,
+        ref: Expr,
+        targets: dict[Function, list[type[Record]]],
+        values: Sequence[Expr],
+        names: Sequence[str | None],
+    ) -> list[Expr]:
+        """Call the function that belongs to the class of the record: ``targets`` has the classes for each."""
         if len(targets) == 1:
             (function, classes), *_ = targets.items()
-            receiver = common_base(classes)
+            receiver = common_base(classes, owner_of(function, classes[0]))
             return self.invoke(node, function, receiver, [self.as_class(ref, receiver), *values], names)
         ref = ref if isinstance(ref, Local) else self.temp(ref)
         given = [self.temp(value) for value in values]
@@ -1394,7 +1437,7 @@ class Lowering:
             self.branch(self.is_one_of(ref, classes), inside, other)
             self.block = inside
             self.not_none = set(known)
-            receiver = common_base(classes)
+            receiver = common_base(classes, owner_of(function, classes[0]))
             found = self.invoke(node, function, receiver, [self.as_class(ref, receiver), *given], names)
             results = results or {self.new_var("", self.widened(type_)): True for type_ in self.result_types(function)}
             for var, value in zip(results, found, strict=True):
@@ -1613,8 +1656,13 @@ class Lowering:
         self.refuse(node, f"{name} with {len(arguments)} arguments", "see its documentation")
 
     def choose(self, node: ast.Call, word: str, n: Expr) -> Expr:
+        n = n if isinstance(n, (Const, Local)) else self.temp(n)
+        if self.interval(n)[1] < 1:
+            self.refuse(node, f"{ast.unparse(node)} has nothing to choose from", "give it 1 or more")
+        if self.interval(n)[0] < 1:
+            some = self.fold(">", [n, Const(0, INT)], BOOL)
+            self.emit(Require(some, IN_RANGE, f"{ast.unparse(node)}: nothing to choose from", self.place(node)))
         if self.is_thread:
-            n = n if isinstance(n, (Const, Local)) else self.temp(n)
             self.suspend("choose", node)
         var = self.new_var("", INT)
         var.bounds = (Const(0, INT), n)
@@ -1667,5 +1715,6 @@ def waits(body: Body) -> bool:
 
 
 def is_definition(value: Any, function: Function) -> bool:
-    """Whether a class attribute is the definition of a function."""
-    return isinstance(value, types.FunctionType) and function_of(cast(Any, value)) is function
+    """Whether a class attribute is the definition of a function, as a method or a property."""
+    value = value.fget if isinstance(value, property) else value
+    return isinstance(value, types.FunctionType) and inspect.unwrap(value) is function.python

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
-from guestmem.model.errors import NO_DEADLOCK, NO_PANIC, Blocked, Deadlock, Verdict
+from guestmem.model.errors import IN_RANGE, NO_DEADLOCK, NO_PANIC, Blocked, Deadlock, Verdict
 
 __all__ = [
     "alone",
@@ -173,10 +173,12 @@ def exported_to(*packages: str) -> Callable[[F], F]:
 
 
 def choose(n: int, label: str = "") -> int:
-    """What the world may decide: any of 0..n-1.  The checker tries all.
+    """What the world may decide: any of 0..n-1, where n is at least 1.  The checker tries all.
 
     ``label`` names the decision in a trace: what is decided ("pgoff"), or each alternative ("allocate, punch, convert").
     """
+    if n < 1:
+        raise Verdict(IN_RANGE, f"choose({n}): nothing to choose from")
     return _runner.choose(n, label)
 
 

@@ -197,6 +197,38 @@ def _where(cls: type[Record], name: str) -> str:
     return f"{file}: {cls.__qualname__}.{name}"
 
 
+def _check_names(cls: type[Record]) -> None:
+    """Refuse a field where a base class has something else of that name, and a method where Record or World need theirs."""
+    fields = {n for n, hint in inspect.get_annotations(cls).items() if not n.startswith("_") and "ClassVar" not in str(hint)}
+    for base in cls.__mro__[1:-1]:
+        taken = {n for n, value in vars(base).items() if isinstance(value, (types.FunctionType, classmethod, property))}
+        own = {n for n, hint in inspect.get_annotations(base).items() if "ClassVar" in str(hint)}
+        for name in sorted(fields & (taken | own)):
+            raise Refused(_where(cls, name), f"a field with a name of {base.__name__}'s own", "give it another name")
+        if base.__module__.startswith(__package__ + "."):
+            needed = own | {n for n, value in vars(base).items() if isinstance(value, classmethod)}
+            for name, value in vars(cls).items():
+                if name in needed and isinstance(value, (types.FunctionType, property)):
+                    raise Refused(_where(cls, name), f"a method with a name of {base.__name__}'s own", "give it another name")
+
+
+#: What a decorator leaves on a method, and how it is written.
+MARKS = {"_thread": "@thread", "_always": "@always(rule)", "_sometimes": "@sometimes(situation)", "_step": "@step"}
+
+
+def _check_marks(cls: type[Record]) -> None:
+    """Refuse a method that overrides one with a mark and has none: the thread, rule or step would be gone unnoticed."""
+    for name in {name for base in cls.__mro__ for name in vars(base)}:
+        method, *hidden = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+        if not isinstance(method, types.FunctionType):
+            continue
+        for mark, decorator in MARKS.items():
+            if not hasattr(method, mark) and any(hasattr(other, mark) for other in hidden):
+                code = inspect.unwrap(method).__code__
+                what = f"{method.__qualname__} overrides a method with {decorator}, and has no mark"
+                raise Refused(f"{code.co_filename}:{code.co_firstlineno}", what, f"write {decorator} above it")
+
+
 def _scalar_type(where: str, hint: Any, declared: _Declared | None) -> ScalarType:
     """The field type an annotation stands for; refuses what is outside the language."""
     if hint is bool:
@@ -233,6 +265,8 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         cls._declared_fields = None
+        _check_names(cls)
+        _check_marks(cls)
         for name, value in vars(cls).items():
             if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in ("geometry", "ladder"):
                 raise Refused(
