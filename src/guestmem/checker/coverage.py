@@ -125,6 +125,7 @@ class Untaken:
     """Alternatives of a decision that were never taken; all of them where it was never made."""
 
     file: str
+    function: str
     line: int
     word: str
     label: str
@@ -233,17 +234,17 @@ def _look(found: Silence, file: str, function: str, statements: list[ast.stmt], 
     for node in statements:
         if Statement(Place(file, node.lineno), node.col_offset) in executed.statements:
             calls = [expr for expr in head(node) if isinstance(expr, ast.Call)]
-            found.alternatives += filter(None, (never_taken(file, call, executed) for call in calls))
+            found.alternatives += filter(None, (never_taken(file, function, call, executed) for call in calls))
 
 
-def never_taken(file: str, call: ast.Call, executed: Executed) -> Untaken | None:
+def never_taken(file: str, function: str, call: ast.Call, executed: Executed) -> Untaken | None:
     """The alternatives that were not taken, if the call is a decision and there are some."""
     word = call.func.id if isinstance(call.func, ast.Name) else ""
     decision = next((d for d in executed.decisions if d.place == (file, call.lineno) and d.column == call.col_offset), None)
     if decision is None:
-        return Untaken(file, call.lineno, word, "", NEVER_DECIDED) if word in words_of(file) else None
+        return Untaken(file, function, call.lineno, word, "", NEVER_DECIDED) if word in words_of(file) else None
     never = untaken(decision, executed.decisions[decision])
-    return Untaken(file, call.lineno, decision.word, decision.label, never) if never else None
+    return Untaken(file, function, call.lineno, decision.word, decision.label, never) if never else None
 
 
 @functools.cache
