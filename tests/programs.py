@@ -909,7 +909,7 @@ def run(text: str, directory: Path, tally: Tally, schedules: int = 3, steps: int
     name = f"program_{tally.drawn}"
     with imported(text, directory, name) as module:
         try:
-            model = Steps(module.W(), QUICK)
+            model = Steps(module.W(), flags=QUICK)
         except Refused as refused:
             if f"{name}.py:" not in refused.where:
                 raise AssertionError(f"refused without a line of the program: {refused}") from refused
