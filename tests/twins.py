@@ -19,6 +19,7 @@ from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.arch import Arch
 from guestmem.machine.guest import GIVEN_CLEAN
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
+from guestmem.mm.filemap import Pin
 from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
@@ -179,6 +180,7 @@ TWINS = [
     Twin("ExitKept", OnKvm, Vcpus.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
     Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
+    Twin("LookedOnce", OnKvm, Pin.gup_fast, "if follow_pfnmap(mapping, pgoff) is not folio:", "if False:", NO_PANIC),
     Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),
     Twin("ClearedAgain", OnKvm, GuestMemfd.grab_folio, "if not folio.uptodate:", "if True:", CONTENTS_SURVIVE),
     Twin(

@@ -5,7 +5,8 @@ A page of a file is private to the guest or shared with the host.  Where the pro
 the file and not in the direct map; it leaves the direct map before any guest can reach it, and comes back after the
 last guest has lost it and its content is gone.
 
-Lock order: invalidate lock (shared to add pages, exclusive to remove or convert), folio lock, the driver's own.
+Lock order: the kernel's pm_lock, invalidate lock (shared to add pages, exclusive to remove or convert), folio lock, the
+driver's own.
 """
 
 from __future__ import annotations
@@ -138,7 +139,6 @@ class GuestMemfd(Record):
 
     # ---- creating, binding
 
-    @step
     def create(self) -> int:
         """Create the file, all pages private.
 
@@ -147,13 +147,14 @@ class GuestMemfd(Record):
         """
         if self.unmaps() and not can_set_direct_map(self.kernel):
             return -EOPNOTSUPP
-        if self.pm is Pm.REFUSE and self.kernel.hibernating:
-            return -EBUSY
-        if not try_module_get(self.driver.module):
-            return -ENODEV
-        self.open = True
-        if self.pm is Pm.AVAILABLE or self.pm is Pm.REFUSE:
-            self.kernel.guest_memfd_users += 1
+        with self.kernel.pm_lock:
+            if self.pm is Pm.REFUSE and self.kernel.hibernating:
+                return -EBUSY
+            if not try_module_get(self.driver.module):
+                return -ENODEV
+            if self.pm is Pm.AVAILABLE or self.pm is Pm.REFUSE:
+                self.kernel.guest_memfd_users += 1
+            self.open = True
         return 0
 
     def bind(self, guest: Guest, start: int, end: int) -> int:
@@ -533,6 +534,12 @@ class GuestMemfd(Record):
         """The PM notifier, before processes are frozen.  -EBUSY: there must be no image now."""
         if self.pm is Pm.UNAWARE or self.pm is Pm.AVAILABLE:
             return 0
+        with self.kernel.pm_lock:
+            err = self.begin_hibernation()
+        return err
+
+    def begin_hibernation(self) -> int:
+        """Let nothing become private, or nothing be opened, from now on; -EBUSY where something is already."""
         with self.mapping.invalidate_lock.exclusive:
             if self.pm is Pm.RECLAIM:
                 self.discard_unbound()
@@ -540,6 +547,11 @@ class GuestMemfd(Record):
                 return -EBUSY
             self.kernel.hibernating = True
         return 0
+
+    def post_hibernation(self) -> None:
+        """The PM notifier, when processes run again, or when there was no image."""
+        with self.kernel.pm_lock:
+            self.kernel.hibernating = False
 
     def has_private(self) -> bool:
         """Whether a page is there that the host must not use."""

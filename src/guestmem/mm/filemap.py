@@ -15,12 +15,14 @@ from guestmem.mm.folio import (
     folio_put,
     folio_ref_freeze,
     folio_ref_unfreeze,
+    folio_try_get,
 )
 from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, reached, require, step
 
 __all__ = [
     "AddressSpace",
     "Pgoff",
+    "Pin",
     "UserEntry",
     "filemap_add_folio",
     "filemap_grab_folio",
@@ -28,7 +30,6 @@ __all__ = [
     "filemap_remove_folio",
     "folio_start",
     "follow_pfnmap",
-    "gup_fast",
     "map_user",
     "merge_folios",
     "split_folio",
@@ -210,19 +211,36 @@ def flush_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
 
 
 @step
-def gup_fast(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
-    """Take a reference to the folio that the VMM's page table has (gup_fast_pte_range); None if it has none."""
-    entry = mapping.user[pgoff]
-    if not entry.live or entry.folio is None:
-        return None
-    entry.folio.refcount += 1
-    return entry.folio
-
-
-@step
 def follow_pfnmap(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
     """What the VMM's page table has, without a reference (follow_pfnmap_start): it may go at any time."""
     return mapping.user[pgoff].folio if mapping.user[pgoff].live else None
+
+
+class Pin(Record):
+    """Where GUP keeps what it has a reference to (an entry of the array of pages that it fills)."""
+
+    folio: Folio | None = None
+
+    def gup_fast(self, kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff) -> bool:
+        """Take a reference to the folio that the VMM's page table has; whether it had one, and still has.
+
+        gup_fast_pte_range().  No lock is held: by the time that the reference is there, the folio may be somebody else's,
+        so the entry is read again.
+        """
+        folio = follow_pfnmap(mapping, pgoff)
+        if folio is None or not folio_try_get(folio):
+            return False
+        self.folio = folio
+        if follow_pfnmap(mapping, pgoff) is not folio:
+            self.unpin(kernel)
+            return False
+        return True
+
+    def unpin(self, kernel: Kernel) -> None:
+        """Drop the reference (unpin_user_page)."""
+        if self.folio is not None:
+            folio_put(kernel, self.folio)
+            self.folio = None
 
 
 @step

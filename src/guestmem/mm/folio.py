@@ -69,6 +69,7 @@ class Kernel(Record):
         lost: a page was given up, of which nobody knows who owns it.
         secretmem_users, guest_memfd_users: open files that may hold what no other kernel, and no image, may have.
         hibernating: processes are about to be frozen, or are; who cares was told (PM_HIBERNATION_PREPARE).
+        pm_lock: held to set that, having looked at what is open, and to open what may not be when it is set.
         signals: signals arrive at threads that are in the kernel.
         pgtable_split_lock: one splits block entries of the direct map at a time (cpa_lock on x86).
     """
@@ -81,6 +82,7 @@ class Kernel(Record):
     secretmem_users: int = bounded("files")
     guest_memfd_users: int = bounded("files")
     hibernating: bool = False
+    pm_lock: Mutex = part()
     signals: bool = False
     pgtable_split_lock: Mutex = part()
 

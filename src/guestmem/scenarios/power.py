@@ -90,12 +90,7 @@ class Hibernate(Freezable):
             snapshot(self.kernel, cpu)
             reached("an image is made")
             self.thaw_processes()
-        self.post_hibernation()
-
-    @step
-    def post_hibernation(self) -> None:
-        """PM_POST_HIBERNATION."""
-        self.kernel.hibernating = False
+        self.file.post_hibernation()
 
 
 class HibernateOnGunyah(GunyahHost, Hibernate):
@@ -201,7 +196,7 @@ class LiveUpdate(KvmHost, Process, Freezable):
 
         -ENOENT: the file that was preserved is gone.
         """
-        idle = self.pinned is None and self.rented is None and not self.at_work()
+        idle = self.pinned.folio is None and self.rented is None and not self.at_work()
         when(idle and not self.working and not any(guest.exited for guest in self.machine.guests))
         if not self.file.preserved:
             return -ENOENT
