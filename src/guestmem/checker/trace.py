@@ -40,20 +40,27 @@ def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[
 
 
 def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -> Iterator[Row]:
-    """Run a trace as ordinary Python; a row for each slice.  The row of the step that breaks a rule is the last.
+    """Run a trace as ordinary Python; a row for each slice, with the properties that it newly breaks.
+
+    The row of a step that breaks a rule itself is the last.
 
     ``debug_at``: enter the debugger in front of the step with this number.
     """
     with Schedule(world) as schedule:
         before = dict(snapshot(world))
+        known = [str(verdict) for verdict in schedule.broken()]
         for number, slice_ in enumerate(slices, 1):
             schedule.debug = number == debug_at
             row = Row(number, world.threads[slice_.thread].name, "", Place("", 0))
+            ended = False
             try:
                 schedule.run(slice_)
-                schedule.check()
+                broken = [str(verdict) for verdict in schedule.broken()]
+                row.broken = "; ".join(rule for rule in broken if rule not in known)
+                known = broken
             except Verdict as verdict:
                 row.broken = str(verdict)
+                ended = True
             event = schedule.event
             if event is not None:
                 row.function, row.place = event.function, Place(event.file, event.line)
@@ -62,14 +69,19 @@ def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -
             row.changes = _changed(before, after)
             before = after
             yield row
-            if row.broken:
+            if ended:
                 return
 
 
 def table(rows: Iterable[Row]) -> Iterator[str]:
-    """The lines of a step table: who, which line of source, what it changed; the broken rule last."""
+    """The lines of a step table: who, which line of source, what it changed; the broken rule last.
+
+    Rules that were broken on the way, which another trace shows, are said where they were.
+    """
     broken = ""
     for row in rows:
+        if broken:
+            yield f"      already broken: {broken}"
         where = f"{row.function}: {row.text}" if row.text else "decides"
         chosen = f"   [{', '.join(row.choices)}]" if row.choices else ""
         yield f"{row.number:>4}  {row.thread:<10} {where}{chosen}"

@@ -75,6 +75,17 @@ class _Task:
         self.error: BaseException | None = None
 
 
+def _verdict(error: BaseException) -> Verdict | None:
+    """The rule that an exception of Python says is broken; None: it says nothing of rules."""
+    if isinstance(error, Verdict):
+        return error
+    if isinstance(error, AttributeError) and "'NoneType'" in str(error):
+        return Verdict(NO_NONE, str(error))
+    if isinstance(error, ZeroDivisionError):
+        return Verdict(IN_RANGE, "division by zero")
+    return None
+
+
 class Schedule:
     """The threads of a world under control.  Use as a context manager: leaving it ends the threads.
 
@@ -130,12 +141,8 @@ class Schedule:
 
     def _raise(self, task: _Task) -> None:
         error, task.error = task.error, None
-        if isinstance(error, AttributeError) and "'NoneType'" in str(error):
-            raise Verdict(NO_NONE, str(error)) from error
-        if isinstance(error, ZeroDivisionError):
-            raise Verdict(IN_RANGE, "division by zero") from error
         if error is not None:
-            raise error
+            raise _verdict(error) or error
 
     # ---- for whoever drives the threads
 
@@ -157,16 +164,22 @@ class Schedule:
             return None
         return self.event or Event("", "", 0, self.world.threads[slice_.thread].name, self.choices)
 
-    def check(self) -> None:
-        """Raise :class:`Verdict` if a property of the world does not hold now."""
+    def broken(self) -> list[Verdict]:
+        """What the state breaks now: each rule with a property that does not hold, or that breaks one when evaluated."""
+        found: dict[str, Verdict] = {}
         with control.running(self):
             self.in_step = True
-            try:
-                for function in self.world.marked("_always"):
+            for function in self.world.marked("_always"):
+                try:
                     if not function(self.world):
-                        raise Verdict(function._always)
-            finally:
-                self.in_step = False
+                        found.setdefault(function._always, Verdict(function._always))
+                except Exception as error:
+                    verdict = _verdict(error)
+                    if verdict is None:
+                        raise
+                    found[function._always] = verdict
+            self.in_step = False
+        return list(found.values())
 
     def frames(self, thread: int) -> Iterator[FrameType]:
         """The Python frames of a thread that waits, innermost first."""
