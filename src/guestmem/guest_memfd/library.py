@@ -41,7 +41,7 @@ from guestmem.mm.filemap import (
 from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.mm.signal import signal_pending
-from guestmem.model import Record, array, bounded, charge, part, step
+from guestmem.model import Record, array, bounded, charge, guards, part, step
 
 __all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
 
@@ -132,6 +132,16 @@ class GuestMemfd(Record):
     shared: list[bool] = array("pages")
     bound: list[bool] = array("pages")
     owner: list[Guest | None] = array("pages")
+
+    @guards("shared", "bound", "owner", "preserved")
+    def converting(self) -> bool:
+        """Nobody adds a page, or decides by these, meanwhile."""
+        return self.mapping.invalidate_lock.writing()
+
+    @guards("open")
+    def opening(self) -> bool:
+        """The last user closes the file, or nobody has it yet."""
+        return self.mapping.invalidate_lock.writing() or self.kernel.pm_lock.held()
 
     def unmaps(self) -> bool:
         """Whether private pages leave the direct map."""

@@ -17,7 +17,8 @@ from guestmem.mm.folio import (
     folio_ref_unfreeze,
     folio_try_get,
 )
-from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, reached, require, step
+from guestmem.model import Index, Record, RwSem, array, charge, current, guards, may, panic, part, reached, require, step
+from guestmem.model.errors import GUARDED
 
 __all__ = [
     "AddressSpace",
@@ -63,6 +64,11 @@ class AddressSpace(Record):
     invalidate_lock: RwSem = part()
     user: list[UserEntry] = array("pages")
 
+    @guards("slots")
+    def adding(self) -> bool:
+        """Folios come while the lock is held, either way; those who take them away say that it is held exclusively."""
+        return self.invalidate_lock.held()
+
 
 @step
 def xa_load(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
@@ -76,6 +82,7 @@ def filemap_lock_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
 
     One step: while the lock is waited for, the invalidate lock, held shared, keeps the folio where it is.
     """
+    require(mapping.invalidate_lock.held(), GUARDED)
     folio = mapping.slots[pgoff]
     if folio is not None:
         folio.lock.acquire()
@@ -101,6 +108,7 @@ def filemap_add_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> int:
 @step
 def filemap_remove_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> None:
     """Take a folio out of the page cache; the cache's references, one for each page, are the caller's to drop."""
+    require(mapping.invalidate_lock.writing(), GUARDED)
     start = folio_start(folio, pgoff)
     for at in Pgoff.span(start, start + (1 << folio.order)):
         mapping.slots[at] = None
@@ -157,6 +165,7 @@ def split_off(kernel: Kernel, folio: Folio, index: int) -> Folio:
 @step
 def replace_slot(mapping: AddressSpace, pgoff: Pgoff, folio: Folio) -> None:
     """Put another folio into a slot of the page cache."""
+    require(mapping.invalidate_lock.writing(), GUARDED)
     mapping.slots[pgoff] = folio
 
 

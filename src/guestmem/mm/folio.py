@@ -10,7 +10,7 @@ from guestmem.machine.arch import Arch
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Frame, is_secret
 from guestmem.machine.machine import Machine
-from guestmem.model import Mutex, Record, array, bounded, charge, choose, may, part, require, step, when
+from guestmem.model import Mutex, Record, array, bounded, charge, choose, guards, may, part, require, step, when
 
 __all__ = [
     "EHWPOISON",
@@ -59,6 +59,16 @@ class Folio(Record):
     lost: bool = False
     free: bool = True
 
+    @guards("uptodate")
+    def initialising(self) -> bool:
+        """Whoever finds it sees it initialised: it is locked, or nobody can have it."""
+        return self.lock.held() or self.refcount == 0
+
+    @guards("order")
+    def nobody_has_it(self) -> bool:
+        """Not even for a moment: it is free, or its references are frozen."""
+        return self.refcount == 0
+
 
 class Kernel(Record):
     """The host kernel: its folios, and how its fault handlers are built.
@@ -85,6 +95,11 @@ class Kernel(Record):
     pm_lock: Mutex = part()
     signals: bool = False
     pgtable_split_lock: Mutex = part()
+
+    @guards("hibernating")
+    def deciding_on_power(self) -> bool:
+        """Nothing is opened meanwhile that may not be."""
+        return self.pm_lock.held()
 
     def wire(self) -> None:
         """Tie folios to frames; frame 0 holds kernel data for good.  Call from ``setup``."""

@@ -40,6 +40,7 @@ class Runner(Protocol):
     """Who is running model code at the moment."""
 
     in_step: bool
+    others_run: bool  # so that locks matter
 
     def boundary(self, function: Callable[..., Any]) -> None:
         """Called before a step begins, outside any other step: here a thread can be interrupted."""
@@ -65,6 +66,7 @@ class Alone:
 
     def __init__(self, choices: Iterable[int] = (), thread: int = 0) -> None:
         self.in_step = False
+        self.others_run = False
         self.thread = thread
         self.costs: Counter[enum.Enum] = Counter()
         self.situations: set[str] = set()
@@ -208,6 +210,11 @@ def reached(situation: str) -> None:
 def charge(kind: enum.Enum, n: int = 1) -> None:
     """Account for ``n`` units of work.  Costs are counted when running, and are no part of a checked state."""
     _runner.charge(kind, n)
+
+
+def others_run() -> bool:
+    """Whether there are other threads, so that locks matter; set-up and plain single-threaded runs need none."""
+    return _runner.others_run
 
 
 def current() -> int:

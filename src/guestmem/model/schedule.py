@@ -96,6 +96,7 @@ class Schedule:
     def __init__(self, world: World) -> None:
         self.world = world
         self.in_step = False
+        self.others_run = True
         self.situations: set[str] = set()
         self.costs: Counter[enum.Enum] = Counter()
         self.debug = False

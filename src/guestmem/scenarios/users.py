@@ -10,7 +10,7 @@ from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
 from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
 from guestmem.mm.folio import Folio
-from guestmem.model import Mutex, Record, always, array, choose, may, part, reached, sometimes, step, thread
+from guestmem.model import Mutex, Record, always, array, choose, guards, may, part, reached, sometimes, step, thread
 from guestmem.scenarios.cast import PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.hypervisors import KvmHost
@@ -85,6 +85,11 @@ class Gpc(Record):
     pgoff: Pgoff = Pgoff(0)
     valid: bool = False
     folio: Folio | None = None
+
+    @guards("pgoff", "valid", "folio")
+    def refreshing(self) -> bool:
+        """Nobody uses the translation meanwhile."""
+        return self.lock.held()
 
 
 class GpcDriver(KvmDriver):
