@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guestmem.guest_memfd.library import GuestMemfd, Protection
+from guestmem.guest_memfd.library import GuestMemfd, Pm, Protection
 from guestmem.hypervisors.gunyah import GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.arch import Arch
@@ -24,7 +24,7 @@ from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.model.lock import TAKEN_ONCE
-from guestmem.scenarios.cast import DONE_OR_NOTHING, NO_LOCK_HELD, Vcpus
+from guestmem.scenarios.cast import DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import (
     CONTENTS_SURVIVE,
     COUNTERS,
@@ -36,7 +36,7 @@ from guestmem.scenarios.host import (
 from guestmem.scenarios.huge import HugeOnKvm
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, TwoOnKvm
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
-from guestmem.scenarios.power import HibernateOnGunyah
+from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
 
@@ -176,7 +176,16 @@ TWINS = [
         NO_LOCK_HELD,
     ),
     Twin("InterruptedUnsaid", OnKvm, GuestMemfd.allocate, "err = -EINTR", "return 0", DONE_OR_NOTHING, options={"signals": True}),
-    Twin("ExitKept", OnKvm, Vcpus.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
+    Twin(
+        "NotThawed",
+        HibernateOnKvm,
+        Freezable.thaw_processes,
+        "self.set_frozen(False)",
+        "pass",
+        NO_DEADLOCK,
+        0,
+        {"pm": Pm.RECLAIM},
+    ),
     Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
     Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),

@@ -69,7 +69,8 @@ class Translation:
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering.
-        situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
+        situations: what must be reached, in the engine's numbering: first the state predicates, then those that the world
+            names, then those that code alone does.
     """
 
     def __init__(self, world: World) -> None:
@@ -100,7 +101,7 @@ class Translation:
         self.layout = Layout(self.pools, changing, threads)
         self.initial = self.layout.pack(self.layout.pools)
         self.always = [rule for rule, _ in self.program.always]
-        self.situations = [situation for situation, _ in self.program.sometimes]
+        self.situations = [situation for situation, _ in self.program.sometimes] + world.situations()
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
         self._tables: dict[tuple[int, ...], str] = {}

@@ -18,7 +18,18 @@ from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
+from guestmem.scenarios.hypervisors import (
+    EagerOnGunyah,
+    OnGunyah,
+    OnKvm,
+    OnPkvm,
+    PartsOnKvm,
+    SignalsOnKvm,
+    TwoOnGunyah,
+    TwoOnKvm,
+    TwoThreadsOnGunyah,
+    TwoThreadsOnKvm,
+)
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
 from guestmem.scenarios.secretmem import SecretMemory
@@ -148,7 +159,7 @@ SCENARIOS = {
         Scenario(
             "signals",
             "KVM, where signals end allocations: what was allocated before stays",
-            OnKvm,
+            SignalsOnKvm,
             {"signals": True},
             ON_KVM,
             "",
@@ -163,6 +174,19 @@ SCENARIOS = {
             "",
             SMALL,
         ),
+        # ---- more who act
+        Scenario("kvm-two-vcpus", "a VM of two vCPUs on KVM", OnKvm, {"vcpus": 2}, ON_KVM, "", SMALL),
+        Scenario(
+            "gunyah-two-vcpus",
+            "a VM of two vCPUs on Gunyah, one of which may find that the other was faster",
+            OnGunyah,
+            {"vcpus": 2},
+            ON_GUNYAH,
+            small=SMALL,
+        ),
+        Scenario("kvm-two-threads", "a VMM of two threads on KVM, that work on one file", TwoThreadsOnKvm, {}, ALWAYS, ""),
+        Scenario("gunyah-two-threads", "a VMM of two threads on Gunyah, that work on one file", TwoThreadsOnGunyah, {}, ALWAYS),
+        Scenario("kvm-parts", "two VMs on KVM that have parts of one file, and touch all of it", PartsOnKvm, {}, ALWAYS, ""),
         # ---- large folios
         Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),
         Scenario("huge-split-gunyah", "a large folio on Gunyah, split when a part of it is shared", HugeOnGunyah, {}, ON_GUNYAH),
