@@ -40,7 +40,7 @@ def _nobody() -> str | None:
     """Another user who can run what is tested: a checkout below a private directory is none of his business."""
     if os.geteuid() != 0:
         return "nobody: not root"
-    argv = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", "import guestmem.cli"]
+    argv = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", "import guestmem.cli.main"]
     done = subprocess.run(argv, capture_output=True, cwd="/", check=False)
     return None if done.returncode == 0 else "nobody: the checkout is not readable by others"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.contract import conform
 from guestmem.contract.host import Denied, Missing, Result
 from guestmem.contract.kernel import cgroup

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import DEVIATIONS
 from guestmem.contract.document import SECTIONS

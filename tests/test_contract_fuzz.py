@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
 from guestmem.contract.host import Denied, Missing, Result

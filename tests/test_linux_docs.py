@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.linux import calibrate
 from requires import require
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.contract.rows import GROUPS
 from guestmem.linux import calibrate, kvm
 from guestmem.linux.probe import in_child

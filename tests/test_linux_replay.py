@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.linux import ftrace
 from guestmem.linux import replay_rules as module
 from guestmem.linux.replay import replay

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmem import cli
+from guestmem.cli import main as cli
 from guestmem.linux import ftrace
 from guestmem.linux.replay import replay
 from guestmem.linux.tracing import OURS, merge, tracefs

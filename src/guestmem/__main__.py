@@ -3,6 +3,6 @@
 
 import sys
 
-from guestmem.cli import main
+from guestmem.cli.main import main
 
 sys.exit(main())

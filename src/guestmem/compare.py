@@ -132,8 +132,8 @@ def _digest(key: Key) -> str:
 def _explore(key: Key, memory: int) -> tuple[Outcome, list[Found]]:
     model = Model(key.build())
     outcome = model.explore(stop_at_first=False, memory=memory)
-    found = [Found("", f"nothing shows: {missed}", "", 0, "") for missed in outcome.missed]
-    for violation in sorted(outcome.violations, key=lambda v: v.steps):
+    found = [Found("", f"nothing shows: {missed}", "", 0, "") for missed in outcome.missed if not outcome.violations]
+    for violation in outcome.by_rule_and_actor().values():
         *_, row = replay(key.build(), violation.slices)
         who = UNINVITED.get(row.thread, row.thread)
         changes = "; ".join(f"{name}: {old} -> {new}" for name, old, new in row.changes[:2])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from guestmem.checker.ir import (
     Interval,
     Load,
     Local,
+    Mark,
     Op,
     Part,
     Reached,
@@ -34,11 +36,13 @@ from guestmem.checker.ir import (
     Var,
     When,
     assigned,
+    begins,
     expressions,
     reads_state,
 )
 from guestmem.checker.layout import Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, used_bodies
+from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
@@ -48,34 +52,37 @@ from guestmem.model.world import World
 MOST_CHOICES = 64
 #: Situations whose numbers fit the word that notes them.
 MOST_SITUATIONS = 64
+#: Properties of states whose numbers fit a word.
+MOST_PROPERTIES = 64
 #: Turns that loops without a step may take in one slice.
 MOST_TURNS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the source that can break a rule."""
+    """What can break a rule: a place in the source, or a property of states (None)."""
 
     rule: str
     detail: str
-    place: Place
+    place: Place | None
 
 
 class Translation:
     """A world as C, and what is needed to read its states.
 
     Attributes:
+        marks: what is watched of the files for which ``watches`` is true.
         source: the C text, engine included.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
-        always: the rules of the state properties, in the engine's numbering.
+        always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
         situations: what must be reached, in the engine's numbering: first the state predicates, then those that the world
             names, then those that code alone does.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
         self.world = world
-        self.program: Program = lower(world)
+        self.program: Program = lower(world, watches)
         self.pools = self.program.pools
         bodies = used_bodies(
             [b for t in self.program.threads for b in t.calls] + [b for _, b in self.program.always + self.program.sometimes]
@@ -100,13 +107,18 @@ class Translation:
         changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
         self.layout = Layout(self.pools, changing, threads)
         self.initial = self.layout.pack(self.layout.pools)
-        self.always = [rule for rule, _ in self.program.always]
+        self.always = list(dict.fromkeys(rule for rule, _ in self.program.always))
+        if len(self.always) > MOST_PROPERTIES:
+            raise Refused(
+                type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
+            )
         self.situations = [situation for situation, _ in self.program.sometimes] + world.situations()
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
         self._tables: dict[tuple[int, ...], str] = {}
         self._field_names: dict[Field, str] = {f: f"{i}_{f.owner.__name__}_{f.name}" for i, f in enumerate(changing)}
         self._body_names: dict[Body, str] = {body: f"{i}_{body.function.node.name}" for i, body in enumerate(bodies)}
+        self.marks = Marks([*self.intervals.items(), *threads])
         code: list[str] = []
         self.forks = {i: fork for i, (thread, _) in enumerate(threads) if (fork := fork_of(thread)) is not None}
         forced = {body for fork in self.forks.values() for body in used_bodies(fork.body.calls)}
@@ -128,9 +140,12 @@ class Translation:
             f"#define MOST_CHOICES {MOST_CHOICES}",
             f"#define MOST_TURNS {MOST_TURNS}",
             f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
+            f"#define PROPERTIES {len(self.always)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
             resources.files(__package__).joinpath("prelude.h").read_text(),
+            f"#define MARKS {self.marks.words}",
+            resources.files(__package__).joinpath("marks.h").read_text(),
         ]
         for values, name in self._tables.items():
             lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
@@ -203,6 +218,9 @@ class Translation:
                 *self._declarations(fork.body.blocks, variables),
                 "\t(void)c; (void)broke;",
             ]
+            if choice is None:
+                for mark in fork.marks:
+                    lines += self._instr(mark, known)
             part = fork.part(choice)
             for i, (inside, first) in enumerate(part):
                 lines.append(f"b{inside.number}_{first}: ;")
@@ -213,21 +231,27 @@ class Translation:
                     following = inside.instrs[choices[0]]
                     assert isinstance(following, Choose) and isinstance(following.n, Const)
                     after, at = fork.start(following)
+                    lines.append("\t{ struct marks before = pending;")
                     for k in range(following.n.value):
                         values = "".join(f", {k if var is following.var else var.c()}" for var in live.at(after, at))
-                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values});")
-                    lines.append("\treturn broke;")
+                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values}); pending = before;")
+                    lines.append("\treturn broke; }")
                     continue
                 match inside.end:
                     case Return():
-                        lines.append("\tfound(x, now, s); return 0;")
+                        lines.append("\tkeep_marks(); found(x, now, s); keep_marks(); return 0;")
                     case end:
                         assert end is not None
                         nextb = part[i + 1] if i + 1 < len(part) else None
                         jump = self._jump(end, nextb[0] if nextb and nextb[1] == 0 else None)
                         lines += [re.sub(r"goto (b\d+);", r"goto \1_0;", line) for line in jump]
             lines.append("}")
-        lines.append(f"#define fork_{number} {heads[None]}")
+        parameters = "".join(f", int {var.c()}" for var in fork.body.parameters)
+        values = "".join(f", {var.c()}" for var in fork.body.parameters)
+        lines += [
+            f"ALWAYS_INLINE int fork_{number}(struct search *x, const u64 *now, const u64 *from{parameters})",
+            f"{{ int broke; keep_marks(); broke = {heads[None]}(x, now, from{values}); settle_marks(WAITS); return broke; }}",
+        ]
         return lines
 
     @staticmethod
@@ -258,7 +282,7 @@ class Translation:
 
     def _thread(self, number: int, thread: ThreadBody, known: Intervals) -> list[str]:
         area = self.layout.areas[number]
-        lines = [f"static inline int thread_{number}(u64 *s, struct ctx *c)", "{"]
+        lines = [f"static inline int run_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
         word, shift, _ = area.chunks[0]
         pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
@@ -287,10 +311,11 @@ class Translation:
                     continue
                 rest = block.instrs
                 if boundary.kind == "step":
-                    call = block.instrs[0]
+                    marks = list(itertools.takewhile(begins, block.instrs))
+                    call = block.instrs[len(marks)]
                     assert isinstance(call, Call)
-                    lines += self._step(call, boundary, self._park(number, boundary))
-                    rest = block.instrs[1:]
+                    lines += self._step(marks, call, boundary, self._park(number, boundary), known)
+                    rest = block.instrs[len(marks) + 1 :]
             else:
                 rest = block.instrs
             for instr in rest:
@@ -310,7 +335,11 @@ class Translation:
                     if isinstance(end, If) and reads_state(end.condition):
                         lines.append("\tfresh = 0;")
                     lines += self._jump(end, following)
-        lines.append("}")
+        lines += [
+            "}",
+            f"static inline int thread_{number}(u64 *s, struct ctx *c)",
+            f"{{ keep_marks(); return settle_marks(run_{number}(s, c)); }}",
+        ]
         return lines
 
     @staticmethod
@@ -320,15 +349,18 @@ class Translation:
             return True
         return any(map(reads_state, expressions(instr)))
 
-    def _step(self, call: Call, boundary: Boundary, park: str) -> list[str]:
+    def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str, known: Intervals) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
         text = self._call_text(call)
+        before = [line for mark in marks for line in self._instr(mark, known)]
         after = ["\tfresh = 0; c->stepped = 1;"]
         if not call.body.may_stop:
-            return [f"\t{text};", *after]
+            return [*before, f"\t{text};", *after]
         return [
-            f"\t{{ int st = {text};",
-            f"\t  if (st == WAITS && began != {boundary.pc}) {{ {park} return DONE; }}",
+            "\t{ struct marks before = pending;",
+            *before,
+            f"\t  int st = {text};",
+            f"\t  if (st == WAITS && began != {boundary.pc}) {{ pending = before; {park} return DONE; }}",
             "\t  if (st) { c->stepped = 1; return st; } }",
             *after,
         ]
@@ -356,15 +388,18 @@ class Translation:
         return " ".join(text)
 
     def _properties(self) -> list[str]:
-        lines = ["static inline int broken_rule(u64 *s, struct ctx *c)", "{", "\tint ok;", "\t(void)s; (void)c; (void)ok;"]
+        lines = ["static inline rules_t broken_rules(u64 *s, struct ctx *c, int *sites)", "{", "\tint ok; rules_t broken = 0;"]
+        lines.append("\t(void)s; (void)c; (void)sites; (void)ok;")
         world = self.pools.number(self.world)
-        for i, (_, body) in enumerate(self.program.always):
-            lines += self._property(body, world, "-1", f"if (!ok) return {i + 1};")
-        lines += ["\treturn 0;", "}"]
+        for rule, body in self.program.always:
+            i = self.always.index(rule)
+            bit = f"broken |= (rules_t)1 << {i};"
+            lines += self._property(body, world, f"{{ {bit} if (sites) sites[{i}] = c->site; }}", f"if (!ok) {bit}")
+        lines += ["\treturn broken;", "}"]
         lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tint ok; u64 found = 0;"]
         lines.append("\t(void)s; (void)c; (void)ok;")
         for i, (_, body) in enumerate(self.program.sometimes):
-            lines += self._property(body, world, "found", f"if (ok) found |= 1ull << {i};")
+            lines += self._property(body, world, "{ }", f"if (ok) found |= 1ull << {i};")
         lines += ["\treturn found;", "}"]
         for i in range(len(self.program.threads)):
             lines += [
@@ -380,10 +415,10 @@ class Translation:
         return lines
 
     def _property(self, body: Body, world: int, stopped: str, then: str) -> list[str]:
-        """Evaluate a property; ``stopped`` is returned when that itself breaks a rule."""
+        """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
         arguments = f", {world}" if body.parameters else ""
         text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
-        return [f"\tif ({text}) return {stopped};" if body.may_stop else f"\t{text};", f"\t{then}"]
+        return [f"\tif ({text}) {stopped} else" if body.may_stop else f"\t{text};", f"\t{then}"]
 
     # ---- instructions and expressions
 
@@ -410,6 +445,11 @@ class Translation:
                     if len(self.situations) > MOST_SITUATIONS:
                         raise Refused(situation, f"more than {MOST_SITUATIONS} situations", "split the world into several")
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
+            case Mark(what, taken):
+                first = self.marks.first(what)
+                if taken is None:
+                    return [f"\tmark({first});"]
+                return [f"\tmark({first} + min_int({self._expr(taken)}, {MOST_TOLD - 1}));"]
         raise AssertionError(instr)
 
     def _break(self, rule: str, detail: str, place: Place) -> str:

@@ -128,6 +128,10 @@ class World(Record):
     def setup(self) -> None:
         """Wire references and initial values; runs once, in plain Python, after the records exist."""
 
+    def begun(self) -> bool:
+        """Whether what every run begins with is done: a trace shows the steps up to there as one."""
+        return True
+
     @classmethod
     def marked(cls, mark: str) -> list[Any]:
         """The methods that carry a mark (``_thread``, ``_always``, ``_sometimes``), bases first; overriding replaces."""

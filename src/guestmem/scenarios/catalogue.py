@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
-from guestmem.model import Refused, World
+from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
@@ -61,8 +62,11 @@ class Scenario:
     small: Mapping[str, int] = field(default_factory=dict)
 
     def build(self, **options: Any) -> World:
-        """The world, with sizes and options over the scenario's own."""
-        return self.world(**{**self.options, **options})
+        """The world, with sizes and options over the scenario's own.  Raises :class:`Refused`, for errors of its own too."""
+        try:
+            return self.world(**{**self.options, **options})
+        except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError, Verdict) as error:
+            raise Refused(self.name, f"{type(error).__name__} while it is built: {error}", "correct its setup()") from error
 
     def ladder(self, **given: Any) -> list[dict[str, Any]]:
         """The options to build it with, rung by rung, the cheapest first: those of its world, its own, and those given."""
@@ -72,6 +76,41 @@ class Scenario:
             if options not in rungs:
                 rungs.append(options)
         return rungs
+
+    @property
+    def file(self) -> str:
+        """The user's file that it is from; the empty string if it is one of the project's."""
+        file, colon, _ = self.name.rpartition(":")
+        return os.path.abspath(file) if colon else ""
+
+    @property
+    def base(self) -> Scenario | None:
+        """The project's scenario that a user's world derives from: the nearest, without options if there is such a one."""
+        if not self.file:
+            return None
+        derived = (
+            s for cls in self.world.__mro__ for s in sorted(SCENARIOS.values(), key=lambda s: len(s.options)) if s.world is cls
+        )
+        return next(derived, None)
+
+    @property
+    def sizes(self) -> set[str]:
+        """The names of the sizes of its world."""
+        return {name for cls in self.world.__mro__ for name in vars(cls).get("geometry", {})}
+
+    def known_to_break(self, given: Mapping[str, Any]) -> Scenario | None:
+        """The project's scenario that a user's world derives from, if it breaks a rule with what is given."""
+        protection = next((name for name, value in PROTECTIONS.items() if value is given.get("protection")), "")
+        return self.base if self.base and self.base.expected.get(protection) else None
+
+    @property
+    def protection(self) -> Protection | None:
+        """The protection under which it is expected to hold, unmap before others and in doubt; None: it has none."""
+        if "protection" not in self.world.fields():
+            return None
+        expected = (self.base or self).expected
+        safe = [name for name in ("unmap", "fixup", "unmap+fixup") if expected.get(name) == HOLDS]
+        return PROTECTIONS[safe[0] if safe else "unmap"]
 
 
 def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:

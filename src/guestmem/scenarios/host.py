@@ -203,6 +203,9 @@ class GuestMemory(Host):
         self.file.batched = self.batched
         self.file.order = self.geometry["order"]
 
+    def begun(self) -> bool:
+        return any(guest.running for guest in self.machine.guests)
+
     def mapped(self, folio: Folio) -> bool:
         return any(entry.folio is folio for entry in self.file.mapping.user)
 

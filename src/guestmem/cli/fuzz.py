@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``guestmem fuzz``: random programs on the simulated host and on this kernel, compared."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from guestmem.cli.files import may_write, write_whole
+from guestmem.cli.terminal import INCOMPLETE, SKIPPED, Unsaved, count, positive, progress
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    fuzz = commands.add_parser(
+        "fuzz",
+        help="run random programs on the simulated host and on this kernel, and compare",
+        description="Exit codes: 0 no unexplained divergence, 1 there is one, 2 usage, 3 stopped early, 4 no kernel.",
+    )
+    fuzz.add_argument("--seconds", type=positive, metavar="N", default=60.0, help="how long (default: 60)")
+    fuzz.add_argument("--programs", type=count, metavar="N", help="stop after so many programs")
+    fuzz.add_argument("--seed", type=int, metavar="S", default=0, help="the programs of a seed are always the same (default: 0)")
+    fuzz.add_argument("--first", type=int, metavar="N", default=0, help="begin with program N, where another run stopped")
+    fuzz.add_argument("-o", "--output", metavar="DIR", default=".", help="where divergences are saved as scripts")
+    fuzz.add_argument("--json", action="store_true")
+    fuzz.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare random programs; a signal that would end it has it stop and say what it found."""
+    from guestmem.contract.conform import no_kernel
+    from guestmem.contract.fuzz import Fuzzer
+    from guestmem.contract.program import script
+
+    def path(number: int) -> str:
+        return os.path.join(arguments.output, f"guestmem-divergence-{arguments.seed}-{arguments.first}-{number}.py")
+
+    may_write(path(0), "-o")
+    why = no_kernel()
+    fuzzer = None if why else Fuzzer(arguments.seed, first=arguments.first)
+    if fuzzer is not None:
+        why = fuzzer.unusable
+    if fuzzer is None or why:
+        print(f"guestmem: skipped: {why}", file=sys.stderr)
+        return SKIPPED
+    saved: dict[int, str] = {}
+    unsaved: Unsaved | None = None
+    with progress(f"fuzz, seed {arguments.seed}") as note, told_to_stop(fuzzer.stop):
+        for number, found in fuzzer.run(arguments.seconds, arguments.programs, note):
+            try:
+                write_whole(path(number), script(found.program, found.title(), os.path.basename(path(number))), "-o")
+                saved[number] = path(number)
+            except Unsaved as error:
+                unsaved = error
+    if arguments.json:
+        print(json.dumps(fuzzer.as_json(saved), indent=1))
+    else:
+        for line in fuzzer.report(saved):
+            print(line)
+    if unsaved is not None:
+        raise unsaved
+    if fuzzer.divergences:
+        return 1
+    return INCOMPLETE if fuzzer.stopped or not fuzzer.operations else 0
+
+
+@contextlib.contextmanager
+def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """Call a function when a signal would end this process; a second one ends it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handler(number: int, frame: object) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_DFL)
+        stop()
+
+    for number, was in before.items():
+        if was is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
