@@ -70,7 +70,7 @@ def test_a_trace_says_what_was_broken_on_its_way() -> None:
     outcome = Model(KnownHidesNew()).explore(stop_at_first=False)
     new = next(v for v in outcome.violations if v.rule == NEW)
     rows = list(replay(KnownHidesNew(), new.slices))
-    assert [[v.rule for v in row.broken] for row in rows] == [[], [KNOWN], [NEW]]
+    assert [[verdict.rule for verdict in row.broken] for row in rows] == [[], [KNOWN], [NEW]]
     lines = list(table(rows))
     assert f"      already broken: {KNOWN}" in lines
     assert lines[-1] == f"      broken: {NEW}"

@@ -163,8 +163,26 @@ def test_a_trace_that_breaks_another_rule(rule: str, slices: list[Slice], says: 
 
 
 def test_what_waits_or_never_ends_breaks_no_rule_in_a_step() -> None:
-    assert [row.thread for row in counterexample(Raises(), NO_DEADLOCK, [Slice(0)])] == ["first"]
+    rows = counterexample(Raises(), NO_DEADLOCK, [Slice(0)], waiting=[1])
+    assert [row.thread for row in rows] == ["first"]
     assert counterexample(Raises(), ALWAYS_A_STEP, []) == []
+
+
+@pytest.mark.parametrize(
+    ("slices", "waiting", "says"),
+    [([Slice(0)], [0, 1], "first does not wait"), ([Slice(1)], [1], "no thread waits"), ([], [1], "second does not wait")],
+)
+def test_a_wait_that_is_none(slices: list[Slice], waiting: list[int], says: str) -> None:
+    with pytest.raises(Unreplayed, match=says):
+        counterexample(Raises(), NO_DEADLOCK, slices, waiting=waiting)
+
+
+PANIC = """\
+gunyah pages=1 frames=2 protection=none: violated in 13 steps
+ 1-5   vmm         set-up: open or release, start or stop a VM (--full shows each step)
+   6   vcpu0       scenarios/cast.py:N        Vcpus.vcpu: elif not guest.touch(gfn):   [touch]
+                     machine.guests[0].exited: no -> yes
+"""
 
 
 @pytest.fixture
@@ -177,14 +195,6 @@ def saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], tu
         return capsys.readouterr().out, file
 
     return save
-
-
-PANIC = """\
-gunyah pages=1 frames=2 protection=none: violated in 13 steps
- 1-5   vmm         set-up: open or release, start or stop a VM (--full shows each step)
-   6   vcpu0       scenarios/cast.py:N        Vcpus.vcpu: elif not guest.touch(gfn):   [touch]
-                     machine.guests[0].exited: no -> yes
-"""
 
 
 def test_rows_are_readable(saved: Callable[[], tuple[str, str]]) -> None:

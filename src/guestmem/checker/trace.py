@@ -76,15 +76,16 @@ def _raised_at(error: BaseException) -> tuple[str, Place] | None:
     return None
 
 
-def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -> Iterator[Row]:
+def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None, waiting: Sequence[int] = ()) -> Iterator[Row]:
     """Run a trace as ordinary Python; a row for each slice, with the properties that it newly breaks.
 
     The row of a step that breaks a rule itself is the last.  ``debug_at``: enter the debugger in front of the step with
-    this number.  Raises :class:`Unreplayed` where a step waits, chooses otherwise or raises what breaks no rule.
+    this number; ``waiting``: the threads that wait at the end, unless they have returned.  Raises :class:`Unreplayed` where
+    a step waits, chooses otherwise or raises what breaks no rule, and where a thread does not wait.
     """
     with Schedule(world, watch=True) as schedule:
         before = dict(snapshot(world))
-        known = [verdict.rule for verdict in schedule.broken()]
+        known = list(map(str, schedule.broken()))
         for number, slice_ in enumerate(slices, 1):
             row = Row(number, world.threads[slice_.thread].name, "", Place("", 0))
             if schedule.finished(slice_.thread):
@@ -96,8 +97,8 @@ def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -
                 if ran is None and slice_.stepped:
                     raise Unreplayed(f"step {number} waits")
                 broken = schedule.broken()
-                row.broken = [verdict for verdict in broken if verdict.rule not in known]
-                known = [verdict.rule for verdict in broken]
+                row.broken = [verdict for verdict in broken if str(verdict) not in known]
+                known = list(map(str, broken))
             except Verdict as verdict:
                 row.broken, ended = [verdict], True
             except (Unreplayed, bdb.BdbQuit):
@@ -124,18 +125,30 @@ def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None) -
             yield row
             if ended:
                 return
+        left = [number for number in waiting if not schedule.finished(number)]
+        for number in left:
+            if schedule.run(Slice(number)) is not None:
+                raise Unreplayed(f"{world.threads[number].name} does not wait")
+        if waiting and not left:
+            raise Unreplayed("no thread waits")
 
 
-def counterexample(world: World, rule: str, slices: Sequence[Slice], debug_at: int | None = None) -> list[Row]:
-    """The rows of a trace that breaks a rule with its last step.  Raises :class:`Unreplayed` where it does not."""
-    if not slices:
-        if rule != ALWAYS_A_STEP:  # starting the threads would not end
-            _start(world, rule)
+def counterexample(
+    world: World, rule: str, slices: Sequence[Slice], debug_at: int | None = None, waiting: Sequence[int] = ()
+) -> list[Row]:
+    """The rows of a trace that breaks a rule with its last step, or after which threads wait.
+
+    Raises :class:`Unreplayed` where it does not.
+    """
+    if not slices and rule not in WITHOUT_A_STEP:
+        _start(world, rule)
         return []
-    rows = list(replay(world, slices, debug_at))
+    if not slices and rule == ALWAYS_A_STEP:
+        return []  # starting the threads would not end
+    rows = list(replay(world, slices, debug_at, waiting))
     if len(rows) < len(slices):
         raise Unreplayed(f"step {len(rows)} already breaks a rule: {rows[-1].broken[0]}")
-    found = [verdict.rule for verdict in rows[-1].broken]
+    found = [verdict.rule for verdict in rows[-1].broken] if rows else []
     if rule not in found and rule not in WITHOUT_A_STEP:
         raise Unreplayed(f"it breaks another rule: {found[0]}" if found else "no rule is broken")
     return rows
@@ -150,7 +163,7 @@ def _start(world: World, rule: str) -> None:
         found = [verdict.rule]
     except Exception as error:
         raise Unreplayed(f"it raises {type(error).__name__} before the first step: {error}") from error
-    if rule not in found and rule not in WITHOUT_A_STEP:
+    if rule not in found:
         raise Unreplayed("no rule is broken before the first step")
 
 

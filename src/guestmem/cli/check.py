@@ -113,11 +113,14 @@ class Report:
     def add(self, rung: Rung) -> None:
         """See that what was found happens in plain Python too, and say what it is."""
         from guestmem.checker.trace import Unreplayed, counterexample
+        from guestmem.model.errors import NO_DEADLOCK
 
         for breach, violation in rung.found.items():
             try:
                 world = self.scenario.build(**rung.options)
-                self.traces[breach] = counterexample(world, violation.rule, violation.slices)
+                who = range(len(world.threads)) if violation.thread is None else [violation.thread]
+                waiting = who if violation.rule == NO_DEADLOCK else ()
+                self.traces[breach] = counterexample(world, violation.rule, violation.slices, waiting=waiting)
             except Unreplayed as error:
                 raise Defect(self.defect(rung, violation, str(error))) from error
         if len(self.rungs) > 1:

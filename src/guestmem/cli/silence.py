@@ -55,6 +55,7 @@ def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
         yield f"class {name} is used by nothing in {world}"
     if found.uncalled:
         yield f"{', '.join(found.uncalled)} {'is' if len(found.uncalled) == 1 else 'are'} called by nothing in {world}"
+    yield from found.wrong
     if code:
         for file, in_file in itertools.groupby(found.never, key=lambda never: never.file):
             functions = itertools.groupby(in_file, key=lambda never: never.function)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import inspect
 import sys
 import types
@@ -33,6 +34,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
+from guestmem.model import control
 from guestmem.model.errors import IN_ARRAY, IN_RANGE, Refused, Verdict
 
 __all__ = ["Array", "Index", "Record", "array", "bounded", "part"]
@@ -42,10 +44,17 @@ class Index(int):
     """Base of named integers, so that a gfn is not taken for a pgoff: ``class Pgoff(Index, below="pages")``.
 
     Values are 0 <= value < ``below`` (an integer, or an expression over the geometry).  Arithmetic gives a plain
-    integer; ``Pgoff(n)`` makes it an offset again and checks the range.
+    integer; ``Pgoff(n)`` makes it an offset again, and breaks a rule if it lies outside the range.  A geometry is known
+    where a world runs; elsewhere the range is checked where the offset is stored, or used as an index.
     """
 
     below: ClassVar[int | str] = 0
+
+    def __new__(cls, value: int = 0) -> Self:
+        geometry = control.geometry()
+        if geometry and not 0 <= value < evaluate(cls.below, geometry):
+            raise Verdict(IN_RANGE, f"{cls.__name__}({int(value)}) of {evaluate(cls.below, geometry)}")
+        return super().__new__(cls, value)
 
     def __init_subclass__(cls, *, below: int | str) -> None:
         cls.below = below
@@ -174,13 +183,50 @@ def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
         known = ", ".join(sorted(geometry)) or "nothing"
         raise Refused("geometry", f"{expression!r} is not known", f"use integers, + - * and names of the geometry ({known})")
 
-    return value(ast.parse(expression, mode="eval").body)
+    return value(_parsed(expression))
+
+
+@functools.cache
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(expression, mode="eval").body
 
 
 def _where(cls: type[Record], name: str) -> str:
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None) or cls.__module__
     return f"{file}: {cls.__qualname__}.{name}"
+
+
+def _check_names(cls: type[Record]) -> None:
+    """Refuse a field where a base class has something else of that name, and a method where Record or World need theirs."""
+    fields = {n for n, hint in inspect.get_annotations(cls).items() if not n.startswith("_") and "ClassVar" not in str(hint)}
+    for base in cls.__mro__[1:-1]:
+        taken = {n for n, value in vars(base).items() if isinstance(value, (types.FunctionType, classmethod, property))}
+        own = {n for n, hint in inspect.get_annotations(base).items() if "ClassVar" in str(hint)}
+        for name in sorted(fields & (taken | own)):
+            raise Refused(_where(cls, name), f"a field with a name of {base.__name__}'s own", "give it another name")
+        if base.__module__.startswith(__package__ + "."):
+            needed = own | {n for n, value in vars(base).items() if isinstance(value, classmethod)}
+            for name, value in vars(cls).items():
+                if name in needed and isinstance(value, (types.FunctionType, property)):
+                    raise Refused(_where(cls, name), f"a method with a name of {base.__name__}'s own", "give it another name")
+
+
+#: What a decorator leaves on a method, and how it is written.
+MARKS = {"_thread": "@thread", "_always": "@always(rule)", "_sometimes": "@sometimes(situation)", "_step": "@step"}
+
+
+def _check_marks(cls: type[Record]) -> None:
+    """Refuse a method that overrides one with a mark and has none: the thread, rule or step would be gone unnoticed."""
+    for name in {name for base in cls.__mro__ for name in vars(base)}:
+        method, *hidden = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+        if not isinstance(method, types.FunctionType):
+            continue
+        for mark, decorator in MARKS.items():
+            if not hasattr(method, mark) and any(hasattr(other, mark) for other in hidden):
+                code = inspect.unwrap(method).__code__
+                what = f"{method.__qualname__} overrides a method with {decorator}, and has no mark"
+                raise Refused(f"{code.co_filename}:{code.co_firstlineno}", what, f"write {decorator} above it")
 
 
 def _scalar_type(where: str, hint: Any, declared: _Declared | None) -> ScalarType:
@@ -219,6 +265,8 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         cls._declared_fields = None
+        _check_names(cls)
+        _check_marks(cls)
         for name, value in vars(cls).items():
             if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in ("geometry", "ladder", "shows"):
                 raise Refused(
@@ -292,8 +340,9 @@ class Array(list[Any]):
     def __setitem__(self, index: Any, value: Any) -> None:
         if self.field.parts:
             raise Verdict(IN_RANGE, f"{self.field!r} holds its records for good and cannot be assigned")
+        position = self._inside(index)
         check_value(self.field, value, self.owner._geometry, f"{self.owner!r}.{self.field.name}[{index}]")
-        super().__setitem__(self._inside(index), value)
+        super().__setitem__(position, value)
 
 
 def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str) -> None:
@@ -313,6 +362,10 @@ def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str
 
 def _default(field: Field, geometry: Mapping[str, int]) -> Any:
     if field.default is not None:
+        try:
+            check_value(field, field.default, geometry, f"{field!r}")
+        except Verdict as verdict:
+            raise Refused(_where(field.owner, field.name), verdict.detail, "begin with a value of the field's type") from None
         return field.default
     match field.type:
         case BoolType():

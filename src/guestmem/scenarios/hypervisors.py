@@ -112,6 +112,7 @@ class PkvmHost(GuestMemory):
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_share_host(guest, gfn)
 
+    @step
     def keep(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_unshare_host(guest, gfn)
 
