@@ -21,8 +21,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Op,
     Part,
     Reached,
@@ -33,17 +35,20 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     assigned,
     expressions,
     reads_state,
 )
-from guestmem.checker.layout import Bits, Layout, width_of
+from guestmem.checker.layout import Area, Bits, Layout, width_of
 from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
 from guestmem.model.world import World
 
+#: The engine: what stands after the code of a world.
+ENGINE = (("search.c",), ("engine", "waits.c"))
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
 #: Situations whose numbers fit the word that notes them.
@@ -71,6 +76,7 @@ class Translation:
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
+        loops: the loops that a thread must leave, with its number, in the engine's numbering.
         situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
     """
 
@@ -107,6 +113,8 @@ class Translation:
                 type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
             )
         self.situations = [situation for situation, _ in self.program.sometimes]
+        self.loops = [(number, loop) for number, thread in enumerate(self.program.threads) for loop in thread.loops]
+        self._loop_numbers: dict[Loop, int] = {loop: number for number, (_, loop) in enumerate(self.loops)}
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
         self._tables: dict[tuple[int, ...], str] = {}
@@ -122,7 +130,9 @@ class Translation:
             if number in self.forks:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
-        self.source = "\n".join([*self._prelude(), *code, resources.files(__package__).joinpath("search.c").read_text()])
+        code += self._loops()
+        files = resources.files(__package__)
+        self.source = "\n".join([*self._prelude(), *code, *(files.joinpath(*path).read_text() for path in ENGINE)])
 
     # ---- the parts of the file
 
@@ -134,6 +144,7 @@ class Translation:
             f"#define MOST_TURNS {MOST_TURNS}",
             f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
             f"#define PROPERTIES {len(self.always)}",
+            f"#define LOOPS {len(self.loops)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
             resources.files(__package__).joinpath("prelude.h").read_text(),
@@ -266,10 +277,8 @@ class Translation:
         area = self.layout.areas[number]
         lines = [f"static inline int thread_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
-        word, shift, _ = area.chunks[0]
-        pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
         lines += ["\tint fresh = 1, began = -1;", "\t(void)fresh; (void)began;", "\tif (c->start) goto start;"]
-        lines.append(f"\tbegan = {pc};")
+        lines.append(f"\tbegan = {self._pc(area)};")
         lines.append("\tswitch (began) {")
         for boundary in thread.boundaries:
             if boundary.kind == "end":
@@ -388,6 +397,26 @@ class Translation:
         lines.append(f"#define EXPAND_ALL {unrolled}")
         return lines
 
+    def _loops(self) -> list[str]:
+        """Where a thread stands, and at which of its boundaries it is in which loop."""
+        lines = ["static inline int pc_of(const u64 *s, int thread)", "{", "\t(void)s;", "\tswitch (thread) {"]
+        for number, area in enumerate(self.layout.areas):
+            lines.append(f"\tcase {number}: return {self._pc(area)};")
+        lines += ["\t}", "\t__builtin_unreachable();", "}"]
+        rows = []
+        for thread, loop in self.loops:
+            boundaries = self.program.threads[thread].boundaries
+            inside = "".join(str(int(loop in around(boundary.loop))) for boundary in boundaries)
+            outer = next((self._loop_numbers[other] for other in around(loop.outer) if other in self._loop_numbers), -1)
+            rows.append(f'{{{thread}, {outer}, {len(boundaries)}, "{inside}"}}')
+        lines.append(f"static const struct loop loops[LOOPS + 1] = {{{', '.join([*rows, '{-1, -1, 0, 0}'])}}};")
+        return lines
+
+    @staticmethod
+    def _pc(area: Area) -> str:
+        word, shift, _ = area.chunks[0]
+        return f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
+
     def _property(self, body: Body, world: int, stopped: str, then: str) -> list[str]:
         """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
         arguments = f", {world}" if body.parameters else ""
@@ -419,6 +448,8 @@ class Translation:
                     if len(self.situations) > MOST_SITUATIONS:
                         raise Refused(situation, f"more than {MOST_SITUATIONS} situations", "split the world into several")
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
+            case Left(loop):
+                return [f"\tif (c->loop == {self._loop_numbers[loop] + 1}) c->left = 1;"]
         raise AssertionError(instr)
 
     def _break(self, rule: str, detail: str, place: Place) -> str:

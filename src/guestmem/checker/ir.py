@@ -156,7 +156,22 @@ class Reached:
     situation: str
 
 
-Instr = Set | Store | Call | Choose | When | Require | Reached
+@dataclass(eq=False)
+class Loop:
+    """A ``while`` of a thread: ``place`` is the line that spins, ``outer`` the loop around it, through inlined calls."""
+
+    place: Place
+    outer: Loop | None
+
+
+@dataclass
+class Left:
+    """Note that a loop is over."""
+
+    loop: Loop
+
+
+Instr = Set | Store | Call | Choose | When | Require | Reached | Left
 
 
 @dataclass(eq=False)
@@ -165,6 +180,7 @@ class Boundary:
 
     kind: str  # "step", "choose" or "end"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
+    loop: Loop | None = None  # the innermost loop it lies in
     pc: int = -1
     live: list[Var] = field(default_factory=list)
 
@@ -221,6 +237,11 @@ class Block:
             case Suspend(_, resume):
                 return [resume]
         return []
+
+
+def around(loop: Loop | None) -> list[Loop]:
+    """A loop and those it lies in, innermost first."""
+    return [] if loop is None else [loop, *around(loop.outer)]
 
 
 def children(expr: Expr) -> list[Expr]:

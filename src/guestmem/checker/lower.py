@@ -30,8 +30,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Op,
     Part,
     Reached,
@@ -42,6 +44,7 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     expressions,
     reads_state,
     same_kind,
@@ -117,13 +120,17 @@ class Body:
 
 @dataclass(eq=False)
 class ThreadBody:
-    """A lowered thread: its graph, and the boundaries in it (``boundaries[pc]``)."""
+    """A lowered thread: its graph, the boundaries in it (``boundaries[pc]``), the loops in which it could go on for ever.
+
+    Those are the ``while`` loops that contain a boundary and can be left, inner ones first.
+    """
 
     name: str
     blocks: list[Block]
     boundaries: list[Boundary]
     writes: set[Field]
     calls: list[Body]
+    loops: list[Loop]
 
 
 @dataclass
@@ -139,6 +146,7 @@ class Frame:
     guards: list[Callable[[], None]] = field(default_factory=list)
     loops: list[tuple[Block, Block, int]] = field(default_factory=list)  # continue, break, guards held outside
     at: Place | None = None
+    around: Loop | None = None  # the loop that its caller is in
 
 
 class Program:
@@ -264,6 +272,7 @@ class Lowering:
         self.number: int | None = None
         self.not_none: set[Var] = set()
         self.calls: dict[Body, None] = {}
+        self.within: Loop | None = None  # the innermost `while` of a thread that is being lowered
 
     # ---- bodies
 
@@ -319,7 +328,18 @@ class Lowering:
             boundary.pc = pc
         writes = {i.field for block in blocks for i in block.instrs if isinstance(i, Store)}
         used = {i.body for block in blocks for i in block.instrs if isinstance(i, Call)}
-        return ThreadBody(name, blocks, boundaries, writes, [body for body in self.calls if body in used])
+        calls = [body for body in self.calls if body in used]
+        return ThreadBody(name, blocks, boundaries, writes, calls, self.loops(blocks, boundaries))
+
+    @staticmethod
+    def loops(blocks: list[Block], boundaries: list[Boundary]) -> list[Loop]:
+        """The loops in which a thread could go on for ever; that others are over is not noted."""
+        left = {instr.loop for block in blocks for instr in block.instrs if isinstance(instr, Left)}
+        nested = [loop for boundary in boundaries for loop in around(boundary.loop) if loop in left]
+        found = sorted(dict.fromkeys(nested), key=lambda loop: -len(around(loop)))
+        for block in blocks:
+            block.instrs = [i for i in block.instrs if not (isinstance(i, Left) and i.loop not in found)]
+        return found
 
     def check_guards_first(self, body: Body) -> None:
         """Refuse a step that may wait after it has changed something: it could not be taken back."""
@@ -362,7 +382,8 @@ class Lowering:
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
-        self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
+        frame = Frame(function, receiver, env, function.assigned_once, variables, self.new_block(), around=self.within)
+        self.frames.append(frame)
 
     def new_block(self) -> Block:
         block = Block(len(self.blocks))
@@ -417,7 +438,7 @@ class Lowering:
             assert place is not None
             stack.append((frame.function, place, {n: e.var for n, e in frame.env.items() if isinstance(e, Local)}))
         resume = self.new_block()
-        self.block.end = Suspend(Boundary(kind, stack), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
         self.block = resume
 
     # ---- types
@@ -647,6 +668,7 @@ class Lowering:
         head, inside, done = self.new_block(), self.new_block(), self.new_block()
         self.goto(head)
         self.block = head
+        loop = self.within = Loop(self.place(test), self.within)
         with self.loop(head, done, body):
             condition = self.condition(test)
             self.branch(condition, inside, done)
@@ -660,6 +682,14 @@ class Lowering:
         self.block = done
         if isinstance(condition, Const) and condition.value and not any(done in b.successors() for b in self.blocks):
             done.end = Goto(done)
+        self.within = loop.outer
+        self.leave(loop)
+
+    def leave(self, *loops: Loop) -> None:
+        """Note that loops are over, where they can be interrupted."""
+        if self.is_thread:
+            for loop in loops:
+                self.emit(Left(loop))
 
     def for_statement(self, target: ast.expr, iterable: ast.expr, body: list[ast.stmt]) -> None:
         names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
@@ -797,6 +827,7 @@ class Lowering:
         for var, result in zip(wanted, values, strict=True):
             self.expect(node, var.type, result, "the result")
             self.emit(Set(var, result))
+        self.leave(*around(self.within)[: len(around(self.within)) - len(around(frame.around))])
         self.release(0)
         self.goto(frame.exit)
 
