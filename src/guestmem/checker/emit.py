@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from guestmem.checker.ir import (
     Load,
     Local,
     Loop,
+    Mark,
     Op,
     Part,
     Reached,
@@ -37,18 +39,17 @@ from guestmem.checker.ir import (
     When,
     around,
     assigned,
-    expressions,
+    begins,
     reads_state,
 )
 from guestmem.checker.layout import Area, Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, touches, used_bodies
+from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
 from guestmem.model.world import World
 
-#: The engine: what stands after the code of a world.
-ENGINE = (("search.c",), ("engine", "waits.c"))
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
 #: Situations whose numbers fit the word that notes them.
@@ -57,6 +58,11 @@ MOST_SITUATIONS = 64
 MOST_PROPERTIES = 64
 #: Turns that loops without a step may take in one slice.
 MOST_TURNS = 1 << 20
+
+
+def text_of(name: str) -> str:
+    """A file of C that stands beside this one."""
+    return resources.files(__package__).joinpath(name).read_text()
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ class Translation:
     """A world as C, and what is needed to read its states.
 
     Attributes:
-        source: the C text, engine included.
+        marks: what is watched of the files for which ``watches`` is true.
+        source: the C text, without the search.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
@@ -80,9 +87,9 @@ class Translation:
         situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
         self.world = world
-        self.program: Program = lower(world)
+        self.program: Program = lower(world, watches)
         self.pools = self.program.pools
         bodies = used_bodies(
             [b for t in self.program.threads for b in t.calls] + [b for _, b in self.program.always + self.program.sometimes]
@@ -120,6 +127,7 @@ class Translation:
         self._tables: dict[tuple[int, ...], str] = {}
         self._field_names: dict[Field, str] = {f: f"{i}_{f.owner.__name__}_{f.name}" for i, f in enumerate(changing)}
         self._body_names: dict[Body, str] = {body: f"{i}_{body.function.node.name}" for i, body in enumerate(bodies)}
+        self.marks = Marks([*self.intervals.items(), *threads])
         code: list[str] = []
         self.forks = {i: fork for i, (thread, _) in enumerate(threads) if (fork := fork_of(thread)) is not None}
         forced = {body for fork in self.forks.values() for body in used_bodies(fork.body.calls)}
@@ -131,8 +139,7 @@ class Translation:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
         code += self._loops()
-        files = resources.files(__package__)
-        self.source = "\n".join([*self._prelude(), *code, *(files.joinpath(*path).read_text() for path in ENGINE)])
+        self.source = "\n".join([*self._prelude(), *code, text_of("engine/replay.c")])
 
     # ---- the parts of the file
 
@@ -147,7 +154,9 @@ class Translation:
             f"#define LOOPS {len(self.loops)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
-            resources.files(__package__).joinpath("prelude.h").read_text(),
+            text_of("prelude.h"),
+            f"#define MARKS {self.marks.words}",
+            text_of("marks.h"),
         ]
         for values, name in self._tables.items():
             lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
@@ -220,6 +229,9 @@ class Translation:
                 *self._declarations(fork.body.blocks, variables),
                 "\t(void)c; (void)broke;",
             ]
+            if choice is None:
+                for mark in fork.marks:
+                    lines += self._instr(mark, known)
             part = fork.part(choice)
             for i, (inside, first) in enumerate(part):
                 lines.append(f"b{inside.number}_{first}: ;")
@@ -230,21 +242,27 @@ class Translation:
                     following = inside.instrs[choices[0]]
                     assert isinstance(following, Choose) and isinstance(following.n, Const)
                     after, at = fork.start(following)
+                    lines.append("\t{ struct marks before = pending;")
                     for k in range(following.n.value):
                         values = "".join(f", {k if var is following.var else var.c()}" for var in live.at(after, at))
-                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values});")
-                    lines.append("\treturn broke;")
+                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values}); pending = before;")
+                    lines.append("\treturn broke; }")
                     continue
                 match inside.end:
                     case Return():
-                        lines.append("\tfound(x, now, s); return 0;")
+                        lines.append("\tkeep_marks(); found(x, now, s); keep_marks(); return 0;")
                     case end:
                         assert end is not None
                         nextb = part[i + 1] if i + 1 < len(part) else None
                         jump = self._jump(end, nextb[0] if nextb and nextb[1] == 0 else None)
                         lines += [re.sub(r"goto (b\d+);", r"goto \1_0;", line) for line in jump]
             lines.append("}")
-        lines.append(f"#define fork_{number} {heads[None]}")
+        parameters = "".join(f", int {var.c()}" for var in fork.body.parameters)
+        values = "".join(f", {var.c()}" for var in fork.body.parameters)
+        lines += [
+            f"ALWAYS_INLINE int fork_{number}(struct search *x, const u64 *now, const u64 *from{parameters})",
+            f"{{ int broke; keep_marks(); broke = {heads[None]}(x, now, from{values}); settle_marks(WAITS); return broke; }}",
+        ]
         return lines
 
     @staticmethod
@@ -275,7 +293,7 @@ class Translation:
 
     def _thread(self, number: int, thread: ThreadBody, known: Intervals) -> list[str]:
         area = self.layout.areas[number]
-        lines = [f"static inline int thread_{number}(u64 *s, struct ctx *c)", "{"]
+        lines = [f"static inline int run_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
         lines += ["\tint fresh = 1, began = -1;", "\t(void)fresh; (void)began;", "\tif (c->start) goto start;"]
         lines.append(f"\tbegan = {self._pc(area)};")
@@ -302,14 +320,15 @@ class Translation:
                     continue
                 rest = block.instrs
                 if boundary.kind == "step":
-                    call = block.instrs[0]
+                    marks = list(itertools.takewhile(begins, block.instrs))
+                    call = block.instrs[len(marks)]
                     assert isinstance(call, Call)
-                    lines += self._step(call, boundary, self._park(number, boundary))
-                    rest = block.instrs[1:]
+                    lines += self._step(marks, call, boundary, self._park(number, boundary), known)
+                    rest = block.instrs[len(marks) + 1 :]
             else:
                 rest = block.instrs
             for instr in rest:
-                if self._touches(instr):
+                if touches(instr):
                     lines.append("\tfresh = 0;")
                 lines += self._instr(instr, known)
             following = thread.blocks[i + 1] if i + 1 < len(thread.blocks) else None
@@ -325,25 +344,25 @@ class Translation:
                     if isinstance(end, If) and reads_state(end.condition):
                         lines.append("\tfresh = 0;")
                     lines += self._jump(end, following)
-        lines.append("}")
+        lines += [
+            "}",
+            f"static inline int thread_{number}(u64 *s, struct ctx *c)",
+            f"{{ keep_marks(); return settle_marks(run_{number}(s, c)); }}",
+        ]
         return lines
 
-    @staticmethod
-    def _touches(instr: Instr) -> bool:
-        """Whether an instruction of a thread reads or changes what others see."""
-        if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
-            return True
-        return any(map(reads_state, expressions(instr)))
-
-    def _step(self, call: Call, boundary: Boundary, park: str) -> list[str]:
+    def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str, known: Intervals) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
         text = self._call_text(call)
+        before = [line for mark in marks for line in self._instr(mark, known)]
         after = ["\tfresh = 0; c->stepped = 1;"]
         if not call.body.may_stop:
-            return [f"\t{text};", *after]
+            return [*before, f"\t{text};", *after]
         return [
-            f"\t{{ int st = {text};",
-            f"\t  if (st == WAITS && began != {boundary.pc}) {{ {park} return DONE; }}",
+            "\t{ struct marks before = pending;",
+            *before,
+            f"\t  int st = {text};",
+            f"\t  if (st == WAITS && began != {boundary.pc}) {{ pending = before; {park} return DONE; }}",
             "\t  if (st) { c->stepped = 1; return st; } }",
             *after,
         ]
@@ -450,6 +469,11 @@ class Translation:
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
             case Left(loop):
                 return [f"\tif (c->loop == {self._loop_numbers[loop] + 1}) c->left = 1;"]
+            case Mark(what, taken):
+                first = self.marks.first(what)
+                if taken is None:
+                    return [f"\tmark({first});"]
+                return [f"\tmark({first} + min_int({self._expr(taken)}, {MOST_TOLD - 1}));"]
         raise AssertionError(instr)
 
     def _break(self, rule: str, detail: str, place: Place) -> str:
@@ -506,7 +530,7 @@ class Translation:
                     return f"get_{self._field_names[declared]}(s, {cell})"
                 return f"{self._table(self.pools.values(declared))}[{cell}]"
             case Part(field=declared, ref=ref, index=index):
-                numbers = self.pools.embedded(declared)
+                numbers = self.pools.values(declared)
                 cell = self._cell(declared, ref, index)
                 stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
                 if numbers == [numbers[0] + i * stride for i in range(len(numbers))]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker import compile as compiling
-from guestmem.checker.emit import Site, Translation
+from guestmem.checker.emit import Site, Translation, text_of
+from guestmem.checker.lower import Watches
+from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
 from guestmem.model.schedule import Slice
@@ -23,7 +25,7 @@ CHUNK = 1 << 14
 MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED = range(7)
+RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
 IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS = range(4)
 
 
@@ -112,26 +114,21 @@ class Edge:
     broken: Site | None
 
 
-class Model:
-    """A world translated and compiled."""
+class Steps:
+    """A world translated and compiled, to be looked at one state at a time.
 
-    def __init__(self, world: World) -> None:
+    ``watches`` says of which files it is noted what was executed.
+    """
+
+    #: The files of C that are added to the translation.
+    engine: tuple[str, ...] = ()
+
+    def __init__(self, world: World, watches: Watches = nothing, flags: Sequence[str] = compiling.FLAGS) -> None:
         self.world = world
-        self.translation = Translation(world)
+        self.translation = Translation(world, watches)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load(self.translation.source)
-        lib.search_new.restype = ctypes.c_void_p
-        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
-        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
-        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
-        lib.search_violation.restype = ctypes.POINTER(_Violation)
-        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
-        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
         lib.model_broken_rules.restype = ctypes.c_uint64
-        lib.search_parent.restype = ctypes.c_uint32
-        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         self._word_array = ctypes.c_uint64 * self.words
 
         class CEdge(ctypes.Structure):
@@ -143,11 +140,6 @@ class Model:
 
         self._edge_type = CEdge
         self._edges = (CEdge * 1024)()
-
-    @staticmethod
-    def translate(world: World) -> Translation:
-        """The C text of a world, without compiling it."""
-        return Translation(world)
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
@@ -180,12 +172,39 @@ class Model:
             return self.translation.sites[-1 - number]
         return Site(self.translation.always[number], "", None)
 
+
+class Model(Steps):
+    """A world translated and compiled, to be explored."""
+
+    engine = ("search.c", "engine/waits.c")
+
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
+        super().__init__(world, watches)
+        lib = self.library
+        lib.search_new.restype = ctypes.c_void_p
+        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
+        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
+        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
+        lib.search_violation.restype = ctypes.POINTER(_Violation)
+        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
+        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_parent.restype = ctypes.c_uint32
+        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+
+    @staticmethod
+    def translate(world: World) -> Translation:
+        """The C text of a world, without compiling it."""
+        return Translation(world)
+
     def explore(
         self,
         *,
         stop_at_first: bool = True,
         max_states: int | None = None,
         memory: int | None = None,
+        seconds: float | None = None,
         progress: Callable[[int, int, float], None] | None = None,
     ) -> Outcome:
         """Explore everything that can happen; ``progress(states, depth, seconds)`` is called now and then.
@@ -193,9 +212,10 @@ class Model:
         ``stop_at_first`` ends at the first broken rule.  Without it the search goes on past what is broken, and keeps the
         shortest way in which each thread breaks each rule, a rule broken at another place counting as another.  A state
         that breaks a property is expanded as any other, and breaks it anew only where the state before it did not; a
-        step that breaks a rule leads nowhere.  ``memory`` is in bytes.
+        step that breaks a rule leads nowhere.  ``memory`` is in bytes; ``seconds`` is how long to look for states.
         """
         began = time.monotonic()
+        self.library.marks_clear()
         words, broken = self.start()
         if broken is not None:
             violation = Violation(broken.rule, broken.detail, None, broken.place, ())
@@ -209,9 +229,13 @@ class Model:
         try:
             try:
                 while (status := lib.search_run(search, CHUNK)) == RUNNING:
+                    took = time.monotonic() - began
                     if progress is not None:
                         summary = self._summary(search)
-                        progress(summary.count, summary.depth, time.monotonic() - began)
+                        progress(summary.count, summary.depth, took)
+                    if seconds is not None and took >= seconds:
+                        status = OUT_OF_TIME
+                        break
             except KeyboardInterrupt:
                 status = INTERRUPTED
             if status == COMPLETE:
@@ -219,6 +243,12 @@ class Model:
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:
             lib.search_free(search)
+
+    def marks(self) -> list[int]:
+        """The words of :attr:`Translation.marks`: what was executed since the exploration began."""
+        words = (ctypes.c_uint64 * (self.translation.marks.words + 1))()
+        self.library.marks_read(words)
+        return list(words)
 
     def _summary(self, search: Any) -> Any:
         summary = _Summary()
@@ -241,6 +271,7 @@ class Model:
             OUT_OF_MEMORY: f"the budget of {budget:,} bytes is used up",
             NO_MEMORY: "the machine has no more memory",
             INTERRUPTED: "it was interrupted",
+            OUT_OF_TIME: "the time is used up",
         }
         outcome.why = whys.get(status, "")
         return outcome

@@ -20,7 +20,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast, overload
 
 from guestmem.model.errors import Refused
@@ -81,12 +81,20 @@ class World(Record):
 
     Attributes:
         geometry: default sizes; merged over the base classes.
+        ladder: sizes and options at which ``guestmem check`` explores it, the cheapest first.  A class that sets a
+            geometry and no ladder is explored at its own sizes alone.
         threads: the threads, in the order of their declaration.
     """
 
     _root = True
     geometry: ClassVar[dict[str, int]] = {}
+    ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     threads: ClassVar[list[Thread]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "geometry" in vars(cls) and "ladder" not in vars(cls):
+            cls.ladder = ({},)
 
     def __init__(self, **options: Any) -> None:
         sizes: dict[str, int] = {}
@@ -117,6 +125,10 @@ class World(Record):
 
     def setup(self) -> None:
         """Wire references and initial values; runs once, in plain Python, after the records exist."""
+
+    def begun(self) -> bool:
+        """Whether what every run begins with is done: a trace shows the steps up to there as one."""
+        return True
 
     @classmethod
     def marked(cls, mark: str) -> list[Any]:

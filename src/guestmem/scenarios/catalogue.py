@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,22 @@ from typing import Any
 from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
-from guestmem.model import Refused, World
+from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
+from guestmem.scenarios.hypervisors import (
+    EagerOnGunyah,
+    OnGunyah,
+    OnKvm,
+    OnPkvm,
+    TwoOnGunyah,
+    TwoOnKvm,
+    WalkedOnGunyah,
+    WalkedOnKvm,
+    WalkedOnPkvm,
+)
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
 from guestmem.scenarios.secretmem import SecretMemory
@@ -43,15 +54,62 @@ class Scenario:
 
     name: str
     text: str
-    world: Callable[..., World]
+    world: type[World]
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
     arch: str = "arm64"
     small: Mapping[str, int] = field(default_factory=dict)
 
     def build(self, **options: Any) -> World:
-        """The world, with sizes and options over the scenario's own."""
-        return self.world(**{**self.options, **options})
+        """The world, with sizes and options over the scenario's own.  Raises :class:`Refused`, for errors of its own too."""
+        try:
+            return self.world(**{**self.options, **options})
+        except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError, Verdict) as error:
+            raise Refused(self.name, f"{type(error).__name__} while it is built: {error}", "correct its setup()") from error
+
+    def ladder(self, **given: Any) -> list[dict[str, Any]]:
+        """The options to build it with, rung by rung, the cheapest first: those of its world, its own, and those given."""
+        rungs: list[dict[str, Any]] = []
+        for rung in self.world.ladder:
+            options = {**rung, **self.options, **given}
+            if options not in rungs:
+                rungs.append(options)
+        return rungs
+
+    @property
+    def file(self) -> str:
+        """The user's file that it is from; the empty string if it is one of the project's."""
+        file, colon, _ = self.name.rpartition(":")
+        return os.path.abspath(file) if colon else ""
+
+    @property
+    def base(self) -> Scenario | None:
+        """The project's scenario that a user's world derives from: the nearest, without options if there is such a one."""
+        if not self.file:
+            return None
+        derived = (
+            s for cls in self.world.__mro__ for s in sorted(SCENARIOS.values(), key=lambda s: len(s.options)) if s.world is cls
+        )
+        return next(derived, None)
+
+    @property
+    def sizes(self) -> set[str]:
+        """The names of the sizes of its world."""
+        return {name for cls in self.world.__mro__ for name in vars(cls).get("geometry", {})}
+
+    def known_to_break(self, given: Mapping[str, Any]) -> Scenario | None:
+        """The project's scenario that a user's world derives from, if it breaks a rule with what is given."""
+        protection = next((name for name, value in PROTECTIONS.items() if value is given.get("protection")), "")
+        return self.base if self.base and self.base.expected.get(protection) else None
+
+    @property
+    def protection(self) -> Protection | None:
+        """The protection under which it is expected to hold, unmap before others and in doubt; None: it has none."""
+        if "protection" not in self.world.fields():
+            return None
+        expected = (self.base or self).expected
+        safe = [name for name in ("unmap", "fixup", "unmap+fixup") if expected.get(name) == HOLDS]
+        return PROTECTIONS[safe[0] if safe else "unmap"]
 
 
 def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:
@@ -153,6 +211,30 @@ SCENARIOS = {
             _each(*[HOST_READS_SECRET] * 4),
             "",
             SMALL,
+        ),
+        # ---- the standard cast, and one who asks whether the direct map has a page before reading it with a plain load
+        Scenario(
+            "kvm-walker",
+            "KVM, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnKvm,
+            expected=_each(HOST_READS_SECRET, NO_PANIC, HOST_READS_SECRET, NO_PANIC),
+            arch="",
+            small=SMALL,
+        ),
+        Scenario(
+            "gunyah-walker",
+            "Gunyah, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnGunyah,
+            expected=_each(*[NO_PANIC] * 4),
+            small=SMALL,
+        ),
+        Scenario(
+            "pkvm-walker",
+            "pKVM whose guests wait for an answer, and a walker of memory",
+            WalkedOnPkvm,
+            {"asks": True},
+            _each(CONTENTS_SURVIVE, NO_PANIC, CONTENTS_SURVIVE, NO_PANIC),
+            small=SMALL,
         ),
         # ---- large folios
         Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
 from guestmem.guest_memfd.library import Driver, GuestMemfd, Protection
 from guestmem.machine.arch import Arch
 from guestmem.machine.frame import Content, Pfn, is_secret
@@ -122,6 +125,18 @@ class GuestMemory(Host):
         discarding: by page offset, the VMM is punching a hole there.
     """
 
+    # One page is cheap; two show a wrong trim, two VMs a half-done bind; only with four frames do two pages of the file
+    # lie in one block entry.  What x86 splits is split alike by arm64 with BBML2, which every hypervisor has.
+    ladder: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"pages": 1, "frames": 2},
+        {"pages": 1, "frames": 2, "arch": Arch.ARM64_BBML2},
+        {"pages": 1, "frames": 2, "vms": 2},
+        {"pages": 2, "frames": 3},
+        {"pages": 2, "frames": 4, "arch": Arch.ARM64_BBML2},
+        {"pages": 2, "frames": 3, "vms": 2},
+        {"pages": 3, "frames": 4},
+    )
+
     file: GuestMemfd = part()
     protection: Protection = Protection.NONE
     batched: bool = False
@@ -155,6 +170,9 @@ class GuestMemory(Host):
         self.file.protection = self.protection
         self.file.batched = self.batched
         self.file.order = self.geometry["order"]
+
+    def begun(self) -> bool:
+        return any(guest.running for guest in self.machine.guests)
 
     def mapped(self, folio: Folio) -> bool:
         return any(entry.folio is folio for entry in self.file.mapping.user)
