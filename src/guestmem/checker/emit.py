@@ -22,8 +22,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Mark,
     Op,
     Part,
@@ -35,11 +37,12 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     assigned,
     begins,
     reads_state,
 )
-from guestmem.checker.layout import Bits, Layout, width_of
+from guestmem.checker.layout import Area, Bits, Layout, width_of
 from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, touches, used_bodies
 from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
@@ -80,6 +83,7 @@ class Translation:
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
+        loops: the loops that a thread must leave, with its number, in the engine's numbering.
         situations: what must be reached, in the engine's numbering: first the state predicates, then those that the world
             names, then those that code alone does.
     """
@@ -117,6 +121,8 @@ class Translation:
                 type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
             )
         self.situations = [situation for situation, _ in self.program.sometimes] + world.situations()
+        self.loops = [(number, loop) for number, thread in enumerate(self.program.threads) for loop in thread.loops]
+        self._loop_numbers: dict[Loop, int] = {loop: number for number, (_, loop) in enumerate(self.loops)}
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
         self._tables: dict[tuple[int, ...], str] = {}
@@ -133,6 +139,7 @@ class Translation:
             if number in self.forks:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
+        code += self._loops()
         self.source = "\n".join([*self._prelude(), *code, text_of("engine/replay.c")])
 
     # ---- the parts of the file
@@ -145,6 +152,7 @@ class Translation:
             f"#define MOST_TURNS {MOST_TURNS}",
             f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
             f"#define PROPERTIES {len(self.always)}",
+            f"#define LOOPS {len(self.loops)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
             text_of("prelude.h"),
@@ -288,10 +296,8 @@ class Translation:
         area = self.layout.areas[number]
         lines = [f"static inline int run_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
-        word, shift, _ = area.chunks[0]
-        pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
         lines += ["\tint fresh = 1, began = -1;", "\t(void)fresh; (void)began;", "\tif (c->start) goto start;"]
-        lines.append(f"\tbegan = {pc};")
+        lines.append(f"\tbegan = {self._pc(area)};")
         lines.append("\tswitch (began) {")
         for boundary in thread.boundaries:
             if boundary.kind == "end":
@@ -411,6 +417,26 @@ class Translation:
         lines.append(f"#define EXPAND_ALL {unrolled}")
         return lines
 
+    def _loops(self) -> list[str]:
+        """Where a thread stands, and at which of its boundaries it is in which loop."""
+        lines = ["static inline int pc_of(const u64 *s, int thread)", "{", "\t(void)s;", "\tswitch (thread) {"]
+        for number, area in enumerate(self.layout.areas):
+            lines.append(f"\tcase {number}: return {self._pc(area)};")
+        lines += ["\t}", "\t__builtin_unreachable();", "}"]
+        rows = []
+        for thread, loop in self.loops:
+            boundaries = self.program.threads[thread].boundaries
+            inside = "".join(str(int(loop in around(boundary.loop))) for boundary in boundaries)
+            outer = next((self._loop_numbers[other] for other in around(loop.outer) if other in self._loop_numbers), -1)
+            rows.append(f'{{{thread}, {outer}, {len(boundaries)}, "{inside}"}}')
+        lines.append(f"static const struct loop loops[LOOPS + 1] = {{{', '.join([*rows, '{-1, -1, 0, 0}'])}}};")
+        return lines
+
+    @staticmethod
+    def _pc(area: Area) -> str:
+        word, shift, _ = area.chunks[0]
+        return f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
+
     def _property(self, body: Body, world: int, stopped: str, then: str) -> list[str]:
         """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
         arguments = f", {world}" if body.parameters else ""
@@ -442,6 +468,8 @@ class Translation:
                     if len(self.situations) > MOST_SITUATIONS:
                         raise Refused(situation, f"more than {MOST_SITUATIONS} situations", "split the world into several")
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
+            case Left(loop):
+                return [f"\tif (c->loop == {self._loop_numbers[loop] + 1}) c->left = 1;"]
             case Mark(what, taken):
                 first = self.marks.first(what)
                 if taken is None:

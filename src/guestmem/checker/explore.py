@@ -26,7 +26,11 @@ MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
 RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
-IN_STEP, IN_STATE, WAITS_FOR_EVER = range(3)
+IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS = range(4)
+
+
+class _Turn(ctypes.Structure):
+    _fields_ = (("thread", ctypes.c_uint32), ("state", ctypes.c_uint32))
 
 
 class _Violation(ctypes.Structure):
@@ -36,6 +40,8 @@ class _Violation(ctypes.Structure):
         ("site", ctypes.c_int),
         ("state", ctypes.c_uint32),
         ("depth", ctypes.c_uint32),
+        ("cycle", ctypes.POINTER(_Turn)),
+        ("turns", ctypes.c_uint32),
         ("stepped", ctypes.c_int),
         ("choices", ctypes.c_int),
         ("chosen", ctypes.c_int * MOST_CHOICES),
@@ -56,7 +62,8 @@ class Violation:
     """A broken rule and the shortest way to it.
 
     ``thread`` is the index of the thread that broke it: who made the last step; of a wait, who waits; None if nobody made a
-    step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.
+    step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.  Where a thread
+    goes round for ever, ``cycle`` is what happens again and again after the trace.
     """
 
     rule: str
@@ -64,6 +71,7 @@ class Violation:
     thread: int | None
     place: Place | None
     slices: tuple[Slice, ...]
+    cycle: tuple[Slice, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -168,7 +176,7 @@ class Steps:
 class Model(Steps):
     """A world translated and compiled, to be explored."""
 
-    engine = ("search.c",)
+    engine = ("search.c", "engine/waits.c")
 
     def __init__(self, world: World, watches: Watches = nothing) -> None:
         super().__init__(world, watches)
@@ -230,8 +238,8 @@ class Model(Steps):
                         break
             except KeyboardInterrupt:
                 status = INTERRUPTED
-            if status == COMPLETE and not lib.search_waits(search):
-                status = NO_MEMORY
+            if status == COMPLETE:
+                status = lib.search_waits(search)
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:
             lib.search_free(search)
@@ -298,8 +306,25 @@ class Model(Steps):
                 edges = self.edges(self._state(search, v.state))
                 slices.append(next(e.slice for e in edges if e.slice.thread == thread and self._breaks(e, site)))
             return Violation(site.rule, site.detail, thread, site.place, tuple(slices))
+        if v.kind == SPINS:
+            assert thread is not None
+            cycle = self._cycle(search, v)
+            place = self.translation.loops[v.site][1].place
+            detail = f"{self.world.threads[thread].name} goes round for ever"
+            return Violation(NO_DEADLOCK, detail, thread, place, tuple(slices), cycle)
         who = "every thread waits" if thread is None else f"{self.world.threads[thread].name} waits for ever"
         return Violation(NO_DEADLOCK, who, thread, None, tuple(slices))
+
+    def _cycle(self, search: Any, v: Any) -> tuple[Slice, ...]:
+        """The slices of a cycle that begins and ends in the state of a violation."""
+        state = self._state(search, v.state)
+        slices = []
+        for turn in v.cycle[: v.turns]:
+            after = self._state(search, turn.state)
+            taken = (e for e in self.edges(state) if e.slice.thread == turn.thread and e.state == after and e.broken is None)
+            slices.append(next(taken).slice)
+            state = after
+        return tuple(slices)
 
     def _breaks(self, edge: Edge, site: Site) -> bool:
         """Whether the state after an edge breaks a property."""

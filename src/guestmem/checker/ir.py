@@ -163,6 +163,21 @@ class Reached:
     situation: str
 
 
+@dataclass(eq=False)
+class Loop:
+    """A ``while`` of a thread: ``place`` is the line that spins, ``outer`` the loop around it, through inlined calls."""
+
+    place: Place
+    outer: Loop | None
+
+
+@dataclass
+class Left:
+    """Note that a loop is over."""
+
+    loop: Loop
+
+
 @dataclass(frozen=True)
 class Statement:
     """A statement that is watched; ``column`` tells two in one line apart."""
@@ -190,7 +205,7 @@ class Mark:
     n: Expr | None = None
 
 
-Instr = Set | Store | Call | Choose | When | Require | Reached | Mark
+Instr = Set | Store | Call | Choose | When | Require | Reached | Mark | Left
 
 
 @dataclass(eq=False)
@@ -199,6 +214,7 @@ class Boundary:
 
     kind: str  # "step", "choose", "end" or "start"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
+    loop: Loop | None = None  # the innermost loop it lies in
     pc: int = -1
     live: list[Var] = field(default_factory=list)
 
@@ -255,6 +271,11 @@ class Block:
             case Suspend(_, resume):
                 return [resume]
         return []
+
+
+def around(loop: Loop | None) -> list[Loop]:
+    """A loop and those it lies in, innermost first."""
+    return [] if loop is None else [loop, *around(loop.outer)]
 
 
 def children(expr: Expr) -> list[Expr]:

@@ -37,8 +37,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Mark,
     Op,
     Part,
@@ -51,6 +53,7 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     begins,
     expressions,
     locals_in,
@@ -127,13 +130,17 @@ class Body:
 
 @dataclass(eq=False)
 class ThreadBody:
-    """A lowered thread: its graph, and the boundaries in it (``boundaries[pc]``)."""
+    """A lowered thread: its graph, the boundaries in it (``boundaries[pc]``), the loops in which it could go on for ever.
+
+    Those are the ``while`` loops that contain a boundary and can be left, inner ones first.
+    """
 
     name: str
     blocks: list[Block]
     boundaries: list[Boundary]
     writes: set[Field]
     calls: list[Body]
+    loops: list[Loop]
 
 
 @dataclass
@@ -150,6 +157,7 @@ class Frame:
     guards: list[Callable[[], None]] = field(default_factory=list)
     loops: list[tuple[Block, Block, int]] = field(default_factory=list)  # continue, break, guards held outside
     at: Place | None = None
+    around: Loop | None = None  # the loop that its caller is in
 
 
 class Program:
@@ -327,6 +335,7 @@ class Lowering:
         self.number: int | None = None
         self.not_none: set[Var] = set()
         self.calls: dict[Body, None] = {}
+        self.within: Loop | None = None  # the innermost `while` of a thread that is being lowered
         self.is_dead = False
 
     # ---- bodies
@@ -396,7 +405,18 @@ class Lowering:
             boundary.pc = pc
         writes = {i.field for block in blocks for i in block.instrs if isinstance(i, Store)}
         used = {i.body for block in blocks for i in block.instrs if isinstance(i, Call)}
-        return ThreadBody(name, blocks, boundaries, writes, [body for body in self.calls if body in used])
+        calls = [body for body in self.calls if body in used]
+        return ThreadBody(name, blocks, boundaries, writes, calls, self.loops(blocks, boundaries))
+
+    @staticmethod
+    def loops(blocks: list[Block], boundaries: list[Boundary]) -> list[Loop]:
+        """The loops in which a thread could go on for ever; that others are over is not noted."""
+        left = {instr.loop for block in blocks for instr in block.instrs if isinstance(instr, Left)}
+        nested = [loop for boundary in boundaries for loop in around(boundary.loop) if loop in left]
+        found = sorted(dict.fromkeys(nested), key=lambda loop: -len(around(loop)))
+        for block in blocks:
+            block.instrs = [i for i in block.instrs if not (isinstance(i, Left) and i.loop not in found)]
+        return found
 
     def check_guards_first(self, body: Body) -> None:
         """Refuse a step that may wait after it has changed something: it could not be taken back."""
@@ -440,7 +460,8 @@ class Lowering:
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
         self.program.functions.add(function)
-        self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
+        frame = Frame(function, receiver, env, function.assigned_once, variables, self.new_block(), around=self.within)
+        self.frames.append(frame)
 
     def new_block(self) -> Block:
         block = Block(len(self.blocks))
@@ -520,7 +541,7 @@ class Lowering:
         resume = self.new_block()
         while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
             resume.instrs.insert(0, self.block.instrs.pop())
-        self.block.end = Suspend(Boundary(kind, stack), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
         self.block = resume
 
     # ---- types
@@ -798,6 +819,7 @@ class Lowering:
         head, inside, done = self.new_block(), self.new_block(), self.new_block()
         self.goto(head)
         self.block = head
+        loop = self.within = Loop(self.place(test), self.within)
         with self.loop(head, done, body):
             condition = self.condition(test)
             self.branch(condition, inside, done)
@@ -811,6 +833,14 @@ class Lowering:
         self.block = done
         if isinstance(condition, Const) and condition.value and not any(done in b.successors() for b in self.blocks):
             done.end = Goto(done)
+        self.within = loop.outer
+        self.leave(loop)
+
+    def leave(self, *loops: Loop) -> None:
+        """Note that loops are over, where they can be interrupted."""
+        if self.is_thread:
+            for loop in loops:
+                self.emit(Left(loop))
 
     def for_statement(self, target: ast.expr, iterable: ast.expr, body: list[ast.stmt]) -> None:
         names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
@@ -949,6 +979,7 @@ class Lowering:
         for var, result in zip(wanted, values, strict=True):
             self.expect(node, var.type, result, "the result")
             self.emit(Set(var, result))
+        self.leave(*around(self.within)[: len(around(self.within)) - len(around(frame.around))])
         self.release(0)
         frame.returns.append(set(self.not_none))
         self.goto(frame.exit)

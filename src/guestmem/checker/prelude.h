@@ -20,6 +20,8 @@ struct ctx {
 	int stepped;  /* whether the slice executed a step */
 	int turns;    /* of loops without a step, in the slice */
 	int site;     /* where a rule broke */
+	int loop;     /* 0, or 1 + the loop that is looked at */
+	int left;     /* whether that was left */
 	u64 reached;  /* situations met */
 	int chosen[MOST_CHOICES];
 	int of[MOST_CHOICES];
@@ -80,16 +82,29 @@ typedef u64 rules_t;
 #endif
 
 enum status { RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY };
-enum kind { IN_STEP, IN_STATE, WAITS_FOR_EVER };
+enum kind { IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS };
 
 struct violation {
 	int kind;
-	int thread;         /* who made the last step, -1: nobody; for WAITS_FOR_EVER who waits, -1: everybody */
-	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site */
-	u32 state;          /* before the step; for WAITS_FOR_EVER and where there is no step, the state itself */
+	int thread;         /* who made the last step, -1: nobody; for WAITS_FOR_EVER who waits, -1: everybody; for SPINS who */
+	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site; SPINS: the loop */
+	u32 state;          /* before the step; where there is no step, the state itself */
 	u32 depth;          /* steps of the trace */
+	struct turn *cycle; /* SPINS: from the state and back to it */
+	u32 turns;
 	int stepped, choices;
 	int chosen[MOST_CHOICES];
+};
+
+/* A loop that a thread must leave: the number of the loop around it or -1, and for each of its boundaries '1' if that lies inside. */
+struct loop {
+	int thread, outer, boundaries;
+	const char *inside;
+};
+
+/* A step of a cycle: who made it, and the state after it. */
+struct turn {
+	u32 thread, state;
 };
 
 struct edge {
