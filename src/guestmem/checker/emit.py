@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from guestmem.checker.ir import (
     Interval,
     Load,
     Local,
+    Mark,
     Op,
     Part,
     Reached,
@@ -34,11 +36,13 @@ from guestmem.checker.ir import (
     Var,
     When,
     assigned,
+    begins,
     expressions,
     reads_state,
 )
 from guestmem.checker.layout import Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, can_stop, lower, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, used_bodies
+from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
@@ -67,6 +71,7 @@ class Translation:
     """A world as C, and what is needed to read its states.
 
     Attributes:
+        marks: what is watched of the files for which ``watches`` is true.
         source: the C text, engine included.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
@@ -74,9 +79,9 @@ class Translation:
         situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
         self.world = world
-        self.program: Program = lower(world)
+        self.program: Program = lower(world, watches)
         self.pools = self.program.pools
         bodies = used_bodies(
             [b for t in self.program.threads for b in t.calls] + [b for _, b in self.program.always + self.program.sometimes]
@@ -112,6 +117,7 @@ class Translation:
         self._tables: dict[tuple[int, ...], str] = {}
         self._field_names: dict[Field, str] = {f: f"{i}_{f.owner.__name__}_{f.name}" for i, f in enumerate(changing)}
         self._body_names: dict[Body, str] = {body: f"{i}_{body.function.node.name}" for i, body in enumerate(bodies)}
+        self.marks = Marks([*self.intervals.items(), *threads])
         code: list[str] = []
         self.forks = {i: fork for i, (thread, _) in enumerate(threads) if (fork := fork_of(thread)) is not None}
         forced = {body for fork in self.forks.values() for body in used_bodies(fork.body.calls)}
@@ -137,6 +143,8 @@ class Translation:
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
             resources.files(__package__).joinpath("prelude.h").read_text(),
+            f"#define MARKS {self.marks.words}",
+            resources.files(__package__).joinpath("marks.h").read_text(),
         ]
         for values, name in self._tables.items():
             lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
@@ -209,6 +217,9 @@ class Translation:
                 *self._declarations(fork.body.blocks, variables),
                 "\t(void)c; (void)broke;",
             ]
+            if choice is None:
+                for mark in fork.marks:
+                    lines += self._instr(mark, known)
             part = fork.part(choice)
             for i, (inside, first) in enumerate(part):
                 lines.append(f"b{inside.number}_{first}: ;")
@@ -219,21 +230,27 @@ class Translation:
                     following = inside.instrs[choices[0]]
                     assert isinstance(following, Choose) and isinstance(following.n, Const)
                     after, at = fork.start(following)
+                    lines.append("\t{ struct marks before = pending;")
                     for k in range(following.n.value):
                         values = "".join(f", {k if var is following.var else var.c()}" for var in live.at(after, at))
-                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values});")
-                    lines.append("\treturn broke;")
+                        lines.append(f"\tbroke |= {heads[following]}(x, now, s{values}); pending = before;")
+                    lines.append("\treturn broke; }")
                     continue
                 match inside.end:
                     case Return():
-                        lines.append("\tfound(x, now, s); return 0;")
+                        lines.append("\tkeep_marks(); found(x, now, s); keep_marks(); return 0;")
                     case end:
                         assert end is not None
                         nextb = part[i + 1] if i + 1 < len(part) else None
                         jump = self._jump(end, nextb[0] if nextb and nextb[1] == 0 else None)
                         lines += [re.sub(r"goto (b\d+);", r"goto \1_0;", line) for line in jump]
             lines.append("}")
-        lines.append(f"#define fork_{number} {heads[None]}")
+        parameters = "".join(f", int {var.c()}" for var in fork.body.parameters)
+        values = "".join(f", {var.c()}" for var in fork.body.parameters)
+        lines += [
+            f"ALWAYS_INLINE int fork_{number}(struct search *x, const u64 *now, const u64 *from{parameters})",
+            f"{{ int broke; keep_marks(); broke = {heads[None]}(x, now, from{values}); settle_marks(WAITS); return broke; }}",
+        ]
         return lines
 
     @staticmethod
@@ -264,7 +281,7 @@ class Translation:
 
     def _thread(self, number: int, thread: ThreadBody, known: Intervals) -> list[str]:
         area = self.layout.areas[number]
-        lines = [f"static inline int thread_{number}(u64 *s, struct ctx *c)", "{"]
+        lines = [f"static inline int run_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
         word, shift, _ = area.chunks[0]
         pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
@@ -293,10 +310,11 @@ class Translation:
                     continue
                 rest = block.instrs
                 if boundary.kind == "step":
-                    call = block.instrs[0]
+                    marks = list(itertools.takewhile(begins, block.instrs))
+                    call = block.instrs[len(marks)]
                     assert isinstance(call, Call)
-                    lines += self._step(call, boundary, self._park(number, boundary))
-                    rest = block.instrs[1:]
+                    lines += self._step(marks, call, boundary, self._park(number, boundary), known)
+                    rest = block.instrs[len(marks) + 1 :]
             else:
                 rest = block.instrs
             for instr in rest:
@@ -316,7 +334,11 @@ class Translation:
                     if isinstance(end, If) and reads_state(end.condition):
                         lines.append("\tfresh = 0;")
                     lines += self._jump(end, following)
-        lines.append("}")
+        lines += [
+            "}",
+            f"static inline int thread_{number}(u64 *s, struct ctx *c)",
+            f"{{ keep_marks(); return settle_marks(run_{number}(s, c)); }}",
+        ]
         return lines
 
     @staticmethod
@@ -326,15 +348,18 @@ class Translation:
             return True
         return any(map(reads_state, expressions(instr)))
 
-    def _step(self, call: Call, boundary: Boundary, park: str) -> list[str]:
+    def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str, known: Intervals) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
         text = self._call_text(call)
+        before = [line for mark in marks for line in self._instr(mark, known)]
         after = ["\tfresh = 0; c->stepped = 1;"]
         if not call.body.may_stop:
-            return [f"\t{text};", *after]
+            return [*before, f"\t{text};", *after]
         return [
-            f"\t{{ int st = {text};",
-            f"\t  if (st == WAITS && began != {boundary.pc}) {{ {park} return DONE; }}",
+            "\t{ struct marks before = pending;",
+            *before,
+            f"\t  int st = {text};",
+            f"\t  if (st == WAITS && began != {boundary.pc}) {{ pending = before; {park} return DONE; }}",
             "\t  if (st) { c->stepped = 1; return st; } }",
             *after,
         ]
@@ -419,6 +444,11 @@ class Translation:
                     if len(self.situations) > MOST_SITUATIONS:
                         raise Refused(situation, f"more than {MOST_SITUATIONS} situations", "split the world into several")
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
+            case Mark(what, taken):
+                first = self.marks.first(what)
+                if taken is None:
+                    return [f"\tmark({first});"]
+                return [f"\tmark({first} + min_int({self._expr(taken)}, {MOST_TOLD - 1}));"]
         raise AssertionError(instr)
 
     def _break(self, rule: str, detail: str, place: Place) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 from guestmem.checker import compile as compiling
 from guestmem.checker.emit import Site, Translation
+from guestmem.checker.lower import Watches
+from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
 from guestmem.model.schedule import Slice
@@ -105,11 +107,14 @@ class Edge:
 
 
 class Model:
-    """A world translated and compiled."""
+    """A world translated and compiled.
 
-    def __init__(self, world: World) -> None:
+    ``watches`` says of which files it is noted what was executed.
+    """
+
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
         self.world = world
-        self.translation = Translation(world)
+        self.translation = Translation(world, watches)
         self.words = self.translation.layout.words
         self.library = lib = compiling.load(self.translation.source)
         lib.search_new.restype = ctypes.c_void_p
@@ -189,6 +194,7 @@ class Model:
         step that breaks a rule leads nowhere.  ``memory`` is in bytes; ``seconds`` is how long to look for states.
         """
         began = time.monotonic()
+        self.library.marks_clear()
         words, broken = self.start()
         if broken is not None:
             violation = Violation(broken.rule, broken.detail, None, broken.place, ())
@@ -216,6 +222,12 @@ class Model:
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:
             lib.search_free(search)
+
+    def marks(self) -> list[int]:
+        """The words of :attr:`Translation.marks`: what was executed since the exploration began."""
+        words = (ctypes.c_uint64 * (self.translation.marks.words + 1))()
+        self.library.marks_read(words)
+        return list(words)
 
     def _summary(self, search: Any) -> Any:
         summary = _Summary()

@@ -8,7 +8,9 @@ compiled once for each alternative, with the number known: guards then are a tes
 
 from __future__ import annotations
 
-from guestmem.checker.ir import Block, Call, Choose, Const, Expr, Goto, Reached, Suspend
+from collections.abc import Sequence
+
+from guestmem.checker.ir import Block, Call, Choose, Const, Expr, Goto, Instr, Reached, Suspend, begins
 from guestmem.checker.lower import Body, ThreadBody, used_bodies
 
 #: Alternatives times instructions beyond which unfolding costs more compile time than it saves.
@@ -18,9 +20,10 @@ LARGEST = 20000
 class Fork:
     """A step cut at its choices: a part for its beginning (None) and one after each choice."""
 
-    def __init__(self, body: Body, arguments: list[Expr]) -> None:
+    def __init__(self, body: Body, arguments: list[Expr], marks: Sequence[Instr]) -> None:
         self.body = body
         self.arguments = arguments
+        self.marks = marks  # of the statement that is the step
         self._starts: dict[Choose | None, tuple[Block, int]] = {None: (body.blocks[0], 0)}
         for block in body.blocks:
             for position, instr in enumerate(block.instrs):
@@ -73,7 +76,9 @@ def fork_of(thread: ThreadBody) -> Fork | None:
     assert isinstance(suspended.end, Suspend)
     resume = suspended.end.resume
     match resume:
-        case Block(instrs=[Call(body=body, args=args)], end=Goto(target)) if target is suspended and not suspended.instrs:
+        case Block(instrs=[*marks, Call(body=body, args=args)], end=Goto(target)) if (
+            target is suspended and not suspended.instrs and all(map(begins, marks))
+        ):
             pass
         case _:
             return None
@@ -81,6 +86,6 @@ def fork_of(thread: ThreadBody) -> Fork | None:
     choices = [instr for instr in everything if isinstance(instr, Choose)]
     if not choices or any(isinstance(i, Reached) for i in everything) or not all(isinstance(c.n, Const) for c in choices):
         return None
-    fork = Fork(body, args)
+    fork = Fork(body, args, marks)
     callees = sum(len(block.instrs) for used in used_bodies(body.calls) for block in used.blocks)
     return fork if fork.settle() and fork.size() * (1 + callees // 8) <= LARGEST else None

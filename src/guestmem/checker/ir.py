@@ -156,7 +156,34 @@ class Reached:
     situation: str
 
 
-Instr = Set | Store | Call | Choose | When | Require | Reached
+@dataclass(frozen=True)
+class Statement:
+    """A statement that is watched; ``column`` tells two in one line apart."""
+
+    place: Place
+    column: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A ``choose`` or ``may`` that is watched; ``label`` is empty where it is no plain text."""
+
+    place: Place
+    column: int
+    word: str
+    label: str
+
+
+@dataclass
+class Mark:
+    """Note that a statement begins, or which of ``n`` alternatives a decision takes."""
+
+    what: Statement | Decision
+    taken: Expr | None = None
+    n: Expr | None = None
+
+
+Instr = Set | Store | Call | Choose | When | Require | Reached | Mark
 
 
 @dataclass(eq=False)
@@ -258,7 +285,14 @@ def expressions(instr: Instr) -> list[Expr]:
             return [n]
         case When(condition, _) | Require(condition, _, _, _):
             return [condition]
+        case Mark(taken=taken) if taken is not None:
+            return [taken]
     return []
+
+
+def begins(instr: Instr) -> bool:
+    """Whether an instruction only notes that a statement begins."""
+    return isinstance(instr, Mark) and instr.taken is None
 
 
 def assigned(instr: Instr) -> list[Var]:

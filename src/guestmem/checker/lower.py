@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
+from guestmem.checker.frontend.classes import refuse_lost_overrides
 from guestmem.checker.ir import (
     BOOL,
     INT,
@@ -25,6 +26,7 @@ from guestmem.checker.ir import (
     Call,
     Choose,
     Const,
+    Decision,
     Expr,
     Goto,
     If,
@@ -32,16 +34,19 @@ from guestmem.checker.ir import (
     Interval,
     Load,
     Local,
+    Mark,
     Op,
     Part,
     Reached,
     Require,
     Return,
     Set,
+    Statement,
     Store,
     Suspend,
     Var,
     When,
+    begins,
     expressions,
     reads_state,
     same_kind,
@@ -88,6 +93,10 @@ FOLD: dict[str, Callable[[int, int], int]] = {
     "min": min,
     "max": max,
 }
+
+
+#: Of which files the statements and decisions are marked.
+Watches = Callable[[str], bool]
 
 
 @dataclass
@@ -142,10 +151,15 @@ class Frame:
 
 
 class Program:
-    """All bodies of a world, lowered with the knowledge which fields can change."""
+    """All bodies of a world, lowered with the knowledge which fields can change.
 
-    def __init__(self, pools: Pools, changing: set[Field] | None) -> None:
+    ``watches`` says of a file whether its statements and decisions are marked; ``functions`` are those lowered.
+    """
+
+    def __init__(self, pools: Pools, changing: set[Field] | None, watches: Watches) -> None:
         self.pools = pools
+        self.watches = watches
+        self.functions: set[Function] = set()
         self.changing = changing  # None: not known yet, every field may change
         self._bodies: dict[tuple[Function, type[Record] | None], Body] = {}
         self._pending: list[Function] = []
@@ -239,15 +253,16 @@ def common_base(classes: Sequence[type[Record]]) -> type[Record]:
     return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
 
 
-def lower(world: World) -> Program:
+def lower(world: World, watches: Watches) -> Program:
     """Lower the threads and properties of a world, until what changes is known for good."""
+    refuse_lost_overrides(world)
     pools = Pools(world)
-    program = Program(pools, None)
+    program = Program(pools, None, watches)
     while True:
         changing = program.written()
         if changing == program.changing:
             return program
-        program = Program(pools, changing)
+        program = Program(pools, changing, watches)
 
 
 class Lowering:
@@ -362,6 +377,7 @@ class Lowering:
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
+        self.program.functions.add(function)
         self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
 
     def new_block(self) -> Block:
@@ -417,6 +433,8 @@ class Lowering:
             assert place is not None
             stack.append((frame.function, place, {n: e.var for n, e in frame.env.items() if isinstance(e, Local)}))
         resume = self.new_block()
+        while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
+            resume.instrs.insert(0, self.block.instrs.pop())
         self.block.end = Suspend(Boundary(kind, stack), resume)
         self.block = resume
 
@@ -463,11 +481,13 @@ class Lowering:
         for node in nodes:
             if self.block.end is not None:
                 return
+            if self.program.watches(self.frame.function.file) and not says_nothing(node):
+                self.emit(Mark(Statement(self.place(node), node.col_offset)))
             self.statement(node)
 
     def statement(self, node: ast.stmt) -> None:
         match node:
-            case ast.Pass() | ast.Expr(value=ast.Constant(value=str())):
+            case _ if says_nothing(node):
                 pass
             case ast.Expr(value=ast.Call() as call):
                 self.call(call)
@@ -1453,9 +1473,9 @@ class Lowering:
         place = self.place(node)
         match name, len(arguments):
             case "choose", 1 | 2:
-                return [self.choose(node, self.integer(arguments[0]))]
+                return [self.choose(node, name, self.integer(arguments[0]))]
             case "may", 1:
-                chosen = self.choose(node, Const(2, INT))
+                chosen = self.choose(node, name, Const(2, INT))
                 return [self.fold("!=", [chosen, Const(0, INT)], BOOL)]
             case "when", 1:
                 if self.is_thread:
@@ -1477,13 +1497,16 @@ class Lowering:
                 return [Op("current", [], INT) if self.number is None else Const(self.number, INT)]
         self.refuse(node, f"{name} with {len(arguments)} arguments", "see its documentation")
 
-    def choose(self, node: ast.Call, n: Expr) -> Expr:
+    def choose(self, node: ast.Call, word: str, n: Expr) -> Expr:
         if self.is_thread:
             n = n if isinstance(n, (Const, Local)) else self.temp(n)
             self.suspend("choose", node)
         var = self.new_var("", INT)
         var.bounds = (Const(0, INT), n)
         self.emit(Choose(var, n, self.place(node)))
+        if self.program.watches(self.frame.function.file):
+            label = ast.literal_eval(node.args[-1]) if is_text(node.args[-1]) else ""
+            self.emit(Mark(Decision(self.place(node), node.col_offset, word, label), Local(var), n))
         return Local(var)
 
     def text(self, node: ast.expr) -> str:
@@ -1497,6 +1520,16 @@ class Lowering:
         if not isinstance(value, str):
             self.refuse(node, f"{ast.unparse(node)} where a text is expected", "write a string, or name a constant")
         return value
+
+
+def is_text(node: ast.expr) -> bool:
+    """Whether an expression is a text as it stands."""
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def says_nothing(node: ast.stmt) -> bool:
+    """Whether a statement is ``pass`` or a text."""
+    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and is_text(node.value))
 
 
 def void(_: object) -> None:

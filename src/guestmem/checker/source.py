@@ -79,12 +79,17 @@ def function_of(function: Callable[..., Any]) -> Function:
 
 
 @functools.cache
+def tree_of(file: str) -> ast.Module:
+    """The syntax tree of a file."""
+    with open(file, encoding="utf-8") as stream:
+        return ast.parse(stream.read(), file)
+
+
+@functools.cache
 def _definitions(file: str) -> dict[int, ast.FunctionDef]:
     """The functions defined in a file, by the line where Python says they start (the first decorator's)."""
-    with open(file, encoding="utf-8") as stream:
-        tree = ast.parse(stream.read(), file)
     found: dict[int, ast.FunctionDef] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.FunctionDef):
             found[min([node.lineno, *(d.lineno for d in node.decorator_list)])] = node
     return found

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from guestmem.cli.files import may_write, write_whole
 from guestmem.cli.scenario import one_size, options, plain, saved, sizes, text
+from guestmem.cli.silence import Watch, silence_json, silence_lines
 from guestmem.cli.terminal import EXIT, Defect, count, duration, progress, size
 
 if TYPE_CHECKING:
+    from guestmem.checker.coverage import Silence
     from guestmem.checker.explore import Violation
     from guestmem.checker.trace import Row
     from guestmem.scenarios.catalogue import Scenario
@@ -52,6 +54,7 @@ def add(commands: Any) -> None:
     check.add_argument("--max-states", type=count, metavar="N", help="stop after this many states (exit 3)")
     check.add_argument("--memory", type=size, metavar="SIZE", help="stop at this much memory, as 512M or 4G (exit 3)")
     check.add_argument("--full", action="store_true", help="all steps of a counterexample; with --all-rules, of each")
+    check.add_argument("--coverage", action="store_true", help="say what was never executed, of guestmem's own files too")
     check.add_argument("--save-trace", metavar="FILE", help="write the counterexample, for `guestmem explain`")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=run)
@@ -68,14 +71,24 @@ def run(arguments: argparse.Namespace) -> int:
         may_write(arguments.save_trace, "--save-trace")
     one = bool(sized or arguments.all_rules)
     within = arguments.within or (None if one else MINUTE)
-    climb = Climb(scenario, within, arguments.max_states, arguments.memory, arguments.all_rules, scenario.known_to_break(given))
+    watch = Watch(scenario, {**sized, **given}, arguments.coverage)
+    climb = Climb(
+        scenario,
+        within,
+        arguments.max_states,
+        arguments.memory,
+        arguments.all_rules,
+        scenario.known_to_break(given),
+        watch.model,
+        watch.explored,
+    )
     rungs = [Rung({**sized, **given}, True)] if one else climb.rungs(given)
     report = Report(scenario, given, rungs, arguments)
     with progress(arguments.scenario) as note:
         for rung in climb.climb(rungs, note):
             note("replaying")
             report.add(rung)
-    return report.close()
+    return report.close(watch.silence())
 
 
 class Report:
@@ -89,7 +102,6 @@ class Report:
         self.rungs = rungs
         self.arguments = arguments
         self.traces: dict[tuple[str, str], list[Row]] = {}
-        self.lines: list[str] = []
         self.own = next(rung for rung in rungs if rung.own)
         self.what = f"{scenario.name} {text(given)}".rstrip()
         if len(rungs) > 1:
@@ -149,14 +161,15 @@ class Report:
         order += [rung for rung in (self.own, *reversed(self.rungs)) if rung.outcome is not None]
         return order[0]
 
-    def close(self) -> int:
-        """Say what was found; the exit code."""
+    def close(self, silence: Silence) -> int:
+        """Say what was found, and what was not looked at; the exit code."""
         rung = self.decisive
         worst = next(iter((rung.new or rung.found).items()), None)
         if self.arguments.json:
-            print(json.dumps(self.as_json(rung, worst), indent=1))
+            print(json.dumps({**self.as_json(rung, worst), "coverage": silence_json(silence)}, indent=1))
         else:
-            for line in self.conclusion(rung, worst):
+            code = self.arguments.coverage or self.verdict != "violated"
+            for line in (*self.conclusion(rung, worst), *silence_lines(silence, self.scenario.world.__name__, code=code)):
                 print(line)
         if self.arguments.save_trace and worst is not None:
             self.save(self.arguments.save_trace, rung, worst[1])

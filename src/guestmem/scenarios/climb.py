@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker.explore import Model, Outcome, Violation
-from guestmem.model.errors import Refused
+from guestmem.model import Refused, World
 from guestmem.scenarios.catalogue import Scenario
 
 __all__ = ["Climb", "Rung"]
@@ -67,6 +67,8 @@ class Climb:
         memory: in bytes, for each rung.
         all_rules: go on past what is broken.
         base: the scenario whose violations are known.
+        model: how a world of the scenario is translated.
+        explored: called after each exploration of one, with the options that it was built with.
     """
 
     scenario: Scenario
@@ -75,6 +77,8 @@ class Climb:
     memory: int | None = None
     all_rules: bool = False
     base: Scenario | None = None
+    model: Callable[[World], Model] = Model
+    explored: Callable[[Model, Mapping[str, Any]], None] = lambda model, options: None
 
     def rungs(self, given: Mapping[str, Any]) -> list[Rung]:
         """The rungs of the scenario's ladder, and before them, where none is at the world's own sizes, one that is.
@@ -108,16 +112,15 @@ class Climb:
                 return
 
     def _explore(self, rung: Rung, until: float | None, note: Callable[[str], None]) -> None:
-        rung.outcome, rung.found = self._run(self.scenario, rung.options, until, note)
+        model = self.model(self.scenario.build(**rung.options))
+        rung.outcome, rung.found = self._run(model, until, note)
+        self.explored(model, rung.options)
         if rung.found and self.base is not None:
-            outcome, found = self._run(self.base, rung.options, until, note)
+            outcome, found = self._run(Model(self.base.build(**rung.options)), until, note)
             rung.known = found.keys() & rung.found.keys()
             rung.unsure = bool(outcome.why)
 
-    def _run(
-        self, scenario: Scenario, options: Mapping[str, Any], until: float | None, note: Callable[[str], None]
-    ) -> tuple[Outcome, dict[Breach, Violation]]:
-        model = Model(scenario.build(**options))
+    def _run(self, model: Model, until: float | None, note: Callable[[str], None]) -> tuple[Outcome, dict[Breach, Violation]]:
         outcome = model.explore(
             stop_at_first=not self.all_rules and self.base is None,
             max_states=self.max_states,

@@ -1,0 +1,17 @@
+"""An override with a letter too few: refused."""
+
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.hypervisors.gunyah import GunyahDriver
+from guestmem.mm.filemap import Pgoff
+from guestmem.mm.folio import Folio
+from guestmem.model import part
+from guestmem.scenarios.hypervisors import OnGunyah
+
+
+class Mine(GunyahDriver):
+    def prepare_accesible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
+        return 0
+
+
+class W(OnGunyah):
+    driver: Mine = part()
