@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check did not look at is said: code that never ran, names that override nothing, classes in no world."""
 
+import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guestmem.checker import Model
-from guestmem.checker.coverage import any_file, users_file
+from guestmem.checker.coverage import any_file, explored, users_file
 from guestmem.cli import main as cli
 from guestmem.scenarios.catalogue import SCENARIOS, find
 
@@ -356,3 +358,20 @@ def test_a_file_that_changes_nothing_is_told(body: str, same: str, tmp_path: Pat
     file = tmp_path / f"{tmp_path.name}.py"
     file.write_text(DRIVER.format(body=body))
     assert checked(f"{file}:W", capsys, *UNMAP)["same_as"] == same
+
+
+# ---- what no scenario executes
+
+
+def test_what_the_document_says_is_not_executed_by_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    monkeypatch.syspath_prepend(str(docs))
+    generate = importlib.import_module("generate")
+    listed = re.findall(
+        r"^\| (guestmem/\S+) \| `(\S+)` \| (?:`(.+?)`|all of it) \| (.+) \|$", (docs / "coverage.md").read_text(), re.M
+    )
+    assert listed
+    small = [lambda n=n: SCENARIOS[n].build(**SCENARIOS[n].small) for n in ("gunyah", "secretmem")]
+    assert {row[:3] for row in listed} <= set(generate.unreached(explored(small, any_file)))
+    reasons = {*(function for _, function, _, _ in listed), *(f"{function}: {text}" for _, function, text, _ in listed)}
+    assert set(generate.REASONS) <= reasons

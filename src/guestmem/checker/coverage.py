@@ -125,6 +125,7 @@ class Untaken:
     """Alternatives of a decision that were never taken; all of them where it was never made."""
 
     file: str
+    function: str
     line: int
     word: str
     label: str
@@ -144,6 +145,7 @@ class Silence:
         uncalled: functions that nothing calls.
         unused: classes of which the world has no object.
         same_as: the world of this package to which the user's file changes nothing.
+        wrong: what is wrong in functions that nothing calls, a line each.
     """
 
     never: list[Never] = field(default_factory=list)
@@ -151,6 +153,7 @@ class Silence:
     uncalled: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     same_as: str = ""
+    wrong: list[str] = field(default_factory=list)
 
 
 def shown(file: str) -> str:
@@ -171,6 +174,7 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     files = {definition_of(cls)[0] for cls in classes} | {function.file for function in model.translation.program.functions}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
     found.unused = [cls.__name__ for cls in unused(world)]
+    found.wrong = model.translation.program.notes
     found.same_as = same_as(model.translation, watches, options)
     return found
 
@@ -230,17 +234,17 @@ def _look(found: Silence, file: str, function: str, statements: list[ast.stmt], 
     for node in statements:
         if Statement(Place(file, node.lineno), node.col_offset) in executed.statements:
             calls = [expr for expr in head(node) if isinstance(expr, ast.Call)]
-            found.alternatives += filter(None, (never_taken(file, call, executed) for call in calls))
+            found.alternatives += filter(None, (never_taken(file, function, call, executed) for call in calls))
 
 
-def never_taken(file: str, call: ast.Call, executed: Executed) -> Untaken | None:
+def never_taken(file: str, function: str, call: ast.Call, executed: Executed) -> Untaken | None:
     """The alternatives that were not taken, if the call is a decision and there are some."""
     word = call.func.id if isinstance(call.func, ast.Name) else ""
     decision = next((d for d in executed.decisions if d.place == (file, call.lineno) and d.column == call.col_offset), None)
     if decision is None:
-        return Untaken(file, call.lineno, word, "", NEVER_DECIDED) if word in words_of(file) else None
+        return Untaken(file, function, call.lineno, word, "", NEVER_DECIDED) if word in words_of(file) else None
     never = untaken(decision, executed.decisions[decision])
-    return Untaken(file, call.lineno, decision.word, decision.label, never) if never else None
+    return Untaken(file, function, call.lineno, decision.word, decision.label, never) if never else None
 
 
 @functools.cache

@@ -37,11 +37,10 @@ from guestmem.checker.ir import (
     When,
     assigned,
     begins,
-    expressions,
     reads_state,
 )
 from guestmem.checker.layout import Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, touches, used_bodies
 from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
@@ -58,6 +57,11 @@ MOST_PROPERTIES = 64
 MOST_TURNS = 1 << 20
 
 
+def text_of(name: str) -> str:
+    """A file of C that stands beside this one."""
+    return resources.files(__package__).joinpath(name).read_text()
+
+
 @dataclass(frozen=True)
 class Site:
     """What can break a rule: a place in the source, or a property of states (None)."""
@@ -72,7 +76,7 @@ class Translation:
 
     Attributes:
         marks: what is watched of the files for which ``watches`` is true.
-        source: the C text, engine included.
+        source: the C text, without the search.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
@@ -128,7 +132,7 @@ class Translation:
             if number in self.forks:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
-        self.source = "\n".join([*self._prelude(), *code, resources.files(__package__).joinpath("search.c").read_text()])
+        self.source = "\n".join([*self._prelude(), *code, text_of("engine/replay.c")])
 
     # ---- the parts of the file
 
@@ -142,9 +146,9 @@ class Translation:
             f"#define PROPERTIES {len(self.always)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
-            resources.files(__package__).joinpath("prelude.h").read_text(),
+            text_of("prelude.h"),
             f"#define MARKS {self.marks.words}",
-            resources.files(__package__).joinpath("marks.h").read_text(),
+            text_of("marks.h"),
         ]
         for values, name in self._tables.items():
             lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
@@ -318,7 +322,7 @@ class Translation:
             else:
                 rest = block.instrs
             for instr in rest:
-                if self._touches(instr):
+                if touches(instr):
                     lines.append("\tfresh = 0;")
                 lines += self._instr(instr, known)
             following = thread.blocks[i + 1] if i + 1 < len(thread.blocks) else None
@@ -340,13 +344,6 @@ class Translation:
             f"{{ keep_marks(); return settle_marks(run_{number}(s, c)); }}",
         ]
         return lines
-
-    @staticmethod
-    def _touches(instr: Instr) -> bool:
-        """Whether an instruction of a thread reads or changes what others see."""
-        if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
-            return True
-        return any(map(reads_state, expressions(instr)))
 
     def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str, known: Intervals) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
@@ -505,7 +502,7 @@ class Translation:
                     return f"get_{self._field_names[declared]}(s, {cell})"
                 return f"{self._table(self.pools.values(declared))}[{cell}]"
             case Part(field=declared, ref=ref, index=index):
-                numbers = self.pools.embedded(declared)
+                numbers = self.pools.values(declared)
                 cell = self._cell(declared, ref, index)
                 stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
                 if numbers == [numbers[0] + i * stride for i in range(len(numbers))]:

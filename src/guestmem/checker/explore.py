@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker import compile as compiling
-from guestmem.checker.emit import Site, Translation
+from guestmem.checker.emit import Site, Translation, text_of
 from guestmem.checker.lower import Watches
 from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
@@ -106,29 +106,21 @@ class Edge:
     broken: Site | None
 
 
-class Model:
-    """A world translated and compiled.
+class Steps:
+    """A world translated and compiled, to be looked at one state at a time.
 
     ``watches`` says of which files it is noted what was executed.
     """
 
-    def __init__(self, world: World, watches: Watches = nothing) -> None:
+    #: The files of C that are added to the translation.
+    engine: tuple[str, ...] = ()
+
+    def __init__(self, world: World, watches: Watches = nothing, flags: Sequence[str] = compiling.FLAGS) -> None:
         self.world = world
         self.translation = Translation(world, watches)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load(self.translation.source)
-        lib.search_new.restype = ctypes.c_void_p
-        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
-        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
-        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
-        lib.search_violation.restype = ctypes.POINTER(_Violation)
-        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
-        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
         lib.model_broken_rules.restype = ctypes.c_uint64
-        lib.search_parent.restype = ctypes.c_uint32
-        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         self._word_array = ctypes.c_uint64 * self.words
 
         class CEdge(ctypes.Structure):
@@ -140,11 +132,6 @@ class Model:
 
         self._edge_type = CEdge
         self._edges = (CEdge * 1024)()
-
-    @staticmethod
-    def translate(world: World) -> Translation:
-        """The C text of a world, without compiling it."""
-        return Translation(world)
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
@@ -176,6 +163,32 @@ class Model:
         if number < 0:
             return self.translation.sites[-1 - number]
         return Site(self.translation.always[number], "", None)
+
+
+class Model(Steps):
+    """A world translated and compiled, to be explored."""
+
+    engine = ("search.c",)
+
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
+        super().__init__(world, watches)
+        lib = self.library
+        lib.search_new.restype = ctypes.c_void_p
+        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
+        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
+        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
+        lib.search_violation.restype = ctypes.POINTER(_Violation)
+        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
+        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_parent.restype = ctypes.c_uint32
+        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+
+    @staticmethod
+    def translate(world: World) -> Translation:
+        """The C text of a world, without compiling it."""
+        return Translation(world)
 
     def explore(
         self,

@@ -29,8 +29,6 @@ static inline int choose(struct ctx *c, int n, int *result)
 {
 	int i = c->cursor;
 
-	if (n <= 0)
-		return WAITS;
 	if (i == MOST_CHOICES) {
 		c->site = ENDLESS;
 		return BROKEN;

@@ -15,7 +15,6 @@ from guestmem.cli.silence import Watch, silence_json, silence_lines
 from guestmem.cli.terminal import EXIT, Defect, count, duration, progress, size
 
 if TYPE_CHECKING:
-    from guestmem.checker.coverage import Silence
     from guestmem.checker.explore import Violation
     from guestmem.checker.trace import Row
     from guestmem.scenarios.catalogue import Scenario
@@ -72,34 +71,32 @@ def run(arguments: argparse.Namespace) -> int:
     one = bool(sized or arguments.all_rules)
     within = arguments.within or (None if one else MINUTE)
     watch = Watch(scenario, {**sized, **given}, arguments.coverage)
-    climb = Climb(
-        scenario,
-        within,
-        arguments.max_states,
-        arguments.memory,
-        arguments.all_rules,
-        scenario.known_to_break(given),
-        watch.model,
-        watch.explored,
-    )
+    known = scenario.known_to_break(given)
+    climb = Climb(scenario, watch, within, arguments.max_states, arguments.memory, arguments.all_rules, known)
     rungs = [Rung({**sized, **given}, True)] if one else climb.rungs(given)
-    report = Report(scenario, given, rungs, arguments)
+    report = Report(scenario, given, rungs, watch, arguments)
     with progress(arguments.scenario) as note:
         for rung in climb.climb(rungs, note):
             note("replaying")
             report.add(rung)
-    return report.close(watch.silence())
+    return report.close()
 
 
 class Report:
     """What a check found, printed as it comes, or at the end as one object."""
 
     def __init__(
-        self, scenario: Scenario, given: Mapping[str, Any], rungs: Sequence[Rung], arguments: argparse.Namespace
+        self,
+        scenario: Scenario,
+        given: Mapping[str, Any],
+        rungs: Sequence[Rung],
+        watch: Watch,
+        arguments: argparse.Namespace,
     ) -> None:
         self.scenario = scenario
         self.given = given
         self.rungs = rungs
+        self.watch = watch
         self.arguments = arguments
         self.traces: dict[tuple[str, str], list[Row]] = {}
         self.own = next(rung for rung in rungs if rung.own)
@@ -161,15 +158,17 @@ class Report:
         order += [rung for rung in (self.own, *reversed(self.rungs)) if rung.outcome is not None]
         return order[0]
 
-    def close(self, silence: Silence) -> int:
-        """Say what was found, and what was not looked at; the exit code."""
+    def close(self) -> int:
+        """Say what was found; the exit code."""
         rung = self.decisive
         worst = next(iter((rung.new or rung.found).items()), None)
         if self.arguments.json:
-            print(json.dumps({**self.as_json(rung, worst), "coverage": silence_json(silence)}, indent=1))
+            print(json.dumps(self.as_json(rung, worst), indent=1))
         else:
+            for line in self.conclusion(rung, worst):
+                print(line)
             code = self.arguments.coverage or self.verdict != "violated"
-            for line in (*self.conclusion(rung, worst), *silence_lines(silence, self.scenario.world.__name__, code=code)):
+            for line in silence_lines(self.watch.silence(), self.scenario.world.__name__, code=code):
                 print(line)
         if self.arguments.save_trace and worst is not None:
             self.save(self.arguments.save_trace, rung, worst[1])
@@ -195,10 +194,11 @@ class Report:
 
     def violations(self, what: str, rung: Rung) -> Iterator[str]:
         """Which rules are broken, and the shortest way there."""
-        base = self.scenario.base
+        base, outcome = self.scenario.base, rung.outcome
         if not rung.new:
-            assert base is not None
-            yield f"{what}: violated as {base.world.__name__} is: nothing new"
+            assert base is not None and outcome is not None
+            far = f" up to {outcome.depth} steps: {outcome.why}" if outcome.why else ""
+            yield f"{what}: violated as {base.world.__name__} is: nothing new{far}"
         else:
             (breach, violation), *others = rung.new.items()
             yield f"{what}: violated in {violation.steps} steps"
@@ -266,6 +266,7 @@ class Report:
                 for (rule, who), v in rung.found.items()
             ],
             "rungs": [rung_json(rung) for rung in self.rungs],
+            "coverage": silence_json(self.watch.silence()),
         }
 
 
@@ -278,9 +279,10 @@ def describe(rung: Rung, scenario: Scenario) -> str:
     depth = f"{outcome.states} states, {outcome.depth} steps deep"
     if rung.verdict == "incomplete":
         return f"not finished: {depth}: {outcome.why}"
-    verdict = f"violated as {base} is: nothing new" if rung.verdict == "known" else rung.verdict
+    if rung.verdict == "known":
+        return f"violated as {base} is: nothing new{f': not finished: {depth}: {outcome.why}' if outcome.why else ''}"
     missed = f"; does not show: {'; '.join(outcome.missed)}" if outcome.missed else ""
-    return f"{verdict:<10} {outcome.states:>10} states {rung.seconds:>7.1f} s{missed}"
+    return f"{rung.verdict:<10} {outcome.states:>10} states {rung.seconds:>7.1f} s{missed}"
 
 
 def rung_json(rung: Rung) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class Watch:
         from guestmem.checker.coverage import Executed, any_file, users_file
         from guestmem.checker.frontend.classes import refuse_unplugged
 
-        self.watches = any_file if everything else users_file
+        self.last: tuple[Model, Mapping[str, Any]] | None = None
+        self.watches: Callable[[str], bool] = any_file if everything else users_file
         self.executed = Executed()
-        self.last: tuple[Model, dict[str, Any]] | None = None
 
         def build() -> World:
             world = scenario.build(**given)
@@ -38,24 +38,18 @@ class Watch:
 
         refuse_unplugged(self.executed.built(build, self.watches))
 
-    def model(self, world: World) -> Model:
-        """A world translated so that it is noted what is executed."""
-        from guestmem.checker.explore import Model
-
-        return Model(world, self.watches)
-
-    def explored(self, model: Model, given: Mapping[str, Any]) -> None:
-        """Take in what the last exploration of a model, built with the options ``given``, executed."""
+    def explored(self, model: Model, options: Mapping[str, Any]) -> None:
+        """Take in what the last exploration of a model executed; it was built with these options."""
         self.executed.explored(model)
-        self.last = model, dict(given)
+        self.last = model, options
 
     def silence(self) -> Silence:
         """What none of the explorations looked at."""
         from guestmem.checker.coverage import silence
 
         assert self.last is not None
-        model, given = self.last
-        return silence(model, self.executed, self.watches, given)
+        model, options = self.last
+        return silence(model, self.executed, self.watches, dict(options))
 
 
 def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
@@ -68,6 +62,7 @@ def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
         yield f"class {name} is used by nothing in {world}"
     if found.uncalled:
         yield f"{', '.join(found.uncalled)} {'is' if len(found.uncalled) == 1 else 'are'} called by nothing in {world}"
+    yield from found.wrong
     if code:
         for file, in_file in itertools.groupby(found.never, key=lambda never: never.file):
             functions = itertools.groupby(in_file, key=lambda never: never.function)

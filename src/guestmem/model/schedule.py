@@ -15,7 +15,7 @@ import pdb
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -93,6 +93,8 @@ def _verdict(error: BaseException) -> Verdict | None:
         return Verdict(NO_NONE, str(error)).with_traceback(error.__traceback__)
     if isinstance(error, ZeroDivisionError):
         return Verdict(IN_RANGE, "division by zero").with_traceback(error.__traceback__)
+    if isinstance(error, ValueError) and str(error) == "negative shift count":
+        return Verdict(IN_RANGE, str(error)).with_traceback(error.__traceback__)
     return None
 
 
@@ -140,7 +142,9 @@ class Schedule:
 
     def __init__(self, world: World, watch: bool = False) -> None:
         self.world = world
+        self.geometry: Mapping[str, int] = world.geometry
         self.in_step = False
+        self.others_run = True
         self.situations: set[str] = set()
         self.costs: Counter[enum.Enum] = Counter()
         self.debug = False
@@ -159,13 +163,6 @@ class Schedule:
         self.choices: list[Choice] = []
 
     def __enter__(self) -> Self:
-        with control.running(self):
-            for task, thread in zip(self._tasks, self.world.threads, strict=True):
-                task.thread = threading.Thread(target=self._run, args=(task, thread), daemon=True)
-                self._active = task
-                task.thread.start()
-                self._back.acquire()
-                self._raise(task)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -209,6 +206,10 @@ class Schedule:
 
     # ---- for whoever drives the threads
 
+    def started(self, thread: int) -> bool:
+        """Whether a thread has run at all: it begins with its first slice."""
+        return self._tasks[thread].thread is not None
+
     def finished(self, thread: int) -> bool:
         """Whether a thread has returned."""
         return self._tasks[thread].finished
@@ -220,7 +221,11 @@ class Schedule:
         self._chosen, self._stepped, self._waits = 0, False, False
         self.event, self.choices, self.failed, self.stack = None, [], [], []
         with control.running(self):
-            task.go.release()
+            if task.thread is None:
+                task.thread = threading.Thread(target=self._run, args=(task, self.world.threads[slice_.thread]), daemon=True)
+                task.thread.start()
+            else:
+                task.go.release()
             self._back.acquire()
         self._raise(task)
         if self._waits:

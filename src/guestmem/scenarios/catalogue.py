@@ -19,7 +19,17 @@ from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
+from guestmem.scenarios.hypervisors import (
+    EagerOnGunyah,
+    OnGunyah,
+    OnKvm,
+    OnPkvm,
+    TwoOnGunyah,
+    TwoOnKvm,
+    WalkedOnGunyah,
+    WalkedOnKvm,
+    WalkedOnPkvm,
+)
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
 from guestmem.scenarios.secretmem import SecretMemory
@@ -201,6 +211,30 @@ SCENARIOS = {
             _each(*[HOST_READS_SECRET] * 4),
             "",
             SMALL,
+        ),
+        # ---- the standard cast, and one who asks whether the direct map has a page before reading it with a plain load
+        Scenario(
+            "kvm-walker",
+            "KVM, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnKvm,
+            expected=_each(HOST_READS_SECRET, NO_PANIC, HOST_READS_SECRET, NO_PANIC),
+            arch="",
+            small=SMALL,
+        ),
+        Scenario(
+            "gunyah-walker",
+            "Gunyah, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnGunyah,
+            expected=_each(*[NO_PANIC] * 4),
+            small=SMALL,
+        ),
+        Scenario(
+            "pkvm-walker",
+            "pKVM whose guests wait for an answer, and a walker of memory",
+            WalkedOnPkvm,
+            {"asks": True},
+            _each(CONTENTS_SURVIVE, NO_PANIC, CONTENTS_SURVIVE, NO_PANIC),
+            small=SMALL,
         ),
         # ---- large folios
         Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),

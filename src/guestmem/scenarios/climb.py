@@ -6,10 +6,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from guestmem.checker.explore import Model, Outcome, Violation
-from guestmem.model import Refused, World
+from guestmem.model.errors import Refused
 from guestmem.scenarios.catalogue import Scenario
 
 __all__ = ["Climb", "Rung"]
@@ -56,29 +56,36 @@ class Rung:
         return "violated" if self.outcome.missed and self.own else "holds"
 
 
+class Watch(Protocol):
+    """Who watches what explorations execute."""
+
+    watches: Callable[[str], bool]
+
+    def explored(self, model: Model, options: Mapping[str, Any]) -> None:
+        """An exploration of a model that was built with these options has ended."""
+
+
 @dataclass
 class Climb:
     """How a scenario is explored.
 
     Attributes:
         scenario: what to explore.
+        watch: which files are watched, and who takes in what was executed of them.
         seconds: the time for all rungs; None: no limit.
         max_states: see :meth:`Model.explore`; for each rung.
         memory: in bytes, for each rung.
         all_rules: go on past what is broken.
         base: the scenario whose violations are known.
-        model: how a world of the scenario is translated.
-        explored: called after each exploration of one, with the options that it was built with.
     """
 
     scenario: Scenario
+    watch: Watch
     seconds: float | None = None
     max_states: int | None = None
     memory: int | None = None
     all_rules: bool = False
     base: Scenario | None = None
-    model: Callable[[World], Model] = Model
-    explored: Callable[[Model, Mapping[str, Any]], None] = lambda model, options: None
 
     def rungs(self, given: Mapping[str, Any]) -> list[Rung]:
         """The rungs of the scenario's ladder, and before them, where none is at the world's own sizes, one that is.
@@ -112,15 +119,16 @@ class Climb:
                 return
 
     def _explore(self, rung: Rung, until: float | None, note: Callable[[str], None]) -> None:
-        model = self.model(self.scenario.build(**rung.options))
-        rung.outcome, rung.found = self._run(model, until, note)
-        self.explored(model, rung.options)
+        rung.outcome, rung.found = self._run(self.scenario, rung.options, until, note)
         if rung.found and self.base is not None:
-            outcome, found = self._run(Model(self.base.build(**rung.options)), until, note)
+            outcome, found = self._run(self.base, rung.options, until, note)
             rung.known = found.keys() & rung.found.keys()
             rung.unsure = bool(outcome.why)
 
-    def _run(self, model: Model, until: float | None, note: Callable[[str], None]) -> tuple[Outcome, dict[Breach, Violation]]:
+    def _run(
+        self, scenario: Scenario, options: Mapping[str, Any], until: float | None, note: Callable[[str], None]
+    ) -> tuple[Outcome, dict[Breach, Violation]]:
+        model = Model(scenario.build(**options), self.watch.watches)
         outcome = model.explore(
             stop_at_first=not self.all_rules and self.base is None,
             max_states=self.max_states,
@@ -128,6 +136,8 @@ class Climb:
             seconds=None if until is None else max(0.0, until - time.monotonic()),
             progress=lambda states, depth, seconds: note(f"{states} states, {depth} steps deep, {seconds:.0f} s"),
         )
+        if scenario is self.scenario:
+            self.watch.explored(model, options)
         names = [thread.name for thread in model.world.threads]
         pairs = outcome.by_rule_and_actor().items()
         return outcome, {(rule, "" if actor is None else names[actor]): violation for (rule, actor), violation in pairs}

@@ -12,7 +12,7 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import part, reached, step
-from guestmem.scenarios.cast import Cast
+from guestmem.scenarios.cast import Cast, Walker
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
@@ -25,6 +25,9 @@ __all__ = [
     "PkvmHost",
     "TwoOnGunyah",
     "TwoOnKvm",
+    "WalkedOnGunyah",
+    "WalkedOnKvm",
+    "WalkedOnPkvm",
 ]
 
 SECOND = "a VM runs on a page that another VM had before"
@@ -101,6 +104,7 @@ class PkvmHost(GuestMemory):
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_share_host(guest, gfn)
 
+    @step
     def keep(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_unshare_host(guest, gfn)
 
@@ -120,6 +124,18 @@ class OnGunyah(GunyahHost, Cast):
 
 class OnPkvm(PkvmHost, Cast):
     """The standard cast on pKVM."""
+
+
+class WalkedOnKvm(OnKvm, Walker):
+    """The standard cast on KVM, and a walker of memory."""
+
+
+class WalkedOnGunyah(OnGunyah, Walker):
+    """The standard cast on Gunyah, and a walker of memory."""
+
+
+class WalkedOnPkvm(OnPkvm, Walker):
+    """The standard cast on pKVM, and a walker of memory."""
 
 
 class EagerOnGunyah(OnGunyah):

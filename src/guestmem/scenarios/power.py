@@ -90,12 +90,7 @@ class Hibernate(Freezable):
             snapshot(self.kernel, cpu)
             reached("an image is made")
             self.thaw_processes()
-        self.post_hibernation()
-
-    @step
-    def post_hibernation(self) -> None:
-        """PM_POST_HIBERNATION."""
-        self.kernel.hibernating = False
+        self.file.post_hibernation()
 
 
 class HibernateOnGunyah(GunyahHost, Hibernate):
@@ -201,41 +196,45 @@ class LiveUpdate(KvmHost, Process, Freezable):
 
         -ENOENT: the file that was preserved is gone.
         """
-        idle = self.pinned is None and self.rented is None and not self.at_work()
+        idle = self.pinned.folio is None and self.rented is None and not self.at_work()
         when(idle and not self.working and not any(guest.exited for guest in self.machine.guests))
         if not self.file.preserved:
             return -ENOENT
+        with self.file.mapping.invalidate_lock.exclusive:
+            for pgoff in Pgoff.span(0, len(self.handed)):
+                self.handed[pgoff] = self.file.mapping.slots[pgoff]
+                self.discarding[pgoff] = True
+                self.file.mapping.slots[pgoff] = None
+                self.file.mapping.user[pgoff].folio = None
+                self.file.mapping.user[pgoff].live = False
         self.set_frozen(True)
-        for pgoff in Pgoff.span(0, len(self.handed)):
-            self.handed[pgoff] = self.file.mapping.slots[pgoff]
-            self.discarding[pgoff] = True
-            self.file.mapping.slots[pgoff] = None
-            self.file.mapping.user[pgoff].folio = None
-            self.file.mapping.user[pgoff].live = False
         for pfn in range(1, len(self.kernel.folios)):
             folio = self.kernel.folios[pfn]
             kept = self.reserves and any(one is folio for one in self.handed)
             folio.free = not kept
-            folio.refcount = 1 if kept else 0
+            folio.refcount = 0
             folio.uptodate = kept
-            if not kept:
+            if kept:
+                folio.refcount = 1
+            else:
                 folio.frame.content = Content.HOST
         return 0
 
     @step
     def retrieve(self, pgoff: Pgoff) -> None:
         """Put a folio into the new file."""
-        folio = self.handed[pgoff]
-        if folio is not None:
-            require(not folio.free, DONE_OR_NOTHING)
-            self.file.mapping.slots[pgoff] = folio
-            self.handed[pgoff] = None
-            reached("a page is retrieved by the next kernel")
+        with self.file.mapping.invalidate_lock.shared:
+            folio = self.handed[pgoff]
+            if folio is not None:
+                require(not folio.free, DONE_OR_NOTHING)
+                self.file.mapping.slots[pgoff] = folio
+                self.handed[pgoff] = None
+                reached("a page is retrieved by the next kernel")
 
     @step
     def end(self) -> None:
         """The VMs run on."""
+        self.file.unpreserve()
         for pgoff in Pgoff.span(0, len(self.handed)):
             self.discarding[pgoff] = False
-        self.file.preserved = False
         self.set_frozen(False)
