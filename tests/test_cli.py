@@ -301,7 +301,7 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: li
     assert says in one_line(capsys, *arguments)
 
 
-def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "bad.py"
     file.write_text(TWO_LOCKS.replace("pass", "x = 'text'"))
     line = one_line(capsys, "check", f"{file}:Two")
@@ -309,9 +309,18 @@ def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], tmp_pat
     file.write_text("from guestmem.model import World\n\nclass Two(World):\n    n: int = 0\n")
     assert "an int without bounds: write bounded(hi)" in one_line(capsys, "check", f"{file}:Two")
     file.write_text("import nothing_of_this_name\n")
-    assert "bad.py:1: ModuleNotFoundError" in one_line(capsys, "check", f"{file}:Two")
+    monkeypatch.chdir(tmp_path)
+    assert "bad.py:1: ModuleNotFoundError" in one_line(capsys, "check", "bad.py:Two")
     file.write_text("def (:\n")
     assert "bad.py:1: SyntaxError" in one_line(capsys, "check", f"{file}:Two")
+    file.write_text("\nraise SystemExit(1)\n")
+    assert "bad.py:2: SystemExit: 1" in one_line(capsys, "check", f"{file}:Two")
+
+
+def test_a_file_may_have_the_name_of_a_module_that_is_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "ast.py").write_text(TWO_LOCKS)
+    assert cli.main(["check", f"{tmp_path}/ast.py:Two"]) == 1
+    assert "every thread waits" in capsys.readouterr().out
 
 
 def test_no_compiler(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
