@@ -41,8 +41,8 @@ def test_a_world_with_sizes_of_its_own_is_explored_at_them() -> None:
         geometry = {"frames": 5}
 
     class Higher(Sized):
-        ladder = ({}, {"pages": 3})
+        ladder = [{}, {"pages": 3}]
 
     assert OnKvm.ladder is GuestMemory.ladder
-    assert Sized.ladder == ({},)
-    assert Higher.ladder == ({}, {"pages": 3})
+    assert Sized.ladder == [{}]
+    assert Higher.ladder == [{}, {"pages": 3}]

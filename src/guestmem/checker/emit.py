@@ -80,7 +80,8 @@ class Translation:
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
         always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
-        situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
+        situations: what must be reached, in the engine's numbering: first the state predicates, then those that the world
+            names, then those that code alone does.
     """
 
     def __init__(self, world: World, watches: Watches = nothing) -> None:
@@ -115,7 +116,7 @@ class Translation:
             raise Refused(
                 type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
             )
-        self.situations = [situation for situation, _ in self.program.sometimes]
+        self.situations = [situation for situation, _ in self.program.sometimes] + world.situations()
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
         self._tables: dict[tuple[int, ...], str] = {}

@@ -89,7 +89,7 @@ class Driver(Record):
         return 0, 0
 
     def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:
-        """Guests may fault the pages in again."""
+        """Guests may fault the pages in again: ends what was begun for any of them, also where beginning failed."""
 
     def prepare_inaccessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """The page, already out of the host's reach, becomes the guest's alone; undone by ``prepare_accessible``."""
@@ -102,6 +102,14 @@ class Driver(Record):
     def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """The page is about to lose its guest: have the hypervisor give it back for good."""
         return self.prepare_accessible(file, pgoff, folio)
+
+    def holds(self, folio: Folio) -> int:
+        """How many references to a folio the driver has taken and not dropped; the rule about counters asks."""
+        return 0
+
+    def holds_module(self) -> int:
+        """How many references to its own module it has taken and not dropped, beside the one of each open file."""
+        return 0
 
 
 class GuestMemfd(Record):

@@ -135,6 +135,7 @@ def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
 def alloc_folio(kernel: Kernel, order: int) -> Folio | None:
     """Allocate frames, any that are free; None when there are none, or when the allocation fails (folio_alloc)."""
     if not any(free_run(kernel, pfn, order) for pfn in range(len(kernel.folios))) or may("the allocation fails"):
+        kernel.machine.refuse()
         return None
     pfn = choose(len(kernel.folios), "frame")
     when(free_run(kernel, pfn, order))

@@ -20,7 +20,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast, overload
 
 from guestmem.model.errors import Refused
@@ -83,18 +83,20 @@ class World(Record):
         geometry: default sizes; merged over the base classes.
         ladder: sizes and options at which ``guestmem check`` explores it, the cheapest first.  A class that sets a
             geometry and no ladder is explored at its own sizes alone.
+        shows: situations that a check must show, though no code be left that says ``reached``; merged over the base classes.
         threads: the threads, in the order of their declaration.
     """
 
     _root = True
     geometry: ClassVar[dict[str, int]] = {}
-    ladder: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
+    ladder: ClassVar[list[dict[str, Any]]] = [{}]
+    shows: ClassVar[list[str]] = []
     threads: ClassVar[list[Thread]]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "geometry" in vars(cls) and "ladder" not in vars(cls):
-            cls.ladder = ({},)
+            cls.ladder = [{}]
 
     def __init__(self, **options: Any) -> None:
         sizes: dict[str, int] = {}
@@ -140,6 +142,11 @@ class World(Record):
                     names.setdefault(name)
         found = [getattr(cls, name) for name in names]
         return [function for function in found if hasattr(function, mark)]
+
+    @classmethod
+    def situations(cls) -> list[str]:
+        """The situations that are to be shown by name, those of the bases first."""
+        return list(dict.fromkeys(text for base in reversed(cls.__mro__) for text in vars(base).get("shows", ())))
 
 
 def records_of(root: Record) -> Iterator[Record]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from errno import ENOENT
+from errno import EAGAIN, EBUSY, ENOENT
 
 from guestmem.guest_memfd.library import Pm
 from guestmem.machine.cpu import Cpu
@@ -13,7 +13,7 @@ from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.hibernation import hibernation_available, snapshot
 from guestmem.model import array, choose, panic, reached, require, step, thread, when
-from guestmem.scenarios.cast import DONE_OR_NOTHING, Process, Vcpus, Vmm
+from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, PlainRead, Process, Vcpus, Vmm
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost, PkvmHost
 
 __all__ = [
@@ -47,7 +47,7 @@ class Freezable(Vmm, Vcpus):
     @step
     def freeze_processes(self) -> None:
         """Wait until nobody is in the kernel, and let nobody in."""
-        when(not self.working and not any(guest.exited for guest in self.machine.guests))
+        when(not self.working and not any(guest.exited > 0 for guest in self.machine.guests))
         self.set_frozen(True)
 
     @step
@@ -75,6 +75,9 @@ class Hibernate(Freezable):
         super().setup()
         self.file.pm = self.pm
 
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or err == -EBUSY or super().interfered(err)
+
     @thread
     def hibernate(self) -> None:
         """echo disk > /sys/power/state."""
@@ -85,12 +88,25 @@ class Hibernate(Freezable):
         """hibernate(): what is asked before anything is frozen may not be so any more when all is."""
         if not hibernation_available(self.kernel):
             return
-        if self.file.hibernation_prepare() == 0:
+        err = self.file.hibernation_prepare()
+        require(self.caused(err) and (err == 0 or self.against_image()), CAUSE)
+        if err == 0:
             self.freeze_processes()
             snapshot(self.kernel, cpu)
+            require(not self.machine.refused(), CAUSE)
             reached("an image is made")
             self.thaw_processes()
         self.file.post_hibernation()
+
+    def against_image(self) -> bool:
+        """Whether the library has a cause to say that no image may be made."""
+        if self.kernel.lost or (self.pm is Pm.REFUSE and self.file.open):
+            return True
+        for pgoff in Pgoff.span(0, len(self.file.shared)):
+            kept = self.file.bound[pgoff] or self.pm is not Pm.RECLAIM
+            if self.file.mapping.slots[pgoff] is not None and not self.file.shared[pgoff] and kept:
+                return True
+        return False
 
 
 class HibernateOnGunyah(GunyahHost, Hibernate):
@@ -135,7 +151,7 @@ class Kexec(Freezable):
             self.machine.hypervisor.vm_stop(guest)
             guest.frozen = True
         if self.file.open:
-            self.file.release()
+            self.close()
         if not self.kernel.lost:
             return True
         reached("kexec is refused")
@@ -156,7 +172,7 @@ class KexecOnGunyah(GunyahHost, Kexec):
     """kexec of a host under Gunyah."""
 
 
-class LiveUpdate(KvmHost, Process, Freezable):
+class LiveUpdate(KvmHost, PlainRead, Process, Freezable):
     """A file that is all shared is handed to the next kernel, which finds in it what was there.
 
     Attributes:
@@ -171,6 +187,9 @@ class LiveUpdate(KvmHost, Process, Freezable):
 
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + (1 if self.reserves and any(one is self.kernel.folios[pfn] for one in self.handed) else 0)
+
+    def interfered(self, err: int) -> bool:
+        return err == -EBUSY or super().interfered(err)
 
     @thread
     def luo(self) -> None:
@@ -192,12 +211,12 @@ class LiveUpdate(KvmHost, Process, Freezable):
 
     @step
     def boot(self) -> int:
-        """Once all processes are frozen: a new kernel, new folios, all free but its own and those that were handed over.
+        """Once all processes are frozen: a new kernel, its direct map, new folios, free but its own and what it was handed.
 
         -ENOENT: the file that was preserved is gone.
         """
         idle = self.pinned.folio is None and self.rented is None and not self.at_work()
-        when(idle and not self.working and not any(guest.exited for guest in self.machine.guests))
+        when(idle and not self.working and not any(guest.exited > 0 for guest in self.machine.guests))
         if not self.file.preserved:
             return -ENOENT
         with self.file.mapping.invalidate_lock.exclusive:
@@ -214,6 +233,10 @@ class LiveUpdate(KvmHost, Process, Freezable):
             folio.free = not kept
             folio.refcount = 0
             folio.uptodate = kept
+            folio.zapped = False
+            folio.frame.present = True
+            for cpu in self.machine.cpus:
+                cpu.stale[pfn] = False
             if kept:
                 folio.refcount = 1
             else:

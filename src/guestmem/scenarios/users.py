@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import EAGAIN
+
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.cpu import Cpu
@@ -10,9 +12,8 @@ from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
 from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
 from guestmem.mm.folio import Folio
-from guestmem.model import Mutex, Record, always, array, choose, guards, may, part, reached, sometimes, step, thread
-from guestmem.scenarios.cast import PlainRead, Process, RunningVm, Vcpus
-from guestmem.scenarios.host import GuestMemory
+from guestmem.model import Mutex, Record, always, array, choose, guards, may, part, reached, require, sometimes, step, thread
+from guestmem.scenarios.cast import CAUSE, Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost
 
 __all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pinner"]
@@ -21,7 +22,7 @@ __all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pin
 BROKEN_UNUSED = "broken memory is used no more, and never again"
 
 
-class Pinner(GuestMemory):
+class Pinner(Caller):
     """Somebody who pins a page of the VMM's mapping for long and uses it through the direct map meanwhile.
 
     An io_uring buffer, a pipe filled by vmsplice, the target of O_DIRECT or of process_vm_readv differ in how long.
@@ -37,6 +38,9 @@ class Pinner(GuestMemory):
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + (1 if self.counted and self.held.folio is self.kernel.folios[pfn] else 0)
 
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or super().interfered(err)
+
     @thread
     def pinner(self) -> None:
         """Fault a page in, pin it, use it any number of times, unpin it."""
@@ -50,7 +54,7 @@ class Pinner(GuestMemory):
                 self.held.folio = follow_pfnmap(mapping, pgoff)
             folio = self.held.folio
             if folio is None:
-                self.file.fault(cpu, pgoff)
+                self.user_fault(cpu, pgoff)
             else:
                 while choose(2, "use, unpin") == 0:
                     self.use(cpu, folio)
@@ -142,6 +146,7 @@ class PfnCache(KvmHost, RunningVm, Vcpus):
         with self.file.mapping.invalidate_lock.shared:
             if self.file.shared[pgoff]:
                 _, folio = self.file.grab_folio(cpu, pgoff, True)
+                self.machine.refused()
                 if folio is not None:
                     with gpc.lock:
                         gpc.pgoff = pgoff
@@ -173,7 +178,8 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
         """memory_failure(): mark the page, have its file let nobody reach it."""
         folio = self.mark(pgoff)
         if folio is not None:
-            self.file.error_remove_folio(pgoff, folio)
+            err = self.file.error_remove_folio(pgoff, folio)
+            require(self.caused(err), CAUSE)
             self.handled = True
 
     @step
