@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guestmem.checker.emit import Translation
-from guestmem.checker.frontend.classes import definition_of, is_own, unused
+from guestmem.checker.frontend.classes import definition_of, is_method, is_own, unused
 from guestmem.checker.ir import Decision, Statement
 from guestmem.checker.lower import says_nothing
 from guestmem.checker.source import Place, tree_of
@@ -30,13 +30,13 @@ NEVER_DECIDED = "never decided"
 
 
 def users_file(file: str) -> bool:
-    """Whether a file is a user's: not one of this package."""
-    return not Path(file).is_relative_to(PACKAGE)
+    """Whether a file is a user's Python: not of this package."""
+    return any_file(file) and not Path(file).is_relative_to(PACKAGE)
 
 
 def any_file(file: str) -> bool:
-    """Whether a file is watched when all are."""
-    return True
+    """Whether a file is Python, this package's or a user's."""
+    return file.endswith(".py")
 
 
 @dataclass
@@ -168,12 +168,24 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     ``options`` are those that the world was built with.
     """
     world = model.world
-    classes = {c for record in records_of(world) for c in type(record).__mro__ if issubclass(c, Record)} - {Record, World}
+    present = {type(record) for record in records_of(world)}
+    classes = {base for cls in present for base in cls.__mro__ if issubclass(base, Record)} - {Record, World}
     files = {definition_of(cls)[0] for cls in classes} | {function.file for function in model.translation.program.functions}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
+    found.uncalled = [name for name in found.uncalled if name not in replaced(present, classes)]
     found.unused = [cls.__name__ for cls in unused(world)]
     found.same_as = same_as(model.translation, watches, options)
     return found
+
+
+def replaced(present: Collection[type[Record]], classes: Iterable[type[Record]]) -> set[str]:
+    """The methods of some classes that no class present has as its own, as each overrides them."""
+
+    def is_had(owner: type[Record], name: str, value: Any) -> bool:
+        return any(getattr(cls, name) is value for cls in present if issubclass(cls, owner))
+
+    methods = ((owner, name, value) for owner in classes for name, value in vars(owner).items() if is_method(value))
+    return {f"{owner.__name__}.{name}" for owner, name, value in methods if not is_had(owner, name, value)}
 
 
 def unexecuted(files: Iterable[str], classes: Collection[type[Record]], executed: Executed) -> Silence:

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**found, "coverage": silence_json(silence)}, indent=1))
     else:
         print_outcome(scenario, given, outcome, violation, took)
-        code = arguments.coverage or outcome.verdict != "violated"
+        code = arguments.coverage or not outcome.violations
         for line in silence_lines(silence, type(model.world).__name__, code=code):
             print(line)
     if arguments.save_trace and violation is not None:
