@@ -196,7 +196,8 @@ def test_a_method_that_is_overridden_is_not_missed(tmp_path: Path, capsys: pytes
 def test_a_step_after_a_choice_that_waits_has_not_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = "\n    @thread\n    def other(self) -> None:\n        while True:\n            if choose(2) == 1:\n"
     more += "                self.never()\n            else:\n                self.act()\n"
-    more += "\n    @step\n    def never(self) -> None:\n        x = 1\n        when(self.cell.count == 3)\n        self.cell.count = x\n"
+    more += "\n    @step\n    def never(self) -> None:\n        x = 1\n"
+    more += "        when(self.cell.count == 3)\n        self.cell.count = x\n"
     found = checked(write(tmp_path, "self.cell.count = 1", more), capsys, code=1)  # who chose it waits for ever
     assert [(n["function"], n["last"] - n["first"]) for n in found["never"]] == [("W.other", 0), ("W.never", 2)]
 

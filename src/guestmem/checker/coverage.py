@@ -44,25 +44,32 @@ class Executed:
     """What was executed, of one world or of several.
 
     Attributes:
-        functions: where the functions begin that are part of the model or ran while it was built.
-        statements, decisions: the statements that a step executed; of each decision which alternatives were taken.
+        watched: the statements that are part of a model.
+        statements, decisions: those that were executed; of each decision which alternatives were taken.
         lines: what ran while a world was built.
     """
 
-    functions: set[Place] = field(default_factory=set)
+    watched: set[Statement] = field(default_factory=set)
     statements: set[Statement] = field(default_factory=set)
     decisions: dict[Decision, list[bool]] = field(default_factory=dict)
     lines: set[Place] = field(default_factory=set)
 
+    def ran(self, file: str, node: ast.stmt) -> bool:
+        """Whether a statement ran while a world was built."""
+        return any(Place(file, line) in self.lines for line in lines_of(node))
+
     def has(self, file: str, node: ast.stmt) -> bool:
         """Whether a statement was executed, or ran while a world was built."""
-        statement = Statement(Place(file, node.lineno), node.col_offset)
-        return statement in self.statements or any(Place(file, line) in self.lines for line in lines_of(node))
+        return statement(file, node) in self.statements or self.ran(file, node)
+
+    def knows(self, file: str, node: ast.stmt) -> bool:
+        """Whether a statement is part of a model, or ran while a world was built."""
+        return statement(file, node) in self.watched or self.ran(file, node)
 
     def explored(self, model: Model) -> None:
         """Add what the last exploration of a model executed."""
-        program, marks = model.translation.program, model.translation.marks
-        self.functions |= {Place(f.file, f.python.__code__.co_firstlineno) for f in program.functions}
+        marks = model.translation.marks
+        self.watched |= marks.statements.keys()
         statements, decisions = marks.read(model.marks())
         self.statements |= statements
         for decision, taken in decisions.items():
@@ -78,7 +85,6 @@ class Executed:
             file = frame.f_code.co_filename
             if not watches(file):
                 return None
-            self.functions.add(Place(file, frame.f_code.co_firstlineno))
             self.lines.add(Place(file, frame.f_lineno))
             return trace
 
@@ -170,7 +176,7 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     world = model.world
     present = {type(record) for record in records_of(world)}
     classes = {base for cls in present for base in cls.__mro__ if issubclass(base, Record)} - {Record, World}
-    files = {definition_of(cls)[0] for cls in classes} | {function.file for function in model.translation.program.functions}
+    files = {definition_of(cls)[0] for cls in classes} | {watched.place.file for watched in executed.watched}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
     found.uncalled = [name for name in found.uncalled if name not in replaced(present, classes)]
     found.unused = [cls.__name__ for cls in unused(world)]
@@ -198,7 +204,7 @@ def unexecuted(files: Iterable[str], classes: Collection[type[Record]], executed
                 continue
             name = f"{owner}.{node.name}" if owner else node.name
             statements = list(statements_in(node.body))
-            if Place(file, min([node.lineno, *(d.lineno for d in node.decorator_list)])) in executed.functions:
+            if any(executed.knows(file, inside) for inside in statements):
                 _look(found, file, name, statements, executed)
             elif statements:
                 found.uncalled.append(name)
@@ -218,6 +224,11 @@ def statements_in(nodes: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
         if not says_nothing(node):
             yield node
         yield from statements_in(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
+
+
+def statement(file: str, node: ast.stmt) -> Statement:
+    """What stands for a statement among those watched."""
+    return Statement(Place(file, node.lineno), node.col_offset)
 
 
 def head(node: ast.stmt) -> list[ast.expr]:
@@ -241,7 +252,7 @@ def _look(found: Silence, file: str, function: str, statements: list[ast.stmt], 
             found.never.append(Never(file, function, run[0], run[-1]))
             run = []
     for node in statements:
-        if Statement(Place(file, node.lineno), node.col_offset) in executed.statements:
+        if statement(file, node) in executed.statements:
             calls = [expr for expr in head(node) if isinstance(expr, ast.Call)]
             found.alternatives += filter(None, (never_taken(file, function, call, executed) for call in calls))
 

@@ -153,13 +153,12 @@ class Frame:
 class Program:
     """All bodies of a world, lowered with the knowledge which fields can change.
 
-    ``watches`` says of a file whether its statements and decisions are marked; ``functions`` are those lowered.
+    ``watches`` says of a file whether its statements and decisions are marked.
     """
 
     def __init__(self, pools: Pools, changing: set[Field] | None, watches: Watches) -> None:
         self.pools = pools
         self.watches = watches
-        self.functions: set[Function] = set()
         self.changing = changing  # None: not known yet, every field may change
         self._bodies: dict[tuple[Function, type[Record] | None], Body] = {}
         self._pending: list[Function] = []
@@ -377,7 +376,6 @@ class Lowering:
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
-        self.program.functions.add(function)
         self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
 
     def new_block(self) -> Block:
