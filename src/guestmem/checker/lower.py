@@ -167,14 +167,12 @@ class Program:
     ``watches`` says of a file whether its statements and decisions are marked.
 
     Attributes:
-        functions: those lowered.
         notes: what is wrong in methods of the user's that nothing calls.
     """
 
     def __init__(self, pools: Pools, changing: set[Field] | None, watches: Watches) -> None:
         self.pools = pools
         self.watches = watches
-        self.functions: set[Function] = set()
         self.changing = changing  # None: not known yet, every field may change
         self._bodies: dict[tuple[Function, type[Record] | None], Body] = {}
         self._pending: list[Function] = []
@@ -459,7 +457,6 @@ class Lowering:
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
-        self.program.functions.add(function)
         frame = Frame(function, receiver, env, function.assigned_once, variables, self.new_block(), around=self.within)
         self.frames.append(frame)
 
