@@ -268,7 +268,11 @@ class Record:
         _check_names(cls)
         _check_marks(cls)
         for name, value in vars(cls).items():
-            if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in ("geometry", "ladder", "shows"):
+            if (
+                isinstance(value, (list, dict, set))
+                and not name.startswith("_")
+                and name not in ("geometry", "ladder", "must_show")
+            ):
                 raise Refused(
                     _where(cls, name), f"a {type(value).__name__} as a default", "use array() for a fixed array of fields"
                 )

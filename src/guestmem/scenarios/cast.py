@@ -93,7 +93,7 @@ class Caller(GuestMemory):
 class Vcpus(Caller):
     """Guests that touch pages, offer some, take some back."""
 
-    shows = ["a guest cannot have a page"]
+    must_show = ["a guest cannot have a page"]
 
     @thread("vms * vcpus")
     def vcpu(self, number: int) -> None:
@@ -133,7 +133,7 @@ class Vcpus(Caller):
 class FileUser(Caller):
     """A VMM that does with pages of its file what is legal, in any order."""
 
-    shows = ["a private page becomes shared", "a shared page becomes private"]
+    must_show = ["a private page becomes shared", "a shared page becomes private"]
 
     @thread
     def vmm(self) -> None:
@@ -243,7 +243,7 @@ class FileUser(Caller):
 class VmOwner(FileUser):
     """A VMM that starts and stops VMs as well."""
 
-    shows = ["a guest's pages come back when it is torn down"]
+    must_show = ["a guest's pages come back when it is torn down"]
 
     def start_or_stop(self, guest: Guest) -> None:
         """Give a VM memory and run it; or tear it down, and take its memory, again if the driver refused."""
@@ -303,7 +303,7 @@ class VmOwner(FileUser):
 class Vmm(VmOwner):
     """A VMM that opens its file, and has the last user of it go, as well."""
 
-    shows = [*COME_AND_GO, "a file goes, and its pages are free again"]
+    must_show = [*COME_AND_GO, "a file goes, and its pages are free again"]
 
     def operate(self, cpu: Cpu) -> None:
         operation = choose(6, "make private, make shared, punch, allocate, start or stop a VM, open or release")
@@ -364,7 +364,7 @@ class OpenFile(VmOwner, Vcpus):
 class Parts(OpenFile):
     """A VMM that gives VMs parts of a file, and guests that touch what is not theirs."""
 
-    shows = ["a page is discarded", "a guest touches what it was not given"]
+    must_show = ["a page is discarded", "a guest touches what it was not given"]
 
     def operate(self, cpu: Cpu) -> None:
         if choose(2, "punch, another operation") == 0:
@@ -387,7 +387,7 @@ class Parts(OpenFile):
 class TwoThreads(OpenFile):
     """A VMM of two threads: one starts and stops VMs and converts, while the other discards and allocates."""
 
-    shows = COME_AND_GO
+    must_show = COME_AND_GO
 
     @thread
     def vmm_thread(self) -> None:
@@ -400,7 +400,7 @@ class TwoThreads(OpenFile):
 class RunningVm(FileUser):
     """A VM that has run from the beginning and does not end; its VMM converts, punches and allocates."""
 
-    shows = COME_AND_GO
+    must_show = COME_AND_GO
 
     def setup(self) -> None:
         super().setup()
@@ -445,7 +445,7 @@ class Process(Tenant, Caller):
         pinned: the folio that a user of the VMM's mapping holds (GUP).
     """
 
-    shows = ["the VMM cannot have a page"]
+    must_show = ["the VMM cannot have a page"]
 
     pinned: Folio | None = None
 
@@ -553,7 +553,7 @@ class CrashDump(Host):
 class Cast(PlainRead, Kcore, Zeropad, Process, Vcpus, Vmm):
     """The standard cast."""
 
-    shows = ["a conversion fails"]
+    must_show = ["a conversion fails"]
 
     def conversion_failed(self) -> None:
         reached("a conversion fails")
