@@ -40,6 +40,10 @@ from guestmem.model.errors import IN_ARRAY, IN_RANGE, Refused, Verdict
 __all__ = ["Array", "Index", "Record", "array", "bounded", "part"]
 
 
+#: What a world says of itself, and no field.
+SETTINGS = ("geometry", "ladder", "must_show")
+
+
 class Index(int):
     """Base of named integers, so that a gfn is not taken for a pgoff: ``class Pgoff(Index, below="pages")``.
 
@@ -268,11 +272,7 @@ class Record:
         _check_names(cls)
         _check_marks(cls)
         for name, value in vars(cls).items():
-            if (
-                isinstance(value, (list, dict, set))
-                and not name.startswith("_")
-                and name not in ("geometry", "ladder", "must_show")
-            ):
+            if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in SETTINGS:
                 raise Refused(
                     _where(cls, name), f"a {type(value).__name__} as a default", "use array() for a fixed array of fields"
                 )

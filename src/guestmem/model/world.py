@@ -143,10 +143,11 @@ class World(Record):
         found = [getattr(cls, name) for name in names]
         return [function for function in found if hasattr(function, mark)]
 
-    @classmethod
-    def situations(cls) -> list[str]:
-        """The situations that are to be shown by name, those of the bases first."""
-        return list(dict.fromkeys(text for base in reversed(cls.__mro__) for text in vars(base).get("must_show", ())))
+
+def to_be_shown(world: World) -> list[str]:
+    """The situations that a world names, those of its bases first."""
+    bases = reversed(type(world).__mro__)
+    return list(dict.fromkeys(text for base in bases for text in vars(base).get("must_show", ())))
 
 
 def records_of(root: Record) -> Iterator[Record]:
