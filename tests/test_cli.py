@@ -70,7 +70,7 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
 def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "gunyah", "--protection", "unmap", *SMALL, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
-    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 28746, None)
+    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 47174, None)
 
 
 def test_a_budget_that_runs_out_is_not_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,7 +264,7 @@ def test_compare_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     table = json.loads(capsys.readouterr().out)
     assert table["schema"] == 1
     none, unmap = table["cells"]
-    assert (none["verdict"], none["rule"], none["steps"]) == ("violated", "no host access ends in a panic", 13)
+    assert (none["verdict"], none["rule"], none["steps"]) == ("violated", "no host access ends in a panic", 14)
     assert (unmap["verdict"], unmap["rule"], unmap["steps"]) == ("holds", None, None)
     assert unmap["cost"]["kernel_flush"] == 136
     assert "kernel_flush" not in none["cost"]
@@ -289,7 +289,7 @@ def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "kvm", "--size", "3"], "'3' is no size: write NAME=N"),
         (["compare", "--hypervisor", "xen"], "'xen' is no hypervisor: use some of kvm"),
         (["compare", "--arch", "mips"], "'mips' is no architecture: use one of arm64, arm64-blocks, "),
-        (["compare", "--accessor", "nsa"], "'nsa' is no accessor: use some of crash-dump, migration, gup"),
+        (["compare", "--accessor", "nsa"], "'nsa' is no accessor: use some of crash-dump, gup, migration, walker"),
         (["compare", "--trace", "/nonexistent"], "/nonexistent: No such file or directory"),
         (["explain", "/nonexistent"], "/nonexistent: No such file or directory"),
         (["explain", __file__], "no saved trace"),

@@ -19,10 +19,11 @@ from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.arch import Arch
 from guestmem.machine.guest import GIVEN_CLEAN
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
+from guestmem.mm.filemap import Pin
 from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
-from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
+from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
 from guestmem.model.lock import TAKEN_ONCE
 from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import (
@@ -46,10 +47,11 @@ from guestmem.scenarios.hypervisors import (
     TwoThreadsOnKvm,
 )
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
-from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate
+from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
 
+WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
 
 
@@ -198,6 +200,7 @@ TWINS = [
     ),
     Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
+    Twin("LookedOnce", OnKvm, Pin.gup_fast, "if follow_pfnmap(mapping, pgoff) is not folio:", "if False:", NO_PANIC),
     Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),
     Twin("ClearedAgain", OnKvm, GuestMemfd.grab_folio, "if not folio.uptodate:", "if True:", CONTENTS_SURVIVE),
     Twin(
@@ -283,6 +286,31 @@ TWINS = [
         UNLOADED_UNUSED,
         0,
     ),
+    Twin("CreatedMeanwhile", HibernateOnGunyah, GuestMemfd.create, "with self.kernel.pm_lock:", "if True:", GUARDED, 0),
+    Twin(
+        "HibernatedMeanwhile",
+        HibernateOnGunyah,
+        GuestMemfd.hibernation_prepare,
+        "with self.kernel.pm_lock:",
+        "if True:",
+        GUARDED,
+        0,
+    ),
+    Twin("BoundUnlocked", OnKvm, GuestMemfd.bind, "with self.mapping.invalidate_lock.exclusive:", "if True:", GUARDED),
+    Twin("UnboundUnlocked", OnKvm, GuestMemfd.unbind, "with self.mapping.invalidate_lock.exclusive:", "if True:", GUARDED),
+    Twin("ConvertedUnlocked", OnKvm, GuestMemfd.convert, "with self.mapping.invalidate_lock.exclusive:", "if True:", GUARDED),
+    Twin("ConvertedShared", OnKvm, GuestMemfd.convert, "with self.mapping.invalidate_lock.exclusive:", WITH_SHARED, GUARDED),
+    Twin("PunchedShared", OnKvm, GuestMemfd.punch_hole, "with self.mapping.invalidate_lock.exclusive:", WITH_SHARED, GUARDED),
+    Twin("FaultedUnlocked", OnKvm, GuestMemfd.fault, "with self.mapping.invalidate_lock.shared:", "if True:", GUARDED),
+    Twin(
+        "InitialisedUnlocked",
+        OnKvm,
+        GuestMemfd.grab_folio,
+        "folio.uptodate = True",
+        "folio.lock.release()\n            folio.uptodate = True\n            folio.lock.acquire()",
+        GUARDED,
+    ),
+    Twin("RefreshedUnlocked", PfnCache, PfnCache.refresh, "with gpc.lock:", "if True:", GUARDED, 0),
     Twin("LostUnheard", HibernateOnGunyah, GuestMemfd.lose, "self.kernel.lost = True", "pass", NO_PANIC, 0),
     Twin(
         "NotRestoredAfterTheRace",
@@ -299,11 +327,11 @@ TWINS = [
     Twin("UnbindRefused", OnKvm, GuestMemfd.unbind, "err = self.take_back(pgoff)", "err = -EBUSY", CAUSE),
     Twin(
         "NothingReclaimed",
-        HibernateOnKvm,
+        ReclaimOnKvm,
         GuestMemfd.discard_unbound,
         "self.discard(pgoff)",
         "pass",
-        CAUSE,
+        "a private page without a guest is discarded for an image",
         0,
         {"pm": Pm.RECLAIM},
     ),

@@ -15,7 +15,7 @@ from guestmem.checker.explore import Model, Outcome, default_memory
 from guestmem.checker.source import source_line
 from guestmem.checker.trace import replay
 from guestmem.model import alone
-from guestmem.scenarios.cast import Cast, CrashDump
+from guestmem.scenarios.cast import Cast, CrashDump, Walker
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, SCENARIOS
 from guestmem.scenarios.host import Host
 from guestmem.scenarios.huge import Scanner
@@ -29,13 +29,14 @@ UNINVITED = {
     "zeropad0": "load_unaligned_zeropad",
     "kcore0": "copy_from_kernel_nofault",
     "plain_read0": "plain read",
+    "walker0": "walker",
     "crash_dump0": "crash dump",
     "scanner": "scan for migration",
     "pinner": "long-term pin",
 }
 
 #: Who can be added to the standard cast.
-ACCESSORS: dict[str, type[Host]] = {"crash-dump": CrashDump, "migration": Scanner, "gup": Pinner}
+ACCESSORS: dict[str, type[Host]] = {"crash-dump": CrashDump, "gup": Pinner, "migration": Scanner, "walker": Walker}
 
 
 class Key(NamedTuple):

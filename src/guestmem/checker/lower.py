@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from guestmem.checker.frontend.classes import refuse_lost_overrides
 from guestmem.checker.frontend.flow import check_flow
@@ -60,7 +60,7 @@ from guestmem.checker.ir import (
 from guestmem.checker.pools import Pools
 from guestmem.checker.source import Function, Place, function_of
 from guestmem.model import control
-from guestmem.model.errors import ALWAYS_A_STEP, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC, Refused
+from guestmem.model.errors import ALWAYS_A_STEP, GUARDED, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC, Refused
 from guestmem.model.record import BoolType, EnumType, Field, Index, IntType, Record, RefType, ScalarType
 from guestmem.model.world import World, records_of
 
@@ -178,8 +178,8 @@ class Program:
         if len(world.threads) > MOST_THREADS:
             raise Refused(cls.__qualname__, f"a world of {len(world.threads)} threads", f"use at most {MOST_THREADS}")
         self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
-        self.always = [(f._always, self._property(function_of(f), cls)) for f in world.marked("_always")]
-        self.sometimes = [(f._sometimes, self._property(function_of(f), cls)) for f in world.marked("_sometimes")]
+        self.always = [(f._always, self.predicate(function_of(f), cls)) for f in world.marked("_always")]
+        self.sometimes = [(f._sometimes, self.predicate(function_of(f), cls)) for f in world.marked("_sometimes")]
         self.notes = self._uncalled() if changing is None else []
 
     def body(self, function: Function, receiver: type[Record] | None) -> Body:
@@ -196,7 +196,7 @@ class Program:
                 self._pending.pop()
         return self._bodies[key]
 
-    def _property(self, function: Function, cls: type[Record]) -> Body:
+    def predicate(self, function: Function, cls: type[Record]) -> Body:
         """A function of the state alone."""
         body = self.body(function, cls)
         if body.writes or waits(body) or any(used.chooses for used in used_bodies([body])):
@@ -694,7 +694,17 @@ class Lowering:
             low, high = self.pools.interval(declared.type)
             if not low <= value.value <= high:
                 self.refuse(node, f"{value.value} for {declared!r}, which is {low}..{high}", "widen the field, or store less")
+        self.check_guard(node, declared, ref)
         self.emit(Store(declared, ref, index, value, self.place(node)))
+
+    def check_guard(self, node: ast.stmt, declared: Field, ref: Expr) -> None:
+        """Have the guard of a field, if it has one, say whether the running thread may change it."""
+        guard = declared.owner.guarded().get(declared.name)
+        if guard is not None:
+            for cls in self.classes(ref):
+                self.program.predicate(function_of(getattr(cls, guard)), cls)
+            may_change = self.one(self.invoke_on(cast(ast.expr, node), ref, guard, []))
+            self.emit(Require(may_change, GUARDED, f"{declared!r}, not {guard}()", self.place(node)))
 
     def assign_name(self, node: ast.stmt, name: str, value: Expr, type_: ScalarType | None = None) -> None:
         if isinstance(value, ArrayOf):

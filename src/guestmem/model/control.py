@@ -41,6 +41,7 @@ class Runner(Protocol):
 
     in_step: bool
     geometry: Mapping[str, int]  # of the world that runs; empty where it is not known
+    others_run: bool  # so that locks matter
 
     def boundary(self, function: Callable[..., Any]) -> None:
         """Called before a step begins, outside any other step: here a thread can be interrupted."""
@@ -67,6 +68,7 @@ class Alone:
     def __init__(self, choices: Iterable[int] = (), thread: int = 0) -> None:
         self.in_step = False
         self.geometry: Mapping[str, int] = {}
+        self.others_run = False
         self.thread = thread
         self.costs: Counter[enum.Enum] = Counter()
         self.situations: set[str] = set()
@@ -217,6 +219,11 @@ def charge(kind: enum.Enum, n: int = 1) -> None:
 def geometry() -> Mapping[str, int]:
     """The sizes of the world that runs; empty where that is not known."""
     return _runner.geometry
+
+
+def others_run() -> bool:
+    """Whether there are other threads, so that locks matter; set-up and plain single-threaded runs need none."""
+    return _runner.others_run
 
 
 def current() -> int:

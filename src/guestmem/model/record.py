@@ -17,6 +17,12 @@ A record is declared like a dataclass.  What its fields may be::
         lock: Mutex = part()                     # a record inside this one
         slots: list[Folio | None] = array("pages")   # a fixed array
 
+A method can say which fields a lock guards, and when the running thread may change them::
+
+        @guards("slots", "pins")
+        def locked(self) -> bool:
+            return self.lock.held()
+
 Sizes and bounds are integers or names from the *geometry* of the world ("pages", "cpus + 1"), so one source serves four
 pages and 2^28.  Running as ordinary Python, an assignment outside the declared range raises :class:`Verdict`, as the
 checker reports it.
@@ -31,13 +37,15 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from guestmem.model import control
-from guestmem.model.errors import IN_ARRAY, IN_RANGE, Refused, Verdict
+from guestmem.model.errors import GUARDED, IN_ARRAY, IN_RANGE, Refused, Verdict
 
-__all__ = ["Array", "Index", "Record", "array", "bounded", "part"]
+__all__ = ["Array", "Index", "Record", "array", "bounded", "guards", "part"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 #: What a world says of itself, and no field.
@@ -93,6 +101,19 @@ def part() -> Any:
 def array(length: int | str, *, hi: int | str = 0, init: Any = None) -> Any:
     """A field holding ``length`` elements: records, references, booleans, enums, or integers 0..hi."""
     return _Declared("array", length=length, hi=hi, init=init)
+
+
+def guards(*fields: str) -> Callable[[F], F]:
+    """Mark a method as the one that says whether the running thread may change these fields: what it must hold for that.
+
+    It is asked before each assignment, and what it finds wrong breaks a rule.  Set-up, and what runs alone, is not asked.
+    """
+
+    def mark(method: F) -> F:
+        cast(Any, method)._guards = fields
+        return method
+
+    return mark
 
 
 class BoolType:
@@ -263,12 +284,14 @@ class Record:
     """Base class of everything a world is made of.  See the module's text for the fields a subclass may declare."""
 
     _declared_fields: ClassVar[dict[str, Field] | None] = None
+    _guarded_fields: ClassVar[dict[str, str] | None] = None
     _root: ClassVar[bool] = False  # a world, which may have a variant of a record where its base class has the record
     _geometry: Mapping[str, int]
     _name: str
 
     def __init_subclass__(cls) -> None:
         cls._declared_fields = None
+        cls._guarded_fields = None
         _check_names(cls)
         _check_marks(cls)
         for name, value in vars(cls).items():
@@ -291,6 +314,27 @@ class Record:
                 fields[field.name] = field
             cls._declared_fields = fields
         return cls._declared_fields
+
+    @classmethod
+    def guarded(cls) -> dict[str, str]:
+        """The fields that a lock guards, each with the name of the method that says so."""
+        if cls._guarded_fields is None:
+            found: dict[str, str] = {}
+            for base in reversed(cls.__mro__):
+                for name, method in vars(base).items():
+                    for guarded in getattr(method, "_guards", ()):
+                        field = cls.fields().get(guarded)
+                        if field is None or field.owner is not base or field.kind == "part":
+                            raise Refused(_where(cls, name), f"a guard of {guarded!r}", "name fields of the same class")
+                        found[guarded] = name
+            cls._guarded_fields = found
+        return cls._guarded_fields
+
+    def _check_guard(self, field: Field) -> None:
+        """Raise :class:`Verdict` unless the running thread may change a field now."""
+        guard = self.guarded().get(field.name)
+        if guard is not None and control.others_run() and not getattr(self, guard)():
+            raise Verdict(GUARDED, f"{field!r}, not {guard}()")
 
     def __init__(self, geometry: Mapping[str, int] | None = None, name: str = "") -> None:
         put = super().__setattr__
@@ -318,6 +362,7 @@ class Record:
             raise Verdict(IN_RANGE, f"{type(self).__name__} has no field {name!r}")
         if field.kind != "scalar":
             raise Verdict(IN_RANGE, f"{field!r} is part of its record and cannot be replaced")
+        self._check_guard(field)
         check_value(field, value, self._geometry, f"{self._name}.{name}")
         super().__setattr__(name, value)
 
@@ -345,6 +390,7 @@ class Array(list[Any]):
         if self.field.parts:
             raise Verdict(IN_RANGE, f"{self.field!r} holds its records for good and cannot be assigned")
         position = self._inside(index)
+        self.owner._check_guard(self.field)
         check_value(self.field, value, self.owner._geometry, f"{self.owner!r}.{self.field.name}[{index}]")
         super().__setitem__(position, value)
 

@@ -144,6 +144,7 @@ class Schedule:
         self.world = world
         self.geometry: Mapping[str, int] = world.geometry
         self.in_step = False
+        self.others_run = True
         self.situations: set[str] = set()
         self.costs: Counter[enum.Enum] = Counter()
         self.debug = False

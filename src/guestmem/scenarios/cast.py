@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EOPNOTSUPP
 
 from guestmem.machine.cpu import Cpu
-from guestmem.machine.frame import Content, Pfn
+from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Fault
 from guestmem.mm.direct_map import can_set_direct_map
@@ -21,9 +21,9 @@ from guestmem.mm.exception import (
     load_unaligned_zeropad,
     read_present_page,
 )
-from guestmem.mm.filemap import Pgoff, gup_fast, user_access
+from guestmem.mm.filemap import Pgoff, Pin, user_access
 from guestmem.mm.folio import EHWPOISON, Folio, alloc_folio, folio_put, has_hwpoison
-from guestmem.model import Index, alone, choose, may, reached, require, sometimes, step, thread, when
+from guestmem.model import Index, alone, choose, may, part, reached, require, sometimes, step, thread, when
 from guestmem.scenarios.host import GuestMemory, Host
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Vcpus",
     "VmOwner",
     "Vmm",
+    "Walker",
     "Zeropad",
 ]
 
@@ -442,18 +443,18 @@ class Process(Tenant, Caller):
     """Another thread of the VMM uses its mapping; another process allocates memory, writes it, frees it.
 
     Attributes:
-        pinned: the folio that a user of the VMM's mapping holds (GUP).
+        pinned: what a user of the VMM's mapping holds (GUP).
     """
 
     must_show = ["the VMM cannot have a page"]
 
-    pinned: Folio | None = None
+    pinned: Pin = part()
 
     def interfered(self, err: int) -> bool:
         return err == -EAGAIN or super().interfered(err)
 
     def holders(self, pfn: int) -> int:
-        return super().holders(pfn) + (1 if self.pinned is self.kernel.folios[pfn] else 0)
+        return super().holders(pfn) + (1 if self.pinned.folio is self.kernel.folios[pfn] else 0)
 
     @thread
     def process(self) -> None:
@@ -474,20 +475,19 @@ class Process(Tenant, Caller):
 
     def direct_io(self, cpu: Cpu, pgoff: Pgoff) -> None:
         """O_DIRECT: the kernel takes a reference to a page of the mapping and reads or writes it through the direct map."""
-        folio = gup_fast(self.file.mapping, pgoff)
-        if folio is not None:
-            self.pinned = folio
-            self.transfer(cpu, folio)
-            self.pinned = None
+        if self.pinned.gup_fast(self.kernel, self.file.mapping, pgoff):
+            folio = self.pinned.folio
+            if folio is not None:
+                self.transfer(cpu, folio)
+            self.pinned.unpin(self.kernel)
 
     @step
     def transfer(self, cpu: Cpu, folio: Folio) -> None:
-        """The disk is done with the page."""
+        """The disk reads or writes the page."""
         if may("it was read from the disk"):
             kernel_store(self.kernel, cpu, folio.frame, Content.SHARED)
         else:
             kernel_load(self.kernel, cpu, folio.frame)
-        folio_put(self.kernel, folio)
 
     @sometimes("a guest and the VMM use a page together")
     def shared_with_guest(self) -> bool:
@@ -527,14 +527,27 @@ class Kcore(Host):
 
 
 class PlainRead(Host):
-    """Reads of all that the direct map has."""
+    """Reads of what the direct map has, by one who has stopped all others."""
 
     @thread("cpus - 1")
     def plain_read(self, cpu: int) -> None:
-        """Somebody walks memory and reads what the direct map has, with loads that no exception table knows.
+        """Somebody stops all other CPUs and reads what the direct map has, with loads that no exception table knows."""
+        while True:
+            frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
+            self.read_stopped(self.machine.cpus[cpu + 1], frame)
 
-        Stands for every such load; the one that was recorded on pKVM was a module's.
-        """
+    @step
+    def read_stopped(self, cpu: Cpu, frame: Frame) -> None:
+        """One step, as nobody else runs: stop_machine(), or the copy loop of hibernation on its last CPU."""
+        read_present_page(self.kernel, cpu, frame)
+
+
+class Walker(Host):
+    """Reads of what the direct map had when it was asked."""
+
+    @thread("cpus - 1")
+    def walker(self, cpu: int) -> None:
+        """Somebody walks memory: asks whether the direct map has a page, then reads it; no exception table knows the load."""
         while True:
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
             read_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)

@@ -30,9 +30,12 @@ from guestmem.scenarios.hypervisors import (
     TwoOnKvm,
     TwoThreadsOnGunyah,
     TwoThreadsOnKvm,
+    WalkedOnGunyah,
+    WalkedOnKvm,
+    WalkedOnPkvm,
 )
 from guestmem.scenarios.module import ModuleUnload
-from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
+from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.story import Thread
 from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
@@ -213,6 +216,30 @@ SCENARIOS = {
             "",
             SMALL,
         ),
+        # ---- the standard cast, and one who asks whether the direct map has a page before reading it with a plain load
+        Scenario(
+            "kvm-walker",
+            "KVM, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnKvm,
+            expected=_each(HOST_READS_SECRET, NO_PANIC, HOST_READS_SECRET, NO_PANIC),
+            arch="",
+            small=SMALL,
+        ),
+        Scenario(
+            "gunyah-walker",
+            "Gunyah, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnGunyah,
+            expected=_each(*[NO_PANIC] * 4),
+            small=SMALL,
+        ),
+        Scenario(
+            "pkvm-walker",
+            "pKVM whose guests wait for an answer, and a walker of memory",
+            WalkedOnPkvm,
+            {"asks": True},
+            _each(CONTENTS_SURVIVE, NO_PANIC, CONTENTS_SURVIVE, NO_PANIC),
+            small=SMALL,
+        ),
         # ---- more who act
         Scenario("kvm-two-vcpus", "a VM of two vCPUs on KVM", OnKvm, {"vcpus": 2}, ON_KVM, "", SMALL),
         Scenario(
@@ -301,7 +328,7 @@ SCENARIOS = {
         Scenario(
             "hibernate-reclaim",
             "hibernation on KVM; what is private and has no guest is discarded first",
-            HibernateOnKvm,
+            ReclaimOnKvm,
             {"pm": Pm.RECLAIM},
             ALWAYS,
             "",

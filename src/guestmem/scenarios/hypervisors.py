@@ -14,7 +14,7 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import always, part, reached, step
-from guestmem.scenarios.cast import Cast, Parts, TwoThreads
+from guestmem.scenarios.cast import Cast, Parts, TwoThreads, Walker
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
@@ -31,6 +31,9 @@ __all__ = [
     "TwoOnKvm",
     "TwoThreadsOnGunyah",
     "TwoThreadsOnKvm",
+    "WalkedOnGunyah",
+    "WalkedOnKvm",
+    "WalkedOnPkvm",
 ]
 
 PAIRED = "what invalidate_begin began, invalidate_end ends"
@@ -173,6 +176,18 @@ class TwoThreadsOnGunyah(GunyahHost, TwoThreads):
     """A VMM of two threads on Gunyah."""
 
     geometry = {"pages": 1}
+
+
+class WalkedOnKvm(OnKvm, Walker):
+    """The standard cast on KVM, and a walker of memory."""
+
+
+class WalkedOnGunyah(OnGunyah, Walker):
+    """The standard cast on Gunyah, and a walker of memory."""
+
+
+class WalkedOnPkvm(OnPkvm, Walker):
+    """The standard cast on pKVM, and a walker of memory."""
 
 
 class EagerOnGunyah(OnGunyah):

@@ -12,7 +12,7 @@ from guestmem.machine.machine import HYP_PANIC, Fault
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.hibernation import hibernation_available, snapshot
-from guestmem.model import array, choose, panic, reached, require, step, thread, when
+from guestmem.model import array, choose, panic, reached, require, sometimes, step, thread, when
 from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, PlainRead, Process, Vcpus, Vmm
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost, PkvmHost
 
@@ -22,6 +22,7 @@ __all__ = [
     "HibernateOnPkvm",
     "KexecOnGunyah",
     "LiveUpdate",
+    "ReclaimOnKvm",
 ]
 
 
@@ -89,29 +90,14 @@ class Hibernate(Freezable):
         if not hibernation_available(self.kernel):
             return
         err = self.file.hibernation_prepare()
-        require(self.caused(err) and (err == 0 or self.against_image()), CAUSE)
+        require(self.caused(err), CAUSE)
         if err == 0:
             self.freeze_processes()
             snapshot(self.kernel, cpu)
             require(not self.machine.refused(), CAUSE)
             reached("an image is made")
             self.thaw_processes()
-        self.post_hibernation()
-
-    def against_image(self) -> bool:
-        """Whether the library has a cause to say that no image may be made."""
-        if self.kernel.lost or (self.pm is Pm.REFUSE and self.file.open):
-            return True
-        for pgoff in Pgoff.span(0, len(self.file.shared)):
-            kept = self.file.bound[pgoff] or self.pm is not Pm.RECLAIM
-            if self.file.mapping.slots[pgoff] is not None and not self.file.shared[pgoff] and kept:
-                return True
-        return False
-
-    @step
-    def post_hibernation(self) -> None:
-        """PM_POST_HIBERNATION."""
-        self.kernel.hibernating = False
+        self.file.post_hibernation()
 
 
 class HibernateOnGunyah(GunyahHost, Hibernate):
@@ -120,6 +106,17 @@ class HibernateOnGunyah(GunyahHost, Hibernate):
 
 class HibernateOnKvm(KvmHost, Hibernate):
     """Hibernation of a host with plain KVM."""
+
+
+class ReclaimOnKvm(HibernateOnKvm):
+    """Hibernation for which the library gives up what it can."""
+
+    @sometimes("a private page without a guest is discarded for an image")
+    def reclaimed(self) -> bool:
+        preparing = self.kernel.pm_lock.holder
+        if preparing == 0 or self.file.mapping.invalidate_lock.writer != preparing:
+            return False
+        return any(folio.refcount > self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
 
 
 class HibernateOnPkvm(PkvmHost, Hibernate):
@@ -220,45 +217,49 @@ class LiveUpdate(KvmHost, PlainRead, Process, Freezable):
 
         -ENOENT: the file that was preserved is gone.
         """
-        idle = self.pinned is None and self.rented is None and not self.at_work()
+        idle = self.pinned.folio is None and self.rented is None and not self.at_work()
         when(idle and not self.working and not any(guest.exited > 0 for guest in self.machine.guests))
         if not self.file.preserved:
             return -ENOENT
+        with self.file.mapping.invalidate_lock.exclusive:
+            for pgoff in Pgoff.span(0, len(self.handed)):
+                self.handed[pgoff] = self.file.mapping.slots[pgoff]
+                self.discarding[pgoff] = True
+                self.file.mapping.slots[pgoff] = None
+                self.file.mapping.user[pgoff].folio = None
+                self.file.mapping.user[pgoff].live = False
         self.set_frozen(True)
-        for pgoff in Pgoff.span(0, len(self.handed)):
-            self.handed[pgoff] = self.file.mapping.slots[pgoff]
-            self.discarding[pgoff] = True
-            self.file.mapping.slots[pgoff] = None
-            self.file.mapping.user[pgoff].folio = None
-            self.file.mapping.user[pgoff].live = False
         for pfn in range(1, len(self.kernel.folios)):
             folio = self.kernel.folios[pfn]
             kept = self.reserves and any(one is folio for one in self.handed)
             folio.free = not kept
-            folio.refcount = 1 if kept else 0
+            folio.refcount = 0
             folio.uptodate = kept
             folio.zapped = False
             folio.frame.present = True
             for cpu in self.machine.cpus:
                 cpu.stale[pfn] = False
-            if not kept:
+            if kept:
+                folio.refcount = 1
+            else:
                 folio.frame.content = Content.HOST
         return 0
 
     @step
     def retrieve(self, pgoff: Pgoff) -> None:
         """Put a folio into the new file."""
-        folio = self.handed[pgoff]
-        if folio is not None:
-            require(not folio.free, DONE_OR_NOTHING)
-            self.file.mapping.slots[pgoff] = folio
-            self.handed[pgoff] = None
-            reached("a page is retrieved by the next kernel")
+        with self.file.mapping.invalidate_lock.shared:
+            folio = self.handed[pgoff]
+            if folio is not None:
+                require(not folio.free, DONE_OR_NOTHING)
+                self.file.mapping.slots[pgoff] = folio
+                self.handed[pgoff] = None
+                reached("a page is retrieved by the next kernel")
 
     @step
     def end(self) -> None:
         """The VMs run on."""
+        self.file.unpreserve()
         for pgoff in Pgoff.span(0, len(self.handed)):
             self.discarding[pgoff] = False
-        self.file.preserved = False
         self.set_frozen(False)

@@ -10,9 +10,9 @@ from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
-from guestmem.mm.filemap import Pgoff, follow_pfnmap, gup_fast
-from guestmem.mm.folio import Folio, folio_put
-from guestmem.model import Mutex, Record, always, array, choose, may, part, reached, require, sometimes, step, thread
+from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
+from guestmem.mm.folio import Folio
+from guestmem.model import Mutex, Record, always, array, choose, guards, may, part, reached, require, sometimes, step, thread
 from guestmem.scenarios.cast import CAUSE, Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost
 
@@ -29,14 +29,14 @@ class Pinner(Caller):
 
     Attributes:
         counted: it holds a reference, as GUP's users do; without, it is a user that kept the number of a frame.
-        held: the folio.
+        held: what it uses.
     """
 
     counted: bool = True
-    held: Folio | None = None
+    held: Pin = part()
 
     def holders(self, pfn: int) -> int:
-        return super().holders(pfn) + (1 if self.counted and self.held is self.kernel.folios[pfn] else 0)
+        return super().holders(pfn) + (1 if self.counted and self.held.folio is self.kernel.folios[pfn] else 0)
 
     def interfered(self, err: int) -> bool:
         return err == -EAGAIN or super().interfered(err)
@@ -48,16 +48,19 @@ class Pinner(Caller):
         mapping = self.file.mapping
         while True:
             pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
-            folio = gup_fast(mapping, pgoff) if self.counted else follow_pfnmap(mapping, pgoff)
+            if self.counted:
+                self.held.gup_fast(self.kernel, mapping, pgoff)
+            else:
+                self.held.folio = follow_pfnmap(mapping, pgoff)
+            folio = self.held.folio
             if folio is None:
                 self.user_fault(cpu, pgoff)
             else:
-                self.held = folio
                 while choose(2, "use, unpin") == 0:
                     self.use(cpu, folio)
                 if self.counted:
-                    folio_put(self.kernel, folio)
-                self.held = None
+                    self.held.unpin(self.kernel)
+                self.held.folio = None
 
     @step
     def use(self, cpu: Cpu, folio: Folio) -> None:
@@ -86,6 +89,11 @@ class Gpc(Record):
     pgoff: Pgoff = Pgoff(0)
     valid: bool = False
     folio: Folio | None = None
+
+    @guards("pgoff", "valid", "folio")
+    def refreshing(self) -> bool:
+        """Nobody uses the translation meanwhile."""
+        return self.lock.held()
 
 
 class GpcDriver(KvmDriver):
