@@ -80,7 +80,9 @@ class Caller(GuestMemory):
 
     def locked(self) -> bool:
         """Whether the running thread holds a lock."""
-        return self.file.mapping.invalidate_lock.held() or any(folio.lock.held() for folio in self.kernel.folios)
+        if self.file.mapping.invalidate_lock.held() or self.kernel.pm_lock.held() or self.kernel.pgtable_split_lock.held():
+            return True
+        return any(folio.lock.held() for folio in self.kernel.folios)
 
     def user_fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
         """The VMM, or the kernel for it, takes a page fault on its mapping."""
@@ -255,10 +257,10 @@ class VmOwner(FileUser):
             err = self.file.unbind(guest)
             require(self.caused(err), CAUSE)
             require(self.has_pages(guest) == (err != 0), DONE_OR_NOTHING)
-            if reaches and guest.empty():
-                reached("a guest's pages come back when it is torn down")
             if err:
                 self.unbinding_failed()
+            elif reaches:
+                reached("a guest's pages come back when it is torn down")
         elif self.file.open:
             if not guest.empty():
                 guest.reset()
