@@ -48,7 +48,7 @@ from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
-from guestmem.model.world import World
+from guestmem.model.world import World, to_be_shown
 
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
@@ -120,7 +120,7 @@ class Translation:
             raise Refused(
                 type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
             )
-        self.situations = [situation for situation, _ in self.program.sometimes] + world.situations()
+        self.situations = [situation for situation, _ in self.program.sometimes] + to_be_shown(world)
         self.loops = [(number, loop) for number, thread in enumerate(self.program.threads) for loop in thread.loops]
         self._loop_numbers: dict[Loop, int] = {loop: number for number, (_, loop) in enumerate(self.loops)}
         self.sites: list[Site] = []

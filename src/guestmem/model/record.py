@@ -48,6 +48,10 @@ __all__ = ["Array", "Index", "Record", "array", "bounded", "guards", "part"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+#: What a world says of itself, and no field.
+SETTINGS = ("geometry", "ladder", "must_show")
+
+
 class Index(int):
     """Base of named integers, so that a gfn is not taken for a pgoff: ``class Pgoff(Index, below="pages")``.
 
@@ -291,7 +295,7 @@ class Record:
         _check_names(cls)
         _check_marks(cls)
         for name, value in vars(cls).items():
-            if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in ("geometry", "ladder", "shows"):
+            if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in SETTINGS:
                 raise Refused(
                     _where(cls, name), f"a {type(value).__name__} as a default", "use array() for a fixed array of fields"
                 )
