@@ -270,9 +270,8 @@ class GuestMemfd(Record):
                 return 0
         return self.order
 
-    @step
     def put_folio(self, folio: Folio) -> None:
-        """Let go of a page that was grabbed."""
+        """Let go of a page that was grabbed (folio_unlock, folio_put)."""
         folio.lock.release()
         folio_put(self.kernel, folio)
 

@@ -105,7 +105,6 @@ class Secretmem(Record):
         flush_tlb_kernel_range(self.kernel.machine, folio.frame, 0)
         return 0, folio
 
-    @step
     def put_folio(self, folio: Folio) -> None:
         """Let go of a page that was faulted in."""
         folio.lock.release()

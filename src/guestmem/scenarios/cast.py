@@ -192,14 +192,9 @@ class Tenant(Host):
         folio = alloc_folio(self.kernel, 0)
         if folio is not None:
             self.rented = folio
-            self.write_and_free(cpu, folio)
+            kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+            folio_put(self.kernel, folio)
             self.rented = None
-
-    @step
-    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
-        """Its user is done with the page."""
-        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
-        folio_put(self.kernel, folio)
 
 
 class Process(Tenant, GuestMemory):
@@ -238,7 +233,6 @@ class Process(Tenant, GuestMemory):
                 self.transfer(cpu, folio)
             self.pinned.unpin(self.kernel)
 
-    @step
     def transfer(self, cpu: Cpu, folio: Folio) -> None:
         """The disk reads or writes the page."""
         if may("it was read from the disk"):

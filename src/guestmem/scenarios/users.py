@@ -58,7 +58,6 @@ class Pinner(GuestMemory):
                     self.held.unpin(self.kernel)
                 self.held.folio = None
 
-    @step
     def use(self, cpu: Cpu, folio: Folio) -> None:
         """Read or write the page."""
         if may("write"):
