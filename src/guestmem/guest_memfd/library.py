@@ -41,7 +41,7 @@ from guestmem.mm.filemap import (
 from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.mm.signal import signal_pending
-from guestmem.model import Record, array, bounded, charge, guards, part, step
+from guestmem.model import Record, array, bounded, charge, guards, part
 
 __all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
 
