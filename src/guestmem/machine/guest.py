@@ -150,7 +150,7 @@ class Guest(Record):
 
     @step
     def flush(self, gfn: Gfn) -> None:
-        """Flush an entry that was removed, all of a block, from the guest's TLB."""
+        """Flush an entry that was removed, all of a block, from the guest's TLB.  The step is its end, as in ``tlbi_kernel``."""
         charge(Cost.GUEST_FLUSH)
         start = self.block_start(gfn)
         for at in Gfn.span(start, start + (1 << self.entries[gfn].order)):

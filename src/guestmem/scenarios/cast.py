@@ -261,6 +261,7 @@ class Zeropad(Host):
 
     @step
     def look_up_name(self, cpu: Cpu) -> None:
+        """One step, though it may load twice: the first page is its reader's, who finds it whenever he comes back to it."""
         frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
         when(frame.content is Content.HOST)
         load_unaligned_zeropad(self.kernel, cpu, frame)
