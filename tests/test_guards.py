@@ -62,7 +62,7 @@ def test_a_guard_is_for_fields_of_its_class() -> None:
             return True
 
     with pytest.raises(Refused, match="a guard of 'balance': name fields of the same class"):
-        Other.guarded()
+        Other.fields()
 
 
 class Taking(Account):

@@ -48,11 +48,11 @@ def test_of_every_step_the_documentation_says_what_makes_it_one() -> None:
 
 def test_what_a_lock_guards_is_documented() -> None:
     guarded = [
-        f"{cls.__name__}.{field}"
+        repr(field)
         for cls in defined()
         if inspect.isclass(cls) and issubclass(cls, Record)
-        for field in cls.guarded()
-        if cls.fields()[field].owner is cls
+        for field in cls.fields().values()
+        if field.guard and field.owner is cls
     ]
     assert sorted(row[0].strip("`") for row in section("What a lock guards")) == sorted(guarded)
 
