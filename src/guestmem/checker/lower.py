@@ -717,12 +717,11 @@ class Lowering:
 
     def check_guard(self, node: ast.stmt, declared: Field, ref: Expr) -> None:
         """Have the guard of a field, if it has one, say whether the running thread may change it."""
-        guard = declared.owner.guarded().get(declared.name)
-        if guard is not None:
+        if declared.guard:
             for cls in self.classes(ref):
-                self.program.predicate(function_of(getattr(cls, guard)), cls)
-            may_change = self.one(self.invoke_on(cast(ast.expr, node), ref, guard, []))
-            self.emit(Require(may_change, GUARDED, f"{declared!r}, not {guard}()", self.place(node)))
+                self.program.predicate(function_of(getattr(cls, declared.guard)), cls)
+            may_change = self.one(self.invoke_on(cast(ast.expr, node), ref, declared.guard, []))
+            self.emit(Require(may_change, GUARDED, f"{declared!r}, not {declared.guard}()", self.place(node)))
 
     def assign_name(self, node: ast.stmt, name: str, value: Expr, type_: ScalarType | None = None) -> None:
         if isinstance(value, ArrayOf):

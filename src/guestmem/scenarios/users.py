@@ -77,7 +77,6 @@ class Pinner(Caller):
                     self.held.unpin(self.kernel)
                 self.held.folio = None
 
-    @step
     def use(self, cpu: Cpu, folio: Folio) -> None:
         """Read or write the page."""
         if may("write"):
