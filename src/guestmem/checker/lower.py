@@ -1214,6 +1214,8 @@ class Lowering:
             return None
         first = self.pools.interval(RefType(declared.owner, False))[0]
         offset = index.value if isinstance(index, Const) else 0
+        if not 0 <= offset < self.pools.length(declared):
+            return None  # never reached: the index has broken a rule
         return (ref.value - first) * self.pools.length(declared) + offset
 
     def element(self, whole: ArrayOf, index: Expr) -> Expr:

@@ -244,7 +244,7 @@ MARKS = {"_thread": "@thread", "_always": "@always(rule)", "_sometimes": "@somet
 
 def _check_marks(cls: type[Record]) -> None:
     """Refuse a method that overrides one with a mark and has none: the thread, rule or step would be gone unnoticed."""
-    for name in {name for base in cls.__mro__ for name in vars(base)}:
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in vars(base)):
         method, *hidden = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
         if not isinstance(method, types.FunctionType):
             continue
