@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FLAGS = ["-O2", "-shared", "-fPIC", "-fwrapv", "-w", "-march=native"]
+FLAGS = ["-shared", "-fPIC", "-fwrapv", "-w", "-march=native"]
 
 
 class NoCompiler(Exception):
@@ -58,7 +58,7 @@ def build(command: list[str], source: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         text, built = Path(scratch, "model.c"), Path(scratch, "model.so")
         text.write_text(source)
-        done = subprocess.run([*command, *FLAGS, "-o", str(built), str(text)], capture_output=True, text=True)
+        done = subprocess.run([*command, "-o", str(built), str(text)], capture_output=True, text=True)
         if done.returncode:
             kept = target.with_suffix(".c")
             shutil.copy(text, kept)
@@ -67,11 +67,11 @@ def build(command: list[str], source: str, target: Path) -> None:
         built.replace(target)
 
 
-def load(source: str) -> ctypes.CDLL:
+def load(source: str, optimise: str = "-O2") -> ctypes.CDLL:
     """The compiled form of a C text, compiled now if it never was."""
-    command = compiler()
+    command = [*compiler(), optimise, *FLAGS]
     stamp = os.stat(shutil.which(command[0]) or command[0])
-    identity = [*command, *FLAGS, str(stamp.st_size), str(stamp.st_mtime_ns), cpu()]
+    identity = [*command, str(stamp.st_size), str(stamp.st_mtime_ns), cpu()]
     key = hashlib.sha256("\0".join([*identity, source]).encode()).hexdigest()[:32]
     directory = cache_directory()
     target = directory / f"{key}.so"

@@ -98,13 +98,13 @@ class Edge:
 
 
 class Model:
-    """A world translated and compiled."""
+    """A world translated and compiled; ``translation`` is its translation, where that was made before."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, translation: Translation | None = None, optimise: str = "-O2") -> None:
         self.world = world
-        self.translation = Translation(world)
+        self.translation = translation or Translation(world)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load(self.translation.source)
+        self.library = lib = compiling.load(self.translation.source, optimise)
         lib.search_new.restype = ctypes.c_void_p
         lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
         lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
