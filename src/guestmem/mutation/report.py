@@ -22,7 +22,9 @@ REASONS = ("equivalent", "cost", "hole")
 #: Those that no rule could notice: they are not tried.
 UNNOTICEABLE = ("equivalent", "cost")
 #: In the order of the tables.
-STATUSES = ("killed", "survived", "incomplete", "cost", "equivalent", "same", "invalid")
+STATUSES = ("killed", "survived", "unreached", "incomplete", "cost", "equivalent", "same", "invalid")
+#: Those that a rule could notice.
+NOTICEABLE = STATUSES[:4]
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,7 @@ class Results:
 def line(result: Result) -> str:
     """A result as one line."""
     key = result.key
-    status = "unreached or the same" if result.status == "same" else result.status
-    text = f"{status:<10}  {key.file}:{result.line} {key.kind}: {key.before} -> {key.after}"
+    text = f"{result.status:<10}  {key.file}:{result.line} {key.kind}: {key.before} -> {key.after}"
     if result.status == "killed":
         steps = f" ({result.steps} steps)" if result.steps is not None else ""
         return f"{text}  {result.case}: {result.rule}{steps}"
@@ -118,7 +119,7 @@ def line(result: Result) -> str:
 
 def score(results: Sequence[Result]) -> tuple[int, int]:
     """Killed, and all that a rule could notice."""
-    return sum(r.status == "killed" for r in results), sum(r.status in ("killed", "survived", "incomplete") for r in results)
+    return sum(r.status == "killed" for r in results), sum(r.status in NOTICEABLE for r in results)
 
 
 def tables(results: Sequence[Result]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from guestmem.checker.compile import cache_directory
 from guestmem.checker.explore import default_memory
+from guestmem.model.errors import Refused
 from guestmem.mutation.mutants import Key, Mutant, mutants
 from guestmem.scenarios.catalogue import SCENARIOS
 
@@ -45,8 +46,8 @@ RULES = ("always", "sometimes")
 FREE = ("may",)
 #: Seconds after which a translator or a compiler is taken to hang.
 PATIENCE = 300
-#: A mutant may have so many times the states of the good code, or so many, whichever is more.
-TIMES, ENOUGH = 5, 1_000_000
+#: A mutant may have so many states more than the good code.
+MORE = 5_000_000
 #: Below so many states, compiling faster pays.
 SMALL = 200_000
 
@@ -80,9 +81,9 @@ class Case(NamedTuple):
 class Result:
     """What became of a mutant.
 
-    ``status`` is "killed" (``case`` broke ``rule`` in ``steps``), "survived", "same" (no scenario has the code, or in none it
-    differs), "invalid" (Python or the language refuses it), "incomplete" (``why``: no scenario killed it and some did not
-    end), or what a list of survivors says it is: "equivalent", "cost".
+    ``status`` is "killed" (``case`` broke ``rule`` in ``steps``), "survived", "unreached" (no scenario has the function),
+    "incomplete" (``why``: no scenario killed it and some did not end), "same" (in none the code differs), "invalid" (Python or
+    the language refuses it), or what a list of survivors says it is: "equivalent", "cost".
     """
 
     key: Key
@@ -116,11 +117,13 @@ def package_sources(name: str) -> list[Source]:
 
 
 def catalogue_cases() -> list[Case]:
-    """Every scenario under every protection that it has an expectation for, at its small sizes."""
+    """Every scenario at its small sizes, under each protection under which it holds; under the first one if none does."""
     cases = []
     for scenario in SCENARIOS.values():
-        for protection, rule in scenario.expected.items():
+        holding = [protection for protection, rule in scenario.expected.items() if not rule]
+        for protection in holding or list(scenario.expected)[:1]:
             options = {**({"protection": protection} if protection else {}), **scenario.small}
+            rule = scenario.expected[protection]
             cases.append(Case(scenario.name, tuple(options.items()), (rule,) if rule else ()))
     return cases
 
@@ -299,6 +302,11 @@ class Campaign:
             elif good["digest"] not in seen:
                 seen.add(good["digest"])
                 self._good[case] = {**good, "functions": {(file, line) for file, line in good["functions"]}}
+        if not self._good and self.left_out and not self.late():
+            name, why = next(iter(self.left_out.items()))
+            raise Refused(
+                name, f"it does not hold as it is: {why}", "correct that first, or give it other options: see guestmem check"
+            )
 
     def _explore_good(self, case: Case, shop: _Workshop) -> dict[str, Any] | None:
         if self.late():
@@ -325,11 +333,13 @@ class Campaign:
         return sorted(cases, key=lambda case: (-kills[case.name, f"{at}"], -kills[case.name, mutant.file]))
 
     def _try(self, mutant: Mutant, shop: _Workshop) -> Result | None:
+        if self.late():  # maybe before all of the good code was explored
+            return None
         source = self._by_name[mutant.file]
         result = Result(mutant.key, mutant.line, "same")
         cases = self._order(mutant)
         if not cases:
-            result.why = "no scenario has this function"
+            result.status = "unreached"
         shop.change(source, mutant.apply(source.path.read_text(encoding="utf-8")))
         try:
             held: dict[tuple[str, ...], set[str]] = {}
@@ -342,7 +352,7 @@ class Campaign:
                     {
                         **self._question(shop, case),
                         "known": [good["digest"], *held.get(like, ())],
-                        "states": max(TIMES * good["states"], ENOUGH),
+                        "states": good["states"] + MORE,
                         "optimise": "-O0" if good["states"] < SMALL else "-O1",
                     }
                 )
