@@ -75,7 +75,7 @@ def duration(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Try mutants; a signal that would end it has it stop and say what it found."""
     from guestmem.mutation.mutants import KINDS
-    from guestmem.mutation.report import UNNOTICEABLE, Results, line, listed, score
+    from guestmem.mutation.report import UNNOTICEABLE, Results, line, listed, score, settled
     from guestmem.mutation.run import Campaign, Result, code_digest
 
     began = time.monotonic()
@@ -95,12 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     kept = Results(arguments.resume, about) if arguments.resume else None
     results: dict[Any, Result] = {}
     for mutant in wanted:
-        entry = known.get(mutant.key)
-        if entry is not None and entry.reason in UNNOTICEABLE:
-            results[mutant.key] = Result(mutant.key, mutant.line, entry.reason, why=entry.why)
-        elif kept is not None and mutant.key in kept.found:
-            results[mutant.key] = kept.found[mutant.key]
-            results[mutant.key].line = mutant.line
+        if kept is not None and mutant.key in kept.found:
+            results[mutant.key] = settled(kept.found[mutant.key], known)
+        elif mutant.key in known and known[mutant.key].reason in UNNOTICEABLE:
+            results[mutant.key] = settled(Result(mutant.key, mutant.line, "survived"), known)
     left = [mutant for mutant in wanted if mutant.key not in results]
     campaign = Campaign(sources, cases, arguments.jobs or os.cpu_count() or 1, arguments.cases)
     if arguments.within is not None:
@@ -108,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     with progress("mutate") as note, told_to_stop(campaign.stop):
         campaign.note = note
         for result in campaign.run(left) if left else ():
-            results[result.key] = result
+            results[result.key] = settled(result, known)
             if kept is not None:
                 kept.add(result)
             if not arguments.json:

@@ -7,7 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from guestmem.model.errors import Refused
 from guestmem.mutation.mutants import KINDS, Key
 from guestmem.mutation.run import Result
 
-__all__ = ["Listed", "Results", "line", "listed", "score", "tables"]
+__all__ = ["Listed", "Results", "line", "listed", "read_results", "score", "settled", "survivors", "tables"]
 
 #: What a list of survivors says of one: it does the same; it only costs more or less; the rules have a hole.
 REASONS = ("equivalent", "cost", "hole")
@@ -57,6 +57,31 @@ def listed(path: str) -> dict[Key, Listed]:
     return found
 
 
+def read_results(path: str) -> tuple[dict[str, Any], dict[Key, Result]]:
+    """What a file of results is about, and the results; nothing of a file that is not there.  Raises :class:`Refused`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8") if os.path.exists(path) else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            path, f"cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}", "name another file"
+        ) from error
+    try:
+        # The line in which a run was killed is none.
+        head, *rest = (json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()) if "\n" in text else ({},)
+        results = [Result.from_json(one) for one in rest]
+        return dict(head), {result.key: result for result in results}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Refused(path, "it is no file of results", "name another one with --resume") from error
+
+
+def settled(result: Result, known: Mapping[Key, Listed]) -> Result:
+    """A result, with what the list says where no scenario killed the mutant."""
+    entry = known.get(result.key)
+    if entry is None or result.status == "killed":
+        return result
+    return replace(result, status=entry.reason if entry.reason in UNNOTICEABLE else result.status, why=entry.why)
+
+
 class Results:
     """A file of results, one a line as they come, behind a line that says of which code they are.
 
@@ -64,33 +89,19 @@ class Results:
     """
 
     def __init__(self, path: str, about: Mapping[str, Any]) -> None:
-        self.path = path
-        self.found: dict[Key, Result] = {}
         head = {"schema": 1, **about}
-        try:
-            text = Path(path).read_text(encoding="utf-8") if os.path.exists(path) else ""
-            whole = text[: text.rfind("\n") + 1]  # the line that a run was killed in is not one
-            lines = whole.splitlines()
-            if lines:
-                self._read(lines, head)
-            self._stream = open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0)  # noqa: SIM115
-            self._stream.truncate(len(whole.encode()))
-            self._stream.seek(0, os.SEEK_END)
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            raise Refused(path, f"cannot be used: {why}", "name another file with --resume") from error
-        if not lines:
-            self._write(head)
-
-    def _read(self, lines: Sequence[str], head: Mapping[str, Any]) -> None:
-        try:
-            before, *rest = map(json.loads, lines)
-            self.found = {result.key: result for result in map(Result.from_json, rest)}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Refused(self.path, "it is no file of results", "name another one with --resume") from error
+        before, self.found = read_results(path)
         for name, value in head.items():
-            if not isinstance(before, dict) or before.get(name) != value:
-                raise Refused(self.path, f"it has results of another {name}", "name another file with --resume, or remove it")
+            if before and before.get(name) != value:
+                raise Refused(path, f"it has results of another {name}", "name another file with --resume, or remove it")
+        try:
+            self._stream = open(path, "a+b", buffering=0)  # noqa: SIM115
+            self._stream.seek(0)
+            self._stream.truncate(self._stream.read().rfind(b"\n") + 1)
+        except OSError as error:
+            raise Refused(path, f"cannot be written: {error.strerror}", "name another file with --resume") from error
+        if not before:
+            self._write(head)
 
     def add(self, result: Result) -> None:
         """Append one."""
@@ -138,3 +149,16 @@ def _table(what: str, names: Sequence[str], results: Sequence[Result], name_of: 
         percent = f"{100 * killed // noticeable} %" if noticeable else ""
         counts = (sum(r.status == status for r in of) for status in STATUSES[1:])
         yield f"{name:<28} {f'{killed} / {noticeable}':>14} {percent:>5}" + "".join(f" {count:>10}" for count in counts)
+
+
+def survivors(results: Sequence[Result], known: Mapping[Key, Listed]) -> Iterator[str]:
+    """A row of Markdown for each mutant that no scenario killed, with what is known of it."""
+    yield "| where | change | what became of it | why |"
+    yield "|---|---|---|---|"
+    for result in results:
+        if result.status not in ("killed", "same", "invalid"):
+            key = result.key
+            change = f"{key.kind}: `{key.before}` becomes `{key.after}`".replace("|", "\\|")
+            reason = known[key].reason if key in known else result.status
+            why = result.why.replace("|", "\\|") or "nobody has looked yet"
+            yield f"| `{key.file}` `{key.function}` | {change} | {reason} | {why} |"

@@ -324,10 +324,20 @@ class Campaign:
     # ---- a mutant
 
     def _order(self, mutant: Mutant) -> list[Case]:
-        """The cases that have the function of a mutant, the likeliest and cheapest first."""
+        """The cases that have the function of a mutant, at most ``most``: those first that have killed others like it.
+
+        Of each scenario the protection with the most states comes before the others of all scenarios, and of these the
+        cheapest.
+        """
         at = (mutant.file, mutant.first)
         cases = [case for case, good in self._good.items() if at in good["functions"]]
-        cases.sort(key=lambda case: (bool(self._good[case]["rules"]), self._good[case]["seconds"]))
+        cases.sort(key=lambda case: -self._good[case]["states"])
+        turns: Counter[str] = Counter()
+        turn: dict[Case, int] = {}
+        for case in cases:
+            turn[case] = turns[case.scenario]
+            turns[case.scenario] += 1
+        cases.sort(key=lambda case: (turn[case], self._good[case]["seconds"]))
         cases = cases[: self.most]
         kills = self._kills
         return sorted(cases, key=lambda case: (-kills[case.name, f"{at}"], -kills[case.name, mutant.file]))
