@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from guestmem.cli.main import main
+from guestmem.mutation import run
 from guestmem.mutation.mutants import Mutant, mutants
 from guestmem.mutation.run import NOTES, PACKAGE, RULES, package_sources
 
@@ -180,6 +181,35 @@ def test_what_takes_too_long_is_not_survived(tmp_path: Path, capsys: pytest.Capt
     kept = tmp_path / "results.jsonl"
     code, found = mutate(capsys, "--within", "0.000001", "--resume", str(kept))
     assert code == 3 and found["results"] == [] and len(kept.read_text().splitlines()) == 1
+
+
+HANGS = """\
+from guestmem.model import World, step, thread
+
+class Counted(World):
+    def setup(self) -> None:
+        n = 0
+        while n < 10:
+            n += 1
+
+    @thread
+    def act(self) -> None:
+        while True:
+            self.go()
+
+    @step
+    def go(self) -> None:
+        pass
+"""
+
+
+def test_what_hangs_is_not_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    monkeypatch.setattr(run, "PATIENCE", 2)
+    code = main(["mutate", f"{tmp_path / 'hangs.py'}:Counted", "--only", "statement gone"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "hangs.py:7" in line]
+    assert code == 3
+    assert lines == ["incomplete  hangs.py:7 statement gone: n += 1 -> pass  hangs.py:Counted: no answer in 2 s"]
 
 
 BROKEN = """\

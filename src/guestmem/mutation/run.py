@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,8 +45,8 @@ NOTES = ("charge", "reached", "require")
 RULES = ("always", "sometimes")
 #: What the world decides: both are tried, so its opposite is the same.
 FREE = ("may",)
-#: Seconds after which a translator or a compiler is taken to hang.
-PATIENCE = 300
+#: Seconds of CPU time after which a mutant in a scenario is taken to hang.
+PATIENCE = 120
 #: A mutant may have so many states more than the good code.
 MORE = 5_000_000
 #: Below so many states, compiling faster pays.
@@ -184,24 +185,21 @@ class _Workshop:
             )
         process = self._process
         assert process.stdin is not None and process.stdout is not None
-        timer = threading.Timer(PATIENCE, process.kill)
-        timer.start()
         try:
-            process.stdin.write(json.dumps(question) + "\n")
+            process.stdin.write(json.dumps({**question, "patience": PATIENCE}) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        finally:
-            hung = not timer.is_alive()
-            timer.cancel()
         if line.endswith("\n"):
             for place in ("guestmem", "user"):  # as the user knows them
                 line = line.replace(f"{self.root / place}/", "")
             answer: dict[str, Any] = json.loads(line)
             return answer
+        code = process.wait()
         self.stop()
-        return {"end": "crashed", "why": f"no answer in {PATIENCE} s" if hung else f"the process ended with {process.returncode}"}
+        hung = code == -signal.SIGXCPU
+        return {"end": "crashed", "why": f"no answer in {PATIENCE} s" if hung else f"the process ended with {code}"}
 
     def stop(self) -> None:
         """End the process."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worlds explored in a process of their own, which imports the package as the caller has laid it out.
 
-``serve`` reads a question a line and answers each with a line, both JSON.
+``serve`` reads a question a line and answers each with a line, both JSON.  Who takes longer than a question's ``patience``, in
+seconds of CPU time, dies of SIGXCPU.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import resource
 import sys
 import time
 import types
@@ -25,7 +27,10 @@ def serve() -> None:
     sys.stdout = sys.stderr  # what a user's file prints is no answer
     gc.disable()  # a third of the time of a translation
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+        question = json.loads(line)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + question["patience"], hard))
+        print(json.dumps(answer(question)), file=answers, flush=True)
         gc.collect()
 
 
