@@ -117,15 +117,21 @@ class Edge:
 class Steps:
     """A world translated and compiled, to be looked at one state at a time.
 
-    ``watches`` says of which files it is noted what was executed.
+    ``watches`` says of which files it is noted what was executed; ``translation`` is the world's, where that was made before.
     """
 
     #: The files of C that are added to the translation.
     engine: tuple[str, ...] = ()
 
-    def __init__(self, world: World, watches: Watches = nothing, flags: Sequence[str] = compiling.FLAGS) -> None:
+    def __init__(
+        self,
+        world: World,
+        watches: Watches = nothing,
+        flags: Sequence[str] = compiling.FLAGS,
+        translation: Translation | None = None,
+    ) -> None:
         self.world = world
-        self.translation = Translation(world, watches)
+        self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
         self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
         lib.model_broken_rules.restype = ctypes.c_uint64
@@ -178,8 +184,14 @@ class Model(Steps):
 
     engine = ("search.c", "engine/waits.c")
 
-    def __init__(self, world: World, watches: Watches = nothing) -> None:
-        super().__init__(world, watches)
+    def __init__(
+        self,
+        world: World,
+        watches: Watches = nothing,
+        flags: Sequence[str] = compiling.FLAGS,
+        translation: Translation | None = None,
+    ) -> None:
+        super().__init__(world, watches, flags, translation)
         lib = self.library
         lib.search_new.restype = ctypes.c_void_p
         lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
