@@ -661,7 +661,7 @@ class Lowering:
             return
         known = frame.env.get(name)
         if not isinstance(known, Local):
-            if type_ is None and isinstance(value.type, RefType) and isinstance(value, Const) and value.value == 0:
+            if type_ is None and is_none(value):
                 self.refuse(node, f"None in {name!r}, which has no type yet", f"write {name}: Record | None = None")
             known = Local(self.new_var(name, type_ or self.widened(value.type)))
             frame.env[name] = known
@@ -976,7 +976,7 @@ class Lowering:
 
     def expect(self, node: ast.AST, type_: ScalarType, value: Expr, what: str, rule: str = NO_NONE) -> None:
         """Refuse a value of another type than ``type_``; a None that must not be breaks ``rule`` when running."""
-        if isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record:  # None, written here
+        if is_none(value):
             if not isinstance(type_, RefType) or not type_.optional:
                 self.refuse(node, f"None for {what}", f"annotate it {type_!r} | None")
             return
@@ -1258,7 +1258,7 @@ class Lowering:
             results.append((self.block, result))
         self.not_none = before
         (_, a), (_, b) = results
-        kind = self.widened(b.type if isinstance(a, Const) and isinstance(a.type, RefType) else a.type)
+        kind = self.widened(b.type if is_none(a) else a.type)
         var = self.new_var("", kind)
         for block, result in results:
             self.block = block
@@ -1617,6 +1617,11 @@ class Lowering:
 
 def void(_: object) -> None:
     """Drop a result."""
+
+
+def is_none(value: Expr) -> bool:
+    """Whether a value is the None that is written in the source, which has no type yet."""
+    return isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record
 
 
 def skip(block: Block) -> Block:
