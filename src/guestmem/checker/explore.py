@@ -14,7 +14,7 @@ from typing import Any
 from guestmem.checker import compile as compiling
 from guestmem.checker.emit import Site, Translation
 from guestmem.checker.source import Place
-from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
+from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
 
@@ -86,6 +86,14 @@ class Outcome:
     violations: list[Violation] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     why: str = ""
+
+    def found(self, violations: list[Violation]) -> None:
+        """Note what broke.  A number that the checker cannot compute with breaks no rule: what follows it is not known."""
+        self.violations = [v for v in violations if v.rule != TOO_LARGE]
+        self.verdict = "violated" if self.violations else "incomplete"
+        for violation in violations:
+            if violation.rule == TOO_LARGE:
+                self.why = f"{violation.place}: not so of {violation.detail!r}: {TOO_LARGE}"
 
 
 @dataclass(frozen=True)
@@ -175,8 +183,9 @@ class Model:
         began = time.monotonic()
         words, broken = self.start()
         if broken is not None:
-            violation = Violation(broken.rule, broken.detail, None, broken.place, ())
-            return Outcome("violated", 1, 0, 0, time.monotonic() - began, 0, [violation])
+            outcome = Outcome("violated", 1, 0, 0, time.monotonic() - began, 0)
+            outcome.found([Violation(broken.rule, broken.detail, None, broken.place, ())])
+            return outcome
         lib = self.library
         limit = min(max_states if max_states is not None else NOBODY - 1, NOBODY - 1)
         budget = memory or default_memory()
@@ -205,9 +214,9 @@ class Model:
     def _outcome(self, search: Any, status: int, limit: int, budget: int, seconds: float) -> Outcome:
         summary = self._summary(search)
         violations = [self._violation(search, i) for i in range(summary.violations)]
-        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes, violations)
+        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes)
         if violations:
-            outcome.verdict = "violated"
+            outcome.found(violations)
         elif status != COMPLETE:
             outcome.verdict = "incomplete"
         else:
@@ -220,7 +229,7 @@ class Model:
             NO_MEMORY: "the machine has no more memory",
             INTERRUPTED: "it was interrupted",
         }
-        outcome.why = whys.get(status, "")
+        outcome.why = outcome.why or whys.get(status, "")
         return outcome
 
     def _state(self, search: Any, index: int) -> tuple[int, ...]:

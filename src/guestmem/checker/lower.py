@@ -23,6 +23,8 @@ from guestmem.checker.frontend.order import Operands
 from guestmem.checker.ir import (
     BOOL,
     INT,
+    INT_HI,
+    INT_LO,
     ArrayOf,
     Block,
     Boundary,
@@ -107,7 +109,6 @@ class Body:
     calls: list[Body] = field(default_factory=list)
     writes: set[Field] = field(default_factory=set)  # by itself and by what it calls
     reads: bool = False
-    may_stop: bool = False
     chooses: bool = False
     interruptible: bool = False
 
@@ -242,13 +243,6 @@ def used_bodies(calls: Sequence[Body]) -> list[Body]:
     return list(order)
 
 
-def can_stop(instr: Instr) -> bool:
-    """Whether a body can end at an instruction: where it waits, chooses, or finds a rule broken."""
-    if isinstance(instr, Store):  # a number may lie outside the range of the field
-        return isinstance(instr.field.type, (IntType, RefType)) and not isinstance(instr.value, Const)
-    return isinstance(instr, (When, Require, Choose))
-
-
 def without_boundary(start: Block) -> set[Block]:
     """The blocks that can be reached from a block, itself included, before the next boundary."""
     seen: set[Block] = set()
@@ -326,7 +320,6 @@ class Lowering:
         ends = [block.end.condition for block in body.blocks if isinstance(block.end, If)]
         body.reads = any(reads_state(e) for i in instrs for e in expressions(i)) or any(map(reads_state, ends))
         body.reads = body.reads or bool(body.writes) or any(callee.reads for callee in body.calls)
-        body.may_stop = any(map(can_stop, instrs)) or any(callee.may_stop for callee in body.calls)
         body.chooses = any(isinstance(i, Choose) for i in instrs)
         body.interruptible = not function.is_step and (
             body.chooses or any(c.function.is_step or c.interruptible for c in body.calls)
@@ -994,6 +987,7 @@ class Lowering:
             case ast.Constant(value=bool(value)):
                 return Const(int(value), BOOL)
             case ast.Constant(value=int(value)):
+                self.fits(node, value)
                 return Const(value, IntType(value, value))
             case ast.Constant(value=None):
                 return Const(0, RefType(Record, True))
@@ -1012,7 +1006,7 @@ class Lowering:
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return self.fold("==", [self.condition(operand), Const(0, INT)], BOOL)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self.fold("-", [Const(0, INT), self.integer(operand)], INT)
+                return self.fold("-", [Const(0, INT), self.integer(operand)], INT, self.place(node))
             case ast.BoolOp(op=op, values=values):
                 return self.bool_op(isinstance(op, ast.And), values, self.boolean)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
@@ -1038,7 +1032,16 @@ class Lowering:
             condition = self.fold("!=" if divides else ">=", [b, Const(0, INT)], BOOL)
             what = "division by zero" if divides else "negative shift count"
             self.emit(Require(condition, IN_RANGE, f"{ast.unparse(node)}: {what}", self.place(node)))
-        return self.fold(op, [a, b], INT)
+        if isinstance(a, Const) and isinstance(b, Const) and op == "<<" and b.value > 64 and a.value != 0:
+            return self.fits(node, 1 << 64)
+        result = self.fold(op, [a, b], INT, self.place(node))
+        return self.fits(node, result.value) if isinstance(result, Const) else result
+
+    def fits(self, node: ast.AST, value: int) -> Const:
+        """A number known now."""
+        if not INT_LO <= value <= INT_HI:
+            self.refuse(node, "a number of more than 64 bits", "use smaller ones")
+        return Const(value, INT)
 
     def name(self, node: ast.expr, name: str) -> Expr:
         frame = self.frame
@@ -1053,9 +1056,15 @@ class Lowering:
         match value:
             case bool():
                 return Const(int(value), BOOL)
+            case Index():
+                kind = IntType(0, f"{value.below} - 1", type(value))
+                first, last = self.pools.interval(kind)
+                if not first <= value <= last and not self.is_dead:
+                    self.refuse(node, f"{int(value)} for {kind!r}, which is {first}..{last}", "use one inside, or a larger world")
+                return Const(int(value), kind)
             case int():
-                index = type(value) if isinstance(value, Index) else None
-                return Const(int(value), IntType(int(value), int(value), index))
+                self.fits(node, value)
+                return Const(value, IntType(value, value))
             case enum.Enum():
                 return Const(list(type(value)).index(value), EnumType(type(value)))
         self.refuse(node, f"{ast.unparse(node)}, a {type(value).__name__}", "use numbers, enums, records and functions")
@@ -1152,7 +1161,7 @@ class Lowering:
         above = self.fold(">=", [value, Const(low, INT)], BOOL)
         return self.fold("&&", [above, self.fold("<=", [value, Const(high, INT)], BOOL)], BOOL)
 
-    def fold(self, op: str, args: list[Expr], type_: ScalarType) -> Expr:
+    def fold(self, op: str, args: list[Expr], type_: ScalarType, place: Place | None = None) -> Expr:
         """An operation, computed now if it can be."""
         a, b = args
         undefined = isinstance(b, Const) and ((op.startswith("floor") and b.value == 0) or (op in ("<<", ">>") and b.value < 0))
@@ -1163,7 +1172,7 @@ class Lowering:
                 if isinstance(one, Const):
                     absorbs = bool(one.value) == (op == "||")
                     return Const(int(op == "||"), BOOL) if absorbs else two
-        return Op(op, args, type_)
+        return Op(op, args, type_, place)
 
     def compare(self, node: ast.expr, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> Expr:
         a, b = self.operands_of_comparison(self.expr(left), comparators[0])
@@ -1523,7 +1532,10 @@ class Lowering:
 
         def each(again: Block) -> None:
             if name == "sum":
-                self.emit(Set(result, Op("+", [Local(result), self.expr(value)], INT)))
+                element = self.value(value)
+                if not isinstance(element.type, (IntType, BoolType)):
+                    self.refuse(value, f"{ast.unparse(value)} where an integer is expected", "use an integer")
+                self.emit(Set(result, Op("+", [Local(result), element], INT, self.place(value))))
                 return
             condition = self.boolean(value)
             found = self.new_block()

@@ -30,6 +30,7 @@ class Pools:
             families[family_of(type(record))][type(record)].append(record)
         self.pool: dict[type[Record], list[Record]] = {}
         self.numbers: dict[int, int] = {}
+        self._intervals: dict[ScalarType, tuple[int, int]] = {}
         for family, classes in families.items():
             order = sorted(classes, key=lambda cls: [base.__qualname__ for base in reversed(cls.__mro__)])
             self.pool[family] = [record for cls in order for record in classes[cls]]
@@ -49,6 +50,11 @@ class Pools:
 
     def interval(self, type_: ScalarType) -> tuple[int, int]:
         """The numbers a value of a type may have."""
+        if type_ not in self._intervals:
+            self._intervals[type_] = self._interval(type_)
+        return self._intervals[type_]
+
+    def _interval(self, type_: ScalarType) -> tuple[int, int]:
         match type_:
             case BoolType():
                 return 0, 1
