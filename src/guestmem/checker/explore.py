@@ -16,7 +16,7 @@ from guestmem.checker.emit import Site, Translation, text_of
 from guestmem.checker.lower import Watches
 from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
-from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
+from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
 
@@ -103,6 +103,14 @@ class Outcome:
         for violation in sorted(self.violations, key=lambda v: v.steps):
             found.setdefault((violation.rule, violation.thread), violation)
         return found
+
+    def found(self, violations: list[Violation]) -> None:
+        """Note what broke.  A number that the checker cannot compute with breaks no rule: what follows it is not known."""
+        self.violations = [v for v in violations if v.rule != TOO_LARGE]
+        self.verdict = "violated" if self.violations or self.missed else "incomplete"
+        for violation in violations:
+            if violation.rule == TOO_LARGE:
+                self.why = f"{violation.place}: not so of {violation.detail!r}: {TOO_LARGE}"
 
 
 @dataclass(frozen=True)
@@ -230,8 +238,9 @@ class Model(Steps):
         self.library.marks_clear()
         words, broken = self.start()
         if broken is not None:
-            violation = Violation(broken.rule, broken.detail, None, broken.place, ())
-            return Outcome("violated", 1, 0, 0, time.monotonic() - began, 0, [violation])
+            outcome = Outcome("violated", 1, 0, 0, time.monotonic() - began, 0)
+            outcome.found([Violation(broken.rule, broken.detail, None, broken.place, ())])
+            return outcome
         lib = self.library
         limit = min(max_states if max_states is not None else NOBODY - 1, NOBODY - 1)
         budget = memory or default_memory()
@@ -270,11 +279,13 @@ class Model(Steps):
     def _outcome(self, search: Any, status: int, limit: int, budget: int, seconds: float) -> Outcome:
         summary = self._summary(search)
         violations = [self._violation(search, i) for i in range(summary.violations)]
-        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes, violations)
+        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes)
         if status == COMPLETE:
             names = self.translation.situations
             outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
-        if violations or outcome.missed:
+        if violations:
+            outcome.found(violations)
+        elif outcome.missed:
             outcome.verdict = "violated"
         elif status != COMPLETE:
             outcome.verdict = "incomplete"
@@ -285,7 +296,7 @@ class Model(Steps):
             INTERRUPTED: "it was interrupted",
             OUT_OF_TIME: "the time is used up",
         }
-        outcome.why = whys.get(status, "")
+        outcome.why = outcome.why or whys.get(status, "")
         return outcome
 
     def _state(self, search: Any, index: int) -> tuple[int, ...]:

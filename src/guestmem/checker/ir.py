@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 BOOL = BoolType()
 
-#: The bounds of an integer about which nothing is known.
-INT_LO, INT_HI = -(2**31), 2**31 - 1
+#: The bounds of an integer about which nothing is known: what the checker computes with.
+INT_LO, INT_HI = -(2**63) + 1, 2**63 - 1
 INT = IntType(INT_LO, INT_HI)
 
 Interval = tuple[int, int]
@@ -90,6 +90,7 @@ class Op(Expr):
     op: str
     args: list[Expr]
     type: ScalarType
+    place: Place | None = None  # of arithmetic: where a result that does not fit is reported
 
 
 @dataclass
