@@ -47,7 +47,7 @@ from guestmem.scenarios.hypervisors import (
     TwoThreadsOnKvm,
 )
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
-from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate
+from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
 
@@ -327,11 +327,11 @@ TWINS = [
     Twin("UnbindRefused", OnKvm, GuestMemfd.unbind, "err = self.take_back(pgoff)", "err = -EBUSY", CAUSE),
     Twin(
         "NothingReclaimed",
-        HibernateOnKvm,
+        ReclaimOnKvm,
         GuestMemfd.discard_unbound,
         "self.discard(pgoff)",
         "pass",
-        CAUSE,
+        "a private page without a guest is discarded for an image",
         0,
         {"pm": Pm.RECLAIM},
     ),

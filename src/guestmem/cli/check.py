@@ -167,7 +167,7 @@ class Report:
         else:
             for line in self.conclusion(rung, worst):
                 print(line)
-            code = self.arguments.coverage or self.verdict != "violated"
+            code = self.arguments.coverage or worst is None
             for line in silence_lines(self.watch.silence(), self.scenario.world.__name__, code=code):
                 print(line)
         if self.arguments.save_trace and worst is not None:

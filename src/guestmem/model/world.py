@@ -83,14 +83,14 @@ class World(Record):
         geometry: default sizes; merged over the base classes.
         ladder: sizes and options at which ``guestmem check`` explores it, the cheapest first.  A class that sets a
             geometry and no ladder is explored at its own sizes alone.
-        shows: situations that a check must show, though no code be left that says ``reached``; merged over the base classes.
+        must_show: situations that a check must show, though no code be left that says ``reached``; merged over the base classes.
         threads: the threads, in the order of their declaration.
     """
 
     _root = True
     geometry: ClassVar[dict[str, int]] = {}
     ladder: ClassVar[list[dict[str, Any]]] = [{}]
-    shows: ClassVar[list[str]] = []
+    must_show: ClassVar[list[str]] = []
     threads: ClassVar[list[Thread]]
 
     def __init_subclass__(cls) -> None:
@@ -143,10 +143,11 @@ class World(Record):
         found = [getattr(cls, name) for name in names]
         return [function for function in found if hasattr(function, mark)]
 
-    @classmethod
-    def situations(cls) -> list[str]:
-        """The situations that are to be shown by name, those of the bases first."""
-        return list(dict.fromkeys(text for base in reversed(cls.__mro__) for text in vars(base).get("shows", ())))
+
+def to_be_shown(world: World) -> list[str]:
+    """The situations that a world names, those of its bases first."""
+    bases = reversed(type(world).__mro__)
+    return list(dict.fromkeys(text for base in bases for text in vars(base).get("must_show", ())))
 
 
 def records_of(root: Record) -> Iterator[Record]:

@@ -80,7 +80,9 @@ class Caller(GuestMemory):
 
     def locked(self) -> bool:
         """Whether the running thread holds a lock."""
-        return self.file.mapping.invalidate_lock.held() or any(folio.lock.held() for folio in self.kernel.folios)
+        if self.file.mapping.invalidate_lock.held() or self.kernel.pm_lock.held() or self.kernel.pgtable_split_lock.held():
+            return True
+        return any(folio.lock.held() for folio in self.kernel.folios)
 
     def user_fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
         """The VMM, or the kernel for it, takes a page fault on its mapping."""
@@ -94,7 +96,7 @@ class Caller(GuestMemory):
 class Vcpus(Caller):
     """Guests that touch pages, offer some, take some back."""
 
-    shows = ["a guest cannot have a page"]
+    must_show = ["a guest cannot have a page"]
 
     @thread("vms * vcpus")
     def vcpu(self, number: int) -> None:
@@ -134,7 +136,7 @@ class Vcpus(Caller):
 class FileUser(Caller):
     """A VMM that does with pages of its file what is legal, in any order."""
 
-    shows = ["a private page becomes shared", "a shared page becomes private"]
+    must_show = ["a private page becomes shared", "a shared page becomes private"]
 
     @thread
     def vmm(self) -> None:
@@ -244,7 +246,7 @@ class FileUser(Caller):
 class VmOwner(FileUser):
     """A VMM that starts and stops VMs as well."""
 
-    shows = ["a guest's pages come back when it is torn down"]
+    must_show = ["a guest's pages come back when it is torn down"]
 
     def start_or_stop(self, guest: Guest) -> None:
         """Give a VM memory and run it; or tear it down, and take its memory, again if the driver refused."""
@@ -255,10 +257,10 @@ class VmOwner(FileUser):
             err = self.file.unbind(guest)
             require(self.caused(err), CAUSE)
             require(self.has_pages(guest) == (err != 0), DONE_OR_NOTHING)
-            if reaches and guest.empty():
-                reached("a guest's pages come back when it is torn down")
             if err:
                 self.unbinding_failed()
+            elif reaches:
+                reached("a guest's pages come back when it is torn down")
         elif self.file.open:
             if not guest.empty():
                 guest.reset()
@@ -304,7 +306,7 @@ class VmOwner(FileUser):
 class Vmm(VmOwner):
     """A VMM that opens its file, and has the last user of it go, as well."""
 
-    shows = [*COME_AND_GO, "a file goes, and its pages are free again"]
+    must_show = [*COME_AND_GO, "a file goes, and its pages are free again"]
 
     def operate(self, cpu: Cpu) -> None:
         operation = choose(6, "make private, make shared, punch, allocate, start or stop a VM, open or release")
@@ -365,7 +367,7 @@ class OpenFile(VmOwner, Vcpus):
 class Parts(OpenFile):
     """A VMM that gives VMs parts of a file, and guests that touch what is not theirs."""
 
-    shows = ["a page is discarded", "a guest touches what it was not given"]
+    must_show = ["a page is discarded", "a guest touches what it was not given"]
 
     def operate(self, cpu: Cpu) -> None:
         if choose(2, "punch, another operation") == 0:
@@ -388,7 +390,7 @@ class Parts(OpenFile):
 class TwoThreads(OpenFile):
     """A VMM of two threads: one starts and stops VMs and converts, while the other discards and allocates."""
 
-    shows = COME_AND_GO
+    must_show = COME_AND_GO
 
     @thread
     def vmm_thread(self) -> None:
@@ -401,7 +403,7 @@ class TwoThreads(OpenFile):
 class RunningVm(FileUser):
     """A VM that has run from the beginning and does not end; its VMM converts, punches and allocates."""
 
-    shows = COME_AND_GO
+    must_show = COME_AND_GO
 
     def setup(self) -> None:
         super().setup()
@@ -429,14 +431,9 @@ class Tenant(Host):
         require(folio is not None or self.machine.refused(), CAUSE)
         if folio is not None:
             self.rented = folio
-            self.write_and_free(cpu, folio)
+            kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+            folio_put(self.kernel, folio)
             self.rented = None
-
-    @step
-    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
-        """Its user is done with the page."""
-        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
-        folio_put(self.kernel, folio)
 
 
 class Process(Tenant, Caller):
@@ -446,7 +443,7 @@ class Process(Tenant, Caller):
         pinned: what a user of the VMM's mapping holds (GUP).
     """
 
-    shows = ["the VMM cannot have a page"]
+    must_show = ["the VMM cannot have a page"]
 
     pinned: Pin = part()
 
@@ -481,7 +478,6 @@ class Process(Tenant, Caller):
                 self.transfer(cpu, folio)
             self.pinned.unpin(self.kernel)
 
-    @step
     def transfer(self, cpu: Cpu, folio: Folio) -> None:
         """The disk reads or writes the page."""
         if may("it was read from the disk"):
@@ -510,6 +506,7 @@ class Zeropad(Host):
 
     @step
     def look_up_name(self, cpu: Cpu) -> None:
+        """One step, though it may load twice: the first page is its reader's, who finds it whenever he comes back to it."""
         frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
         when(frame.content is Content.HOST)
         load_unaligned_zeropad(self.kernel, cpu, frame)
@@ -566,7 +563,7 @@ class CrashDump(Host):
 class Cast(PlainRead, Kcore, Zeropad, Process, Vcpus, Vmm):
     """The standard cast."""
 
-    shows = ["a conversion fails"]
+    must_show = ["a conversion fails"]
 
     def conversion_failed(self) -> None:
         reached("a conversion fails")

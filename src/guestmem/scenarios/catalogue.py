@@ -35,7 +35,7 @@ from guestmem.scenarios.hypervisors import (
     WalkedOnPkvm,
 )
 from guestmem.scenarios.module import ModuleUnload
-from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
+from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.story import Thread
 from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
@@ -328,7 +328,7 @@ SCENARIOS = {
         Scenario(
             "hibernate-reclaim",
             "hibernation on KVM; what is private and has no guest is discarded first",
-            HibernateOnKvm,
+            ReclaimOnKvm,
             {"pm": Pm.RECLAIM},
             ALWAYS,
             "",

@@ -70,7 +70,7 @@ class Host(World):
 
     def at_work(self) -> bool:
         """Whether somebody works on folios, so that references are not yet, or not any more, where they are counted."""
-        return False
+        return self.kernel.pm_lock.holder != 0
 
     def holders(self, pfn: int) -> int:
         """How many hold a reference to a folio while nobody works on it."""
@@ -210,7 +210,7 @@ class GuestMemory(Host):
         return any(entry.folio is folio for entry in self.file.mapping.user)
 
     def at_work(self) -> bool:
-        return self.file.mapping.invalidate_lock.busy()
+        return super().at_work() or self.file.mapping.invalidate_lock.busy()
 
     def holders(self, pfn: int) -> int:
         count = super().holders(pfn) + self.file.driver.holds(self.kernel.folios[pfn])

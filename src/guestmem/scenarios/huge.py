@@ -19,7 +19,7 @@ class Huge(PlainRead, Kcore, Vcpus):
     """A file of folios of order 1; one of them fits, and a page beside it."""
 
     geometry = {"frames": 4, "order": 1}
-    shows = ["a large folio is split", "pages are merged into a large folio"]
+    must_show = ["a large folio is split", "pages are merged into a large folio"]
 
     @sometimes("a guest has a large folio as one block")
     def block_mapped(self) -> bool:

@@ -132,7 +132,7 @@ class OnKvm(KvmHost, Cast):
 class OnGunyah(GunyahHost, Cast):
     """The standard cast on Gunyah."""
 
-    shows = ["a VM's memory cannot be taken back", "a page cannot be discarded"]
+    must_show = ["a VM's memory cannot be taken back", "a page cannot be discarded"]
 
     def unbinding_failed(self) -> None:
         reached("a VM's memory cannot be taken back")
@@ -144,7 +144,7 @@ class OnGunyah(GunyahHost, Cast):
 class OnPkvm(PkvmHost, Cast):
     """The standard cast on pKVM."""
 
-    shows = ["a page cannot be discarded"]
+    must_show = ["a page cannot be discarded"]
 
     def punching_failed(self) -> None:
         reached("a page cannot be discarded")
@@ -153,7 +153,7 @@ class OnPkvm(PkvmHost, Cast):
 class SignalsOnKvm(OnKvm):
     """Threads in the kernel get signals."""
 
-    shows = ["a signal ends an allocation"]
+    must_show = ["a signal ends an allocation"]
 
     def allocation_failed(self, err: int) -> None:
         if err == -EINTR:

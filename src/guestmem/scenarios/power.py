@@ -12,7 +12,7 @@ from guestmem.machine.machine import HYP_PANIC, Fault
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.hibernation import hibernation_available, snapshot
-from guestmem.model import array, choose, panic, reached, require, step, thread, when
+from guestmem.model import array, choose, panic, reached, require, sometimes, step, thread, when
 from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, PlainRead, Process, Vcpus, Vmm
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost, PkvmHost
 
@@ -22,6 +22,7 @@ __all__ = [
     "HibernateOnPkvm",
     "KexecOnGunyah",
     "LiveUpdate",
+    "ReclaimOnKvm",
 ]
 
 
@@ -115,6 +116,17 @@ class HibernateOnGunyah(GunyahHost, Hibernate):
 
 class HibernateOnKvm(KvmHost, Hibernate):
     """Hibernation of a host with plain KVM."""
+
+
+class ReclaimOnKvm(HibernateOnKvm):
+    """Hibernation for which the library gives up what it can."""
+
+    @sometimes("a private page without a guest is discarded for an image")
+    def reclaimed(self) -> bool:
+        preparing = self.kernel.pm_lock.holder
+        if preparing == 0 or self.file.mapping.invalidate_lock.writer != preparing:
+            return False
+        return any(folio.refcount > self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
 
 
 class HibernateOnPkvm(PkvmHost, Hibernate):

@@ -42,7 +42,7 @@ class SecretMemory(PlainRead, Kcore, Host):
         return any(entry.folio is folio for entry in self.file.mapping.user)
 
     def at_work(self) -> bool:
-        return self.file.mapping.invalidate_lock.busy()
+        return super().at_work() or self.file.mapping.invalidate_lock.busy()
 
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + (1 if any(slot is self.kernel.folios[pfn] for slot in self.file.mapping.slots) else 0)
