@@ -49,7 +49,7 @@ def story() -> str:
     parts = [f"```python\n{source}```\n"]
     for protection in PROTECTIONS:
         printed = run("check", "thread", "--protection", protection).splitlines()
-        shown = [printed[0], *(["   ...", *printed[-9:-1]] if "violated" in printed[0] else [])]
+        shown = [printed[0], *(["   ...", *printed[-12:-1]] if "violated" in printed[0] else [])]
         parts.append("```text\n" + "\n".join(["$ guestmem check thread --protection " + protection, *shown]) + "\n```\n")
     return "\n".join(parts)
 

@@ -4,7 +4,7 @@
 import pytest
 
 from guestmem.checker import Model
-from guestmem.model import Mutex, Record, World, array, bounded, choose, part, sometimes, step, thread, when
+from guestmem.model import Mutex, Record, World, array, bounded, choose, part, reached, sometimes, step, thread, when
 from guestmem.model.errors import ALWAYS_A_STEP, IN_ARRAY, IN_RANGE, NO_DEADLOCK, NO_NONE
 
 
@@ -110,6 +110,25 @@ def test_found(world: type[World], rule: str, steps: int) -> None:
 def test_a_situation_that_no_state_shows_is_a_failure() -> None:
     outcome = Model(Misses()).explore()
     assert (outcome.verdict, outcome.violations, outcome.missed) == ("violated", [], ["the count is three"])
+
+
+class Names(One):
+    must_show = ["the count is one", "the count is three"]
+
+    @step
+    def act(self) -> None:
+        self.count = choose(2)
+        if self.count == 1:
+            reached("the count is one")
+
+
+class NamesMore(Names):
+    must_show = ["nobody says this", "the count is one"]
+
+
+def test_a_situation_that_a_world_names_is_missed_though_no_code_mentions_it() -> None:
+    assert Model(Names()).explore().missed == ["the count is three"]
+    assert Model(NamesMore()).explore().missed == ["the count is three", "nobody says this"]
 
 
 class LooksOutside(One):

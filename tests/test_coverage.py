@@ -244,7 +244,7 @@ class Checked(Lockstep):
     def take(self, schedule: Schedule, edge: Edge) -> bool:
         goes_on = super().take(schedule, edge)
         if goes_on:
-            schedule.check()
+            schedule.broken()
         return goes_on
 
 

@@ -13,38 +13,50 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guestmem.guest_memfd.library import GuestMemfd, Protection
-from guestmem.hypervisors.gunyah import GunyahDriver
+from guestmem.guest_memfd.library import GuestMemfd, Pm, Protection
+from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.arch import Arch
 from guestmem.machine.guest import GIVEN_CLEAN
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
+from guestmem.mm.filemap import Pin
 from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
-from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
+from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
 from guestmem.model.lock import TAKEN_ONCE
-from guestmem.scenarios.cast import DONE_OR_NOTHING, NO_LOCK_HELD, Vcpus
+from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import (
     CONTENTS_SURVIVE,
     COUNTERS,
     FREE_FRAMES,
     OUT_OF_SPECULATION,
     SINGLE_OWNER,
+    UNHELD_FREE,
     GuestMemory,
 )
 from guestmem.scenarios.huge import HugeOnKvm
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, TwoOnKvm
+from guestmem.scenarios.hypervisors import (
+    PAIRED,
+    EagerOnGunyah,
+    OnGunyah,
+    OnKvm,
+    PartsOnKvm,
+    SignalsOnKvm,
+    TwoOnKvm,
+    TwoThreadsOnKvm,
+)
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
-from guestmem.scenarios.power import HibernateOnGunyah
+from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
 
+WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
 
 
 class Twin(NamedTuple):
-    """In ``method``, as ``world`` uses it, the line ``good`` is ``bad``; so ``rule`` is broken.
+    """In ``method``, as ``world`` uses it, the line ``good`` is ``bad``; so ``rule`` is broken, or that situation missed.
 
     ``pages`` is a size for the standard cast; other worlds have sizes of their own (0).
     """
@@ -176,9 +188,19 @@ TWINS = [
         NO_LOCK_HELD,
     ),
     Twin("InterruptedUnsaid", OnKvm, GuestMemfd.allocate, "err = -EINTR", "return 0", DONE_OR_NOTHING, options={"signals": True}),
-    Twin("ExitKept", OnKvm, Vcpus.vcpu, "guest.exited = False", "pass", NO_DEADLOCK),
+    Twin(
+        "NotThawed",
+        HibernateOnKvm,
+        Freezable.thaw_processes,
+        "self.set_frozen(False)",
+        "pass",
+        NO_DEADLOCK,
+        0,
+        {"pm": Pm.RECLAIM},
+    ),
     Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
+    Twin("LookedOnce", OnKvm, Pin.gup_fast, "if follow_pfnmap(mapping, pgoff) is not folio:", "if False:", NO_PANIC),
     Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),
     Twin("ClearedAgain", OnKvm, GuestMemfd.grab_folio, "if not folio.uptodate:", "if True:", CONTENTS_SURVIVE),
     Twin(
@@ -264,6 +286,31 @@ TWINS = [
         UNLOADED_UNUSED,
         0,
     ),
+    Twin("CreatedMeanwhile", HibernateOnGunyah, GuestMemfd.create, "with self.kernel.pm_lock:", "if True:", GUARDED, 0),
+    Twin(
+        "HibernatedMeanwhile",
+        HibernateOnGunyah,
+        GuestMemfd.hibernation_prepare,
+        "with self.kernel.pm_lock:",
+        "if True:",
+        GUARDED,
+        0,
+    ),
+    Twin("BoundUnlocked", OnKvm, GuestMemfd.bind, "with self.mapping.invalidate_lock.exclusive:", "if True:", GUARDED),
+    Twin("UnboundUnlocked", OnKvm, GuestMemfd.unbind, "with self.mapping.invalidate_lock.exclusive:", "if True:", GUARDED),
+    Twin("ConvertedUnlocked", OnKvm, GuestMemfd.convert, "with self.mapping.invalidate_lock.exclusive:", "if True:", GUARDED),
+    Twin("ConvertedShared", OnKvm, GuestMemfd.convert, "with self.mapping.invalidate_lock.exclusive:", WITH_SHARED, GUARDED),
+    Twin("PunchedShared", OnKvm, GuestMemfd.punch_hole, "with self.mapping.invalidate_lock.exclusive:", WITH_SHARED, GUARDED),
+    Twin("FaultedUnlocked", OnKvm, GuestMemfd.fault, "with self.mapping.invalidate_lock.shared:", "if True:", GUARDED),
+    Twin(
+        "InitialisedUnlocked",
+        OnKvm,
+        GuestMemfd.grab_folio,
+        "folio.uptodate = True",
+        "folio.lock.release()\n            folio.uptodate = True\n            folio.lock.acquire()",
+        GUARDED,
+    ),
+    Twin("RefreshedUnlocked", PfnCache, PfnCache.refresh, "with gpc.lock:", "if True:", GUARDED, 0),
     Twin("LostUnheard", HibernateOnGunyah, GuestMemfd.lose, "self.kernel.lost = True", "pass", NO_PANIC, 0),
     Twin(
         "NotRestoredAfterTheRace",
@@ -274,5 +321,119 @@ TWINS = [
         FREE_FRAMES,
         0,
         {"clears_first": True},
+    ),
+    # ---- nothing succeeds, or fails for no reason
+    Twin("PunchRefused", OnKvm, GuestMemfd.punch_hole, "return err", "return -EBUSY", CAUSE),
+    Twin("UnbindRefused", OnKvm, GuestMemfd.unbind, "err = self.take_back(pgoff)", "err = -EBUSY", CAUSE),
+    Twin(
+        "NothingReclaimed",
+        ReclaimOnKvm,
+        GuestMemfd.discard_unbound,
+        "self.discard(pgoff)",
+        "pass",
+        "a private page without a guest is discarded for an image",
+        0,
+        {"pm": Pm.RECLAIM},
+    ),
+    Twin("GivenUp", OnGunyah, GuestMemfd.release, "if self.take_back_folio(pgoff, folio) == 0:", "if False:", CAUSE),
+    Twin("WrongError", PartsOnKvm, GuestMemfd.may_bind, "return -EEXIST", "return -EBUSY", CAUSE, 0),
+    Twin("NoPage", PartsOnKvm, GuestMemfd.guest_fault, "return -EFAULT", "return 0", DONE_OR_NOTHING, 0),
+    Twin(
+        "NoMemory",
+        SecretMemory,
+        Secretmem.add_page,
+        "return -ENOMEM, None",
+        "return 0, None",
+        DONE_OR_NOTHING,
+        0,
+        {"clears_first": True},
+    ),
+    Twin("SharedAtFirst", OnKvm, GuestMemfd.release, "self.shared[pgoff] = False", "pass", DONE_OR_NOTHING),
+    # ---- what the hypervisor never does: the rules hold, and the situation is missed
+    Twin(
+        "NeverGivenBack",
+        OnGunyah,
+        Gunyah.donate_to_host,
+        'if may("memextent_donate from the guest is refused"):',
+        "if True:",
+        "a guest's pages come back when it is torn down",
+    ),
+    Twin(
+        "NeverMerged",
+        HugeOnKvm,
+        GuestMemfd.merge,
+        "merge_folios(self.kernel, self.mapping, Pgoff(first), self.order)",
+        "pass",
+        "pages are merged into a large folio",
+        0,
+    ),
+    Twin(
+        "NoSignals",
+        SignalsOnKvm,
+        GuestMemfd.allocate,
+        "if err == 0 and signal_pending(self.kernel):",
+        "if False:",
+        "a signal ends an allocation",
+        options={"signals": True},
+    ),
+    # ---- counters, and what belongs together
+    Twin(
+        "NeverFreed",
+        OnKvm,
+        GuestMemfd.discard,
+        "folio_put_refs(self.kernel, folio, 1 << folio.order)",
+        "folio.refcount -= 1 << folio.order",
+        UNHELD_FREE,
+    ),
+    Twin("UsersLeaked", OnKvm, GuestMemfd.release, "self.kernel.guest_memfd_users -= 1", "pass", COUNTERS),
+    Twin("ModuleLeaked", ModuleUnload, GuestMemfd.release, "module_put(self.driver.module)", "pass", COUNTERS, 0),
+    Twin(
+        "SecretsLeaked",
+        SecretMemory,
+        Secretmem.release,
+        "self.kernel.secretmem_users -= 1",
+        "pass",
+        COUNTERS,
+        0,
+        {"clears_first": True},
+    ),
+    Twin("NotEnded", OnKvm, GuestMemfd.take_back, "self.driver.invalidate_end(self, pgoff, pgoff + 1)", "pass", PAIRED),
+    Twin("NotZapped", OnKvm, KvmDriver.invalidate_begin, "guest.zap(Gfn(pgoff))", "pass", FREED_UNUSED),
+    # ---- more who act
+    Twin(
+        "UnboundUnlocked",
+        TwoThreadsOnKvm,
+        GuestMemfd.unbind,
+        "with self.mapping.invalidate_lock.exclusive:",
+        "if True:",
+        FREED_UNUSED,
+        0,
+    ),
+    Twin(
+        "GrabbedFirst",
+        PartsOnKvm,
+        GuestMemfd.guest_fault,
+        "if not self.bound[pgoff] or self.owner[pgoff] is not guest:",
+        "err, folio = self.grab_folio(cpu, pgoff, True)\n            if not self.bound[pgoff] or self.owner[pgoff] is not guest:",
+        NO_LOCK_HELD,
+        0,
+    ),
+    Twin(
+        "BoundWhole",
+        PartsOnKvm,
+        GuestMemfd.bind,
+        "self.owner[pgoff] = guest",
+        "for at in Pgoff.span(0, len(self.owner)):\n                    self.owner[at] = guest",
+        DONE_OR_NOTHING,
+        0,
+    ),
+    Twin(
+        "PrivatePreserved",
+        LiveUpdate,
+        GuestMemfd.preserve,
+        "if not self.shared[pgoff] or (folio is not None and folio.order > 0):",
+        "if folio is not None and folio.order > 0:",
+        HOST_READS_SECRET,
+        0,
     ),
 ]

@@ -15,7 +15,7 @@ from guestmem.checker.explore import Model, Outcome, default_memory
 from guestmem.checker.source import source_line
 from guestmem.checker.trace import replay
 from guestmem.model import alone
-from guestmem.scenarios.cast import Cast, CrashDump
+from guestmem.scenarios.cast import Cast, CrashDump, Walker
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, SCENARIOS
 from guestmem.scenarios.host import Host
 from guestmem.scenarios.huge import Scanner
@@ -29,13 +29,14 @@ UNINVITED = {
     "zeropad0": "load_unaligned_zeropad",
     "kcore0": "copy_from_kernel_nofault",
     "plain_read0": "plain read",
+    "walker0": "walker",
     "crash_dump0": "crash dump",
     "scanner": "scan for migration",
     "pinner": "long-term pin",
 }
 
 #: Who can be added to the standard cast.
-ACCESSORS: dict[str, type[Host]] = {"crash-dump": CrashDump, "migration": Scanner, "gup": Pinner}
+ACCESSORS: dict[str, type[Host]] = {"crash-dump": CrashDump, "gup": Pinner, "migration": Scanner, "walker": Walker}
 
 
 class Key(NamedTuple):
@@ -132,8 +133,8 @@ def _digest(key: Key) -> str:
 def _explore(key: Key, memory: int) -> tuple[Outcome, list[Found]]:
     model = Model(key.build())
     outcome = model.explore(stop_at_first=False, memory=memory)
-    found = [Found("", f"nothing shows: {missed}", "", 0, "") for missed in outcome.missed]
-    for violation in sorted(outcome.violations, key=lambda v: v.steps):
+    found = [Found("", f"nothing shows: {missed}", "", 0, "") for missed in outcome.missed if not outcome.violations]
+    for violation in outcome.by_rule_and_actor().values():
         *_, row = replay(key.build(), violation.slices)
         who = UNINVITED.get(row.thread, row.thread)
         changes = "; ".join(f"{name}: {old} -> {new}" for name, old, new in row.changes[:2])

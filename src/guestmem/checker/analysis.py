@@ -86,7 +86,7 @@ class Intervals:
                 values = self.pools.values(field)
                 return min(values), max(values)
             case Part(field=field):
-                numbers = self.pools.embedded(field)
+                numbers = self.pools.values(field)
                 return min(numbers), max(numbers)
             case Op(op="current"):
                 return 0, len(self.pools.world.threads) - 1

@@ -15,9 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-FLAGS = ["-O2", "-shared", "-fPIC", "-fwrapv", "-w", "-march=native"]
+SHARED = ("-shared", "-fPIC", "-fwrapv", "-w")
+FLAGS = ("-O2", "-march=native", *SHARED)
+QUICK = ("-O1", *SHARED)  # quick to compile, for what takes a few steps
 
 
 class NoCompiler(Exception):
@@ -58,7 +61,7 @@ def build(command: list[str], source: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         text, built = Path(scratch, "model.c"), Path(scratch, "model.so")
         text.write_text(source)
-        done = subprocess.run([*command, *FLAGS, "-o", str(built), str(text)], capture_output=True, text=True)
+        done = subprocess.run([*command, "-o", str(built), str(text)], capture_output=True, text=True)
         if done.returncode:
             kept = target.with_suffix(".c")
             shutil.copy(text, kept)
@@ -67,11 +70,11 @@ def build(command: list[str], source: str, target: Path) -> None:
         built.replace(target)
 
 
-def load(source: str) -> ctypes.CDLL:
+def load(source: str, flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
     """The compiled form of a C text, compiled now if it never was."""
-    command = compiler()
+    command = [*compiler(), *flags]
     stamp = os.stat(shutil.which(command[0]) or command[0])
-    identity = [*command, *FLAGS, str(stamp.st_size), str(stamp.st_mtime_ns), cpu()]
+    identity = [*command, str(stamp.st_size), str(stamp.st_mtime_ns), cpu()]
     key = hashlib.sha256("\0".join([*identity, source]).encode()).hexdigest()[:32]
     directory = cache_directory()
     target = directory / f"{key}.so"

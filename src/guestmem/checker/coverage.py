@@ -145,6 +145,7 @@ class Silence:
         uncalled: functions that nothing calls.
         unused: classes of which the world has no object.
         same_as: the world of this package to which the user's file changes nothing.
+        wrong: what is wrong in functions that nothing calls, a line each.
     """
 
     never: list[Never] = field(default_factory=list)
@@ -152,6 +153,7 @@ class Silence:
     uncalled: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     same_as: str = ""
+    wrong: list[str] = field(default_factory=list)
 
 
 def shown(file: str) -> str:
@@ -175,6 +177,7 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     hidden = replaced(present, classes)
     found.uncalled = [name for name in found.uncalled if name not in hidden]
     found.unused = [cls.__name__ for cls in unused(world)]
+    found.wrong = model.translation.program.notes
     found.same_as = same_as(model.translation, watches, options)
     return found
 

@@ -22,8 +22,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Mark,
     Op,
     Part,
@@ -35,34 +37,41 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     assigned,
     begins,
-    expressions,
     reads_state,
 )
-from guestmem.checker.layout import Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, used_bodies
+from guestmem.checker.layout import Area, Bits, Layout, width_of
+from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, touches, used_bodies
 from guestmem.checker.marks import MOST_TOLD, Marks, nothing
 from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
 from guestmem.model.record import Field, RefType
-from guestmem.model.world import World
+from guestmem.model.world import World, to_be_shown
 
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
 #: Situations whose numbers fit the word that notes them.
 MOST_SITUATIONS = 64
+#: Properties of states whose numbers fit a word.
+MOST_PROPERTIES = 64
 #: Turns that loops without a step may take in one slice.
 MOST_TURNS = 1 << 20
 
 
+def text_of(name: str) -> str:
+    """A file of C that stands beside this one."""
+    return resources.files(__package__).joinpath(name).read_text()
+
+
 @dataclass(frozen=True)
 class Site:
-    """A place in the source that can break a rule."""
+    """What can break a rule: a place in the source, or a property of states (None)."""
 
     rule: str
     detail: str
-    place: Place
+    place: Place | None
 
 
 class Translation:
@@ -70,11 +79,13 @@ class Translation:
 
     Attributes:
         marks: what is watched of the files for which ``watches`` is true.
-        source: the C text, engine included.
+        source: the C text, without the search.
         initial: the words of the world as built, threads not started.
         sites: what ``site`` numbers in the engine's answers mean.
-        always: the rules of the state properties, in the engine's numbering.
-        situations: what must be reached, in the engine's numbering: first the state predicates, then those in code.
+        always: the rules of the state properties, in the engine's numbering; several properties may say one rule.
+        loops: the loops that a thread must leave, with its number, in the engine's numbering.
+        situations: what must be reached, in the engine's numbering: first the state predicates, then those that the world
+            names, then those that code alone does.
     """
 
     def __init__(self, world: World, watches: Watches = nothing) -> None:
@@ -104,8 +115,14 @@ class Translation:
         changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
         self.layout = Layout(self.pools, changing, threads)
         self.initial = self.layout.pack(self.layout.pools)
-        self.always = [rule for rule, _ in self.program.always]
-        self.situations = [situation for situation, _ in self.program.sometimes]
+        self.always = list(dict.fromkeys(rule for rule, _ in self.program.always))
+        if len(self.always) > MOST_PROPERTIES:
+            raise Refused(
+                type(world).__qualname__, f"more than {MOST_PROPERTIES} rules of states", "split the world into several"
+            )
+        self.situations = [situation for situation, _ in self.program.sometimes] + to_be_shown(world)
+        self.loops = [(number, loop) for number, thread in enumerate(self.program.threads) for loop in thread.loops]
+        self._loop_numbers: dict[Loop, int] = {loop: number for number, (_, loop) in enumerate(self.loops)}
         self.sites: list[Site] = []
         self._site_numbers: dict[Site, int] = {}
         self._tables: dict[tuple[int, ...], str] = {}
@@ -122,7 +139,8 @@ class Translation:
             if number in self.forks:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
-        self.source = "\n".join([*self._prelude(), *code, resources.files(__package__).joinpath("search.c").read_text()])
+        code += self._loops()
+        self.source = "\n".join([*self._prelude(), *code, text_of("engine/replay.c")])
 
     # ---- the parts of the file
 
@@ -133,11 +151,13 @@ class Translation:
             f"#define MOST_CHOICES {MOST_CHOICES}",
             f"#define MOST_TURNS {MOST_TURNS}",
             f"#define ENDLESS {self._site(ALWAYS_A_STEP, 'it chooses without end', Place('', 0))}",
+            f"#define PROPERTIES {len(self.always)}",
+            f"#define LOOPS {len(self.loops)}",
             f"#define SITUATIONS {len(self.situations)}",
             f"#define STATE_SITUATIONS {len(self.program.sometimes)}",
-            resources.files(__package__).joinpath("prelude.h").read_text(),
+            text_of("prelude.h"),
             f"#define MARKS {self.marks.words}",
-            resources.files(__package__).joinpath("marks.h").read_text(),
+            text_of("marks.h"),
         ]
         for values, name in self._tables.items():
             lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
@@ -276,10 +296,8 @@ class Translation:
         area = self.layout.areas[number]
         lines = [f"static inline int run_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
-        word, shift, _ = area.chunks[0]
-        pc = f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
         lines += ["\tint fresh = 1, began = -1;", "\t(void)fresh; (void)began;", "\tif (c->start) goto start;"]
-        lines.append(f"\tbegan = {pc};")
+        lines.append(f"\tbegan = {self._pc(area)};")
         lines.append("\tswitch (began) {")
         for boundary in thread.boundaries:
             if boundary.kind == "end":
@@ -311,7 +329,7 @@ class Translation:
             else:
                 rest = block.instrs
             for instr in rest:
-                if self._touches(instr):
+                if touches(instr):
                     lines.append("\tfresh = 0;")
                 lines += self._instr(instr, known)
             following = thread.blocks[i + 1] if i + 1 < len(thread.blocks) else None
@@ -333,13 +351,6 @@ class Translation:
             f"{{ keep_marks(); return settle_marks(run_{number}(s, c)); }}",
         ]
         return lines
-
-    @staticmethod
-    def _touches(instr: Instr) -> bool:
-        """Whether an instruction of a thread reads or changes what others see."""
-        if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
-            return True
-        return any(map(reads_state, expressions(instr)))
 
     def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str, known: Intervals) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
@@ -380,15 +391,18 @@ class Translation:
         return " ".join(text)
 
     def _properties(self) -> list[str]:
-        lines = ["static inline int broken_rule(u64 *s, struct ctx *c)", "{", "\tint ok;", "\t(void)s; (void)c; (void)ok;"]
+        lines = ["static inline rules_t broken_rules(u64 *s, struct ctx *c, int *sites)", "{", "\tint ok; rules_t broken = 0;"]
+        lines.append("\t(void)s; (void)c; (void)sites; (void)ok;")
         world = self.pools.number(self.world)
-        for i, (_, body) in enumerate(self.program.always):
-            lines += self._property(body, world, "-1", f"if (!ok) return {i + 1};")
-        lines += ["\treturn 0;", "}"]
+        for rule, body in self.program.always:
+            i = self.always.index(rule)
+            bit = f"broken |= (rules_t)1 << {i};"
+            lines += self._property(body, world, f"{{ {bit} if (sites) sites[{i}] = c->site; }}", f"if (!ok) {bit}")
+        lines += ["\treturn broken;", "}"]
         lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tint ok; u64 found = 0;"]
         lines.append("\t(void)s; (void)c; (void)ok;")
         for i, (_, body) in enumerate(self.program.sometimes):
-            lines += self._property(body, world, "found", f"if (ok) found |= 1ull << {i};")
+            lines += self._property(body, world, "{ }", f"if (ok) found |= 1ull << {i};")
         lines += ["\treturn found;", "}"]
         for i in range(len(self.program.threads)):
             lines += [
@@ -403,11 +417,31 @@ class Translation:
         lines.append(f"#define EXPAND_ALL {unrolled}")
         return lines
 
+    def _loops(self) -> list[str]:
+        """Where a thread stands, and at which of its boundaries it is in which loop."""
+        lines = ["static inline int pc_of(const u64 *s, int thread)", "{", "\t(void)s;", "\tswitch (thread) {"]
+        for number, area in enumerate(self.layout.areas):
+            lines.append(f"\tcase {number}: return {self._pc(area)};")
+        lines += ["\t}", "\t__builtin_unreachable();", "}"]
+        rows = []
+        for thread, loop in self.loops:
+            boundaries = self.program.threads[thread].boundaries
+            inside = "".join(str(int(loop in around(boundary.loop))) for boundary in boundaries)
+            outer = next((self._loop_numbers[other] for other in around(loop.outer) if other in self._loop_numbers), -1)
+            rows.append(f'{{{thread}, {outer}, {len(boundaries)}, "{inside}"}}')
+        lines.append(f"static const struct loop loops[LOOPS + 1] = {{{', '.join([*rows, '{-1, -1, 0, 0}'])}}};")
+        return lines
+
+    @staticmethod
+    def _pc(area: Area) -> str:
+        word, shift, _ = area.chunks[0]
+        return f"(int)(s[{word}] >> {shift} & {(1 << area.pc_width) - 1})" if area.pc_width else "0"
+
     def _property(self, body: Body, world: int, stopped: str, then: str) -> list[str]:
-        """Evaluate a property; ``stopped`` is returned when that itself breaks a rule."""
+        """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
         arguments = f", {world}" if body.parameters else ""
         text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
-        return [f"\tif ({text}) return {stopped};" if body.may_stop else f"\t{text};", f"\t{then}"]
+        return [f"\tif ({text}) {stopped} else" if body.may_stop else f"\t{text};", f"\t{then}"]
 
     # ---- instructions and expressions
 
@@ -434,6 +468,8 @@ class Translation:
                     if len(self.situations) > MOST_SITUATIONS:
                         raise Refused(situation, f"more than {MOST_SITUATIONS} situations", "split the world into several")
                 return [f"\tc->reached |= 1ull << {self.situations.index(situation)};"]
+            case Left(loop):
+                return [f"\tif (c->loop == {self._loop_numbers[loop] + 1}) c->left = 1;"]
             case Mark(what, taken):
                 first = self.marks.first(what)
                 if taken is None:
@@ -495,7 +531,7 @@ class Translation:
                     return f"get_{self._field_names[declared]}(s, {cell})"
                 return f"{self._table(self.pools.values(declared))}[{cell}]"
             case Part(field=declared, ref=ref, index=index):
-                numbers = self.pools.embedded(declared)
+                numbers = self.pools.values(declared)
                 cell = self._cell(declared, ref, index)
                 stride = numbers[1] - numbers[0] if len(numbers) > 1 else 1
                 if numbers == [numbers[0] + i * stride for i in range(len(numbers))]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker import compile as compiling
-from guestmem.checker.emit import Site, Translation
+from guestmem.checker.emit import Site, Translation, text_of
 from guestmem.checker.lower import Watches
 from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
@@ -25,8 +25,12 @@ CHUNK = 1 << 14
 MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED = range(7)
-IN_STEP, IN_STATE, DEADLOCK = range(3)
+RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
+IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS = range(4)
+
+
+class _Turn(ctypes.Structure):
+    _fields_ = (("thread", ctypes.c_uint32), ("state", ctypes.c_uint32))
 
 
 class _Violation(ctypes.Structure):
@@ -36,6 +40,8 @@ class _Violation(ctypes.Structure):
         ("site", ctypes.c_int),
         ("state", ctypes.c_uint32),
         ("depth", ctypes.c_uint32),
+        ("cycle", ctypes.POINTER(_Turn)),
+        ("turns", ctypes.c_uint32),
         ("stepped", ctypes.c_int),
         ("choices", ctypes.c_int),
         ("chosen", ctypes.c_int * MOST_CHOICES),
@@ -55,8 +61,9 @@ class _Summary(ctypes.Structure):
 class Violation:
     """A broken rule and the shortest way to it.
 
-    ``thread`` is the index of the thread that made the last step (None if no step did), ``place`` where in the source
-    (None for a property of states), ``slices`` the trace.
+    ``thread`` is the index of the thread that broke it: who made the last step; of a wait, who waits; None if nobody made a
+    step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.  Where a thread
+    goes round for ever, ``cycle`` is what happens again and again after the trace.
     """
 
     rule: str
@@ -64,6 +71,7 @@ class Violation:
     thread: int | None
     place: Place | None
     slices: tuple[Slice, ...]
+    cycle: tuple[Slice, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -76,7 +84,7 @@ class Outcome:
     """What an exploration found.
 
     ``verdict`` is "holds", "violated" or "incomplete"; ``why`` says which budget ran out; ``missed`` names situations
-    that no state showed, when everything was explored and nothing broke.
+    that no state showed, when everything was explored.
     """
 
     verdict: str
@@ -89,6 +97,13 @@ class Outcome:
     missed: list[str] = field(default_factory=list)
     why: str = ""
 
+    def by_rule_and_actor(self) -> dict[tuple[str, int | None], Violation]:
+        """The shortest violation of each rule by each thread that breaks it, the shortest first."""
+        found: dict[tuple[str, int | None], Violation] = {}
+        for violation in sorted(self.violations, key=lambda v: v.steps):
+            found.setdefault((violation.rule, violation.thread), violation)
+        return found
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -99,28 +114,21 @@ class Edge:
     broken: Site | None
 
 
-class Model:
-    """A world translated and compiled.
+class Steps:
+    """A world translated and compiled, to be looked at one state at a time.
 
     ``watches`` says of which files it is noted what was executed.
     """
 
-    def __init__(self, world: World, watches: Watches = nothing) -> None:
+    #: The files of C that are added to the translation.
+    engine: tuple[str, ...] = ()
+
+    def __init__(self, world: World, watches: Watches = nothing, flags: Sequence[str] = compiling.FLAGS) -> None:
         self.world = world
         self.translation = Translation(world, watches)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load(self.translation.source)
-        lib.search_new.restype = ctypes.c_void_p
-        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
-        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
-        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
-        lib.search_violation.restype = ctypes.POINTER(_Violation)
-        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
-        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_parent.restype = ctypes.c_uint32
-        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
+        lib.model_broken_rules.restype = ctypes.c_uint64
         self._word_array = ctypes.c_uint64 * self.words
 
         class CEdge(ctypes.Structure):
@@ -132,11 +140,6 @@ class Model:
 
         self._edge_type = CEdge
         self._edges = (CEdge * 1024)()
-
-    @staticmethod
-    def translate(world: World) -> Translation:
-        """The C text of a world, without compiling it."""
-        return Translation(world)
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
@@ -156,13 +159,44 @@ class Model:
             found.append(Edge(taken, tuple(e.state), self.translation.sites[e.site] if e.status == BROKEN else None))
         return found
 
-    def broken_rule(self, state: Sequence[int]) -> str | None:
-        """The property a state breaks, if any."""
-        site = ctypes.c_int(0)
-        broken = self.library.model_broken_rule(self._word_array(*state), ctypes.byref(site))
-        if broken < 0:
-            return self.translation.sites[site.value].rule
-        return self.translation.always[broken - 1] if broken else None
+    def broken_rules(self, state: Sequence[int]) -> list[Site]:
+        """The rules a state breaks: its properties, and what evaluating one of them breaks."""
+        sites = (ctypes.c_int * (len(self.translation.always) + 1))()
+        broken = self.library.model_broken_rules(self._word_array(*state), sites)
+        numbers = [i for i in range(len(self.translation.always)) if broken >> i & 1]
+        return [self._property(i if sites[i] < 0 else -1 - sites[i]) for i in numbers]
+
+    def _property(self, number: int) -> Site:
+        """What the engine's number of a broken property means: a place if evaluating it broke a rule."""
+        if number < 0:
+            return self.translation.sites[-1 - number]
+        return Site(self.translation.always[number], "", None)
+
+
+class Model(Steps):
+    """A world translated and compiled, to be explored."""
+
+    engine = ("search.c", "engine/waits.c")
+
+    def __init__(self, world: World, watches: Watches = nothing) -> None:
+        super().__init__(world, watches)
+        lib = self.library
+        lib.search_new.restype = ctypes.c_void_p
+        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
+        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
+        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
+        lib.search_violation.restype = ctypes.POINTER(_Violation)
+        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
+        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        lib.search_parent.restype = ctypes.c_uint32
+        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+
+    @staticmethod
+    def translate(world: World) -> Translation:
+        """The C text of a world, without compiling it."""
+        return Translation(world)
 
     def explore(
         self,
@@ -170,12 +204,15 @@ class Model:
         stop_at_first: bool = True,
         max_states: int | None = None,
         memory: int | None = None,
+        seconds: float | None = None,
         progress: Callable[[int, int, float], None] | None = None,
     ) -> Outcome:
         """Explore everything that can happen; ``progress(states, depth, seconds)`` is called now and then.
 
-        ``stop_at_first`` ends at the first broken rule; without it, the shortest way to each broken rule is kept, a
-        rule broken at another place or by another thread counting as another.  ``memory`` is in bytes.
+        ``stop_at_first`` ends at the first broken rule.  Without it the search goes on past what is broken, and keeps the
+        shortest way in which each thread breaks each rule, a rule broken at another place counting as another.  A state
+        that breaks a property is expanded as any other, and breaks it anew only where the state before it did not; a
+        step that breaks a rule leads nowhere.  ``memory`` is in bytes; ``seconds`` is how long to look for states.
         """
         began = time.monotonic()
         self.library.marks_clear()
@@ -192,13 +229,17 @@ class Model:
         try:
             try:
                 while (status := lib.search_run(search, CHUNK)) == RUNNING:
+                    took = time.monotonic() - began
                     if progress is not None:
                         summary = self._summary(search)
-                        progress(summary.count, summary.depth, time.monotonic() - began)
+                        progress(summary.count, summary.depth, took)
+                    if seconds is not None and took >= seconds:
+                        status = OUT_OF_TIME
+                        break
             except KeyboardInterrupt:
                 status = INTERRUPTED
-            if status == COMPLETE and not self._summary(search).violations and not lib.search_waits(search):
-                status = NO_MEMORY
+            if status == COMPLETE:
+                status = lib.search_waits(search)
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:
             lib.search_free(search)
@@ -218,19 +259,19 @@ class Model:
         summary = self._summary(search)
         violations = [self._violation(search, i) for i in range(summary.violations)]
         outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes, violations)
-        if violations:
+        if status == COMPLETE:
+            names = self.translation.situations
+            outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
+        if violations or outcome.missed:
             outcome.verdict = "violated"
         elif status != COMPLETE:
             outcome.verdict = "incomplete"
-        else:
-            names = self.translation.situations
-            outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
-            outcome.verdict = "violated" if outcome.missed else "holds"
         whys = {
             OUT_OF_STATES: f"the budget of {limit} states is used up",
             OUT_OF_MEMORY: f"the budget of {budget:,} bytes is used up",
             NO_MEMORY: "the machine has no more memory",
             INTERRUPTED: "it was interrupted",
+            OUT_OF_TIME: "the time is used up",
         }
         outcome.why = whys.get(status, "")
         return outcome
@@ -258,14 +299,36 @@ class Model:
             if site.rule != ALWAYS_A_STEP:  # it would not end in plain Python either
                 slices.append(Slice(v.thread, tuple(v.chosen[: v.choices]), bool(v.stepped)))
             return Violation(site.rule, site.detail, v.thread, site.place, tuple(slices))
-        last = slices[-1].thread if slices else None
+        thread = None if v.thread < 0 else v.thread
         if v.kind == IN_STATE:
-            if v.site < 0:
-                site = self.translation.sites[-1 - v.site]
-                return Violation(site.rule, site.detail, last, site.place, tuple(slices))
-            return Violation(self.translation.always[v.site], "", last, None, tuple(slices))
-        who = "every thread waits" if v.thread < 0 else f"{self.world.threads[v.thread].name} waits for ever"
-        return Violation(NO_DEADLOCK, who, last, None, tuple(slices))
+            site = self._property(v.site)
+            if thread is not None:
+                edges = self.edges(self._state(search, v.state))
+                slices.append(next(e.slice for e in edges if e.slice.thread == thread and self._breaks(e, site)))
+            return Violation(site.rule, site.detail, thread, site.place, tuple(slices))
+        if v.kind == SPINS:
+            assert thread is not None
+            cycle = self._cycle(search, v)
+            place = self.translation.loops[v.site][1].place
+            detail = f"{self.world.threads[thread].name} goes round for ever"
+            return Violation(NO_DEADLOCK, detail, thread, place, tuple(slices), cycle)
+        who = "every thread waits" if thread is None else f"{self.world.threads[thread].name} waits for ever"
+        return Violation(NO_DEADLOCK, who, thread, None, tuple(slices))
+
+    def _cycle(self, search: Any, v: Any) -> tuple[Slice, ...]:
+        """The slices of a cycle that begins and ends in the state of a violation."""
+        state = self._state(search, v.state)
+        slices = []
+        for turn in v.cycle[: v.turns]:
+            after = self._state(search, turn.state)
+            taken = (e for e in self.edges(state) if e.slice.thread == turn.thread and e.state == after and e.broken is None)
+            slices.append(next(taken).slice)
+            state = after
+        return tuple(slices)
+
+    def _breaks(self, edge: Edge, site: Site) -> bool:
+        """Whether the state after an edge breaks a property."""
+        return edge.broken is None and site in self.broken_rules(edge.state)
 
 
 def default_memory() -> int:

@@ -31,7 +31,6 @@ class Var:
     number: int
     source: str = ""  # the name in the Python function; empty for temporaries
     bounds: tuple[Expr, Expr] | None = None  # start and end (exclusive) of what a loop or a choice counts through
-    maybe_none: bool = False
 
     def c(self) -> str:
         """The name in C."""
@@ -91,6 +90,14 @@ class Op(Expr):
     op: str
     args: list[Expr]
     type: ScalarType
+
+
+@dataclass
+class ArrayOf(Expr):
+    """An array field of a record; not a value, but something to index, measure or go through."""
+
+    field: Field
+    ref: Expr
 
 
 @dataclass
@@ -156,6 +163,21 @@ class Reached:
     situation: str
 
 
+@dataclass(eq=False)
+class Loop:
+    """A ``while`` of a thread: ``place`` is the line that spins, ``outer`` the loop around it, through inlined calls."""
+
+    place: Place
+    outer: Loop | None
+
+
+@dataclass
+class Left:
+    """Note that a loop is over."""
+
+    loop: Loop
+
+
 @dataclass(frozen=True)
 class Statement:
     """A statement that is watched; ``column`` tells two in one line apart."""
@@ -183,15 +205,16 @@ class Mark:
     n: Expr | None = None
 
 
-Instr = Set | Store | Call | Choose | When | Require | Reached | Mark
+Instr = Set | Store | Call | Choose | When | Require | Reached | Mark | Left
 
 
 @dataclass(eq=False)
 class Boundary:
-    """A place where a thread can be interrupted: before a step, before a choice, or at its end."""
+    """A place where a thread can be interrupted: before a step or a choice, at its end, at its start if that matters."""
 
-    kind: str  # "step", "choose" or "end"
+    kind: str  # "step", "choose", "end" or "start"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
+    loop: Loop | None = None  # the innermost loop it lies in
     pc: int = -1
     live: list[Var] = field(default_factory=list)
 
@@ -250,6 +273,11 @@ class Block:
         return []
 
 
+def around(loop: Loop | None) -> list[Loop]:
+    """A loop and those it lies in, innermost first."""
+    return [] if loop is None else [loop, *around(loop.outer)]
+
+
 def children(expr: Expr) -> list[Expr]:
     """The direct operands of an expression."""
     match expr:
@@ -257,6 +285,8 @@ def children(expr: Expr) -> list[Expr]:
             return args
         case Load(ref=ref, index=index) | Part(ref=ref, index=index):
             return [ref] if index is None else [ref, index]
+        case ArrayOf(ref=ref):
+            return [ref]
     return []
 
 
@@ -267,9 +297,15 @@ def locals_in(expr: Expr) -> set[Var]:
     return {var for child in children(expr) for var in locals_in(child)}
 
 
+def fields_in(expr: Expr) -> set[Field]:
+    """The fields that can change which an expression reads."""
+    own = {expr.field} if isinstance(expr, Load) and expr.changes else set()
+    return own.union(*map(fields_in, children(expr)))
+
+
 def reads_state(expr: Expr) -> bool:
     """Whether the expression reads a field that can change."""
-    return (isinstance(expr, Load) and expr.changes) or any(reads_state(child) for child in children(expr))
+    return bool(fields_in(expr))
 
 
 def expressions(instr: Instr) -> list[Expr]:

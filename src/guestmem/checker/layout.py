@@ -96,7 +96,7 @@ class Layout:
         pieces: list[tuple[int, int, object]] = []
         for declared in changing:
             interval = pools.interval(declared.type)
-            count = len(pools.records(declared.owner)) * pools.length(declared)
+            count = pools.room(declared)
             width = width_of(interval)
             per_word = WORD // width if width else max(count, 1)
             bits = Bits(0, 0, width, count, per_word, interval[0])
@@ -123,30 +123,24 @@ class Layout:
         """The words for the fields of a world, this one or one built like it; the threads' areas are zero."""
         words = [0] * self.words
         for declared, bits in self.fields.items():
-            cell = 0
-            for record in pools.records(declared.owner):
+            for cell, record, index in pools.cells(declared):
                 value = getattr(record, declared.name)
-                for element in value if isinstance(value, Array) else [value]:
-                    word, shift = bits.where(cell)
-                    words[word] |= (pools.encode(element, declared.type) - bits.low) << shift
-                    cell += 1
+                number = pools.encode(value[index] if isinstance(value, Array) else value, declared.type)
+                word, shift = bits.where(cell)
+                words[word] |= (number - bits.low) << shift
         return words
 
     def unpack(self, words: Sequence[int], world: World) -> None:
         """Set the fields of a world to what a state says."""
         for declared, bits in self.fields.items():
-            cell = 0
-            for record in self.pools.records(declared.owner):
-                value = getattr(record, declared.name)
-                for index in range(len(value) if isinstance(value, Array) else 1):
-                    word, shift = bits.where(cell)
-                    number = (words[word] >> shift & (1 << bits.width) - 1) + bits.low
-                    decoded = self.pools.decode(number, declared.type)
-                    if isinstance(value, Array):
-                        value[index] = decoded
-                    else:
-                        setattr(record, declared.name, decoded)
-                    cell += 1
+            for cell, record, index in self.pools.cells(declared):
+                word, shift = bits.where(cell)
+                number = (words[word] >> shift & (1 << bits.width) - 1) + bits.low
+                decoded = self.pools.decode(number, declared.type)
+                if declared.kind == "array":
+                    getattr(record, declared.name)[index] = decoded
+                else:
+                    setattr(record, declared.name, decoded)
 
     def thread(self, words: Sequence[int], number: int, body: ThreadBody) -> tuple[Boundary, dict[Var, int]]:
         """Where a thread stands in a state, and the locals it keeps."""

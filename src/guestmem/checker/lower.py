@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
+import inspect
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 from guestmem.checker.frontend.classes import refuse_lost_overrides
+from guestmem.checker.frontend.flow import check_flow
+from guestmem.checker.frontend.order import Operands
 from guestmem.checker.ir import (
     BOOL,
     INT,
+    ArrayOf,
     Block,
     Boundary,
     Call,
@@ -32,8 +37,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Mark,
     Op,
     Part,
@@ -46,17 +53,19 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     begins,
     expressions,
+    locals_in,
     reads_state,
     same_kind,
 )
 from guestmem.checker.pools import Pools
 from guestmem.checker.source import Function, Place, function_of
 from guestmem.model import control
-from guestmem.model.errors import ALWAYS_A_STEP, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC, Refused
+from guestmem.model.errors import ALWAYS_A_STEP, GUARDED, IN_ARRAY, IN_RANGE, NO_NONE, NO_PANIC, Refused
 from guestmem.model.record import BoolType, EnumType, Field, Index, IntType, Record, RefType, ScalarType
-from guestmem.model.world import World
+from guestmem.model.world import World, records_of
 
 ARITHMETIC = {
     ast.Add: "+",
@@ -94,17 +103,12 @@ FOLD: dict[str, Callable[[int, int], int]] = {
     "max": max,
 }
 
+#: Who can go on in a state is a word of bits.
+MOST_THREADS = 64
+
 
 #: Of which files the statements and decisions are marked.
 Watches = Callable[[str], bool]
-
-
-@dataclass
-class ArrayOf(Expr):
-    """An array field of a record; not a value, but something to index, measure or go through."""
-
-    field: Field
-    ref: Expr
 
 
 @dataclass(eq=False)
@@ -117,7 +121,7 @@ class Body:
     results: list[ScalarType]
     blocks: list[Block]
     calls: list[Body] = field(default_factory=list)
-    writes: set[Field] = field(default_factory=set)
+    writes: set[Field] = field(default_factory=set)  # by itself and by what it calls
     reads: bool = False
     may_stop: bool = False
     chooses: bool = False
@@ -126,13 +130,17 @@ class Body:
 
 @dataclass(eq=False)
 class ThreadBody:
-    """A lowered thread: its graph, and the boundaries in it (``boundaries[pc]``)."""
+    """A lowered thread: its graph, the boundaries in it (``boundaries[pc]``), the loops in which it could go on for ever.
+
+    Those are the ``while`` loops that contain a boundary and can be left, inner ones first.
+    """
 
     name: str
     blocks: list[Block]
     boundaries: list[Boundary]
     writes: set[Field]
     calls: list[Body]
+    loops: list[Loop]
 
 
 @dataclass
@@ -145,15 +153,21 @@ class Frame:
     assigned_once: set[str]
     results: list[Var]
     exit: Block
+    returns: list[set[Var]] = field(default_factory=list)  # for each way to the exit, what is known not to be None
     guards: list[Callable[[], None]] = field(default_factory=list)
     loops: list[tuple[Block, Block, int]] = field(default_factory=list)  # continue, break, guards held outside
     at: Place | None = None
+    around: Loop | None = None  # the loop that its caller is in
 
 
 class Program:
     """All bodies of a world, lowered with the knowledge which fields can change.
 
+    The first time that is not known, and what this world never runs is lowered too, for what is wrong with it.
     ``watches`` says of a file whether its statements and decisions are marked.
+
+    Attributes:
+        notes: what is wrong in methods of the user's that nothing calls.
     """
 
     def __init__(self, pools: Pools, changing: set[Field] | None, watches: Watches) -> None:
@@ -167,9 +181,12 @@ class Program:
         cls = type(world)
         if not world.threads:
             raise Refused(cls.__qualname__, "a world without threads", "mark a method with @thread")
+        if len(world.threads) > MOST_THREADS:
+            raise Refused(cls.__qualname__, f"a world of {len(world.threads)} threads", f"use at most {MOST_THREADS}")
         self.threads = [self._thread(t.name, function_of(t.function), t.arguments) for t in world.threads]
-        self.always = [(f._always, self._property(function_of(f), cls)) for f in world.marked("_always")]
-        self.sometimes = [(f._sometimes, self._property(function_of(f), cls)) for f in world.marked("_sometimes")]
+        self.always = [(f._always, self.predicate(function_of(f), cls)) for f in world.marked("_always")]
+        self.sometimes = [(f._sometimes, self.predicate(function_of(f), cls)) for f in world.marked("_sometimes")]
+        self.notes = self._uncalled() if changing is None else []
 
     def body(self, function: Function, receiver: type[Record] | None) -> Body:
         """The atomic form of a function, for a receiver of this class."""
@@ -177,30 +194,53 @@ class Program:
         if key not in self._bodies:
             if function in self._pending:
                 function.refuse(function.node, f"{function.name} calls itself", "write a loop")
+            check_flow(function)
             self._pending.append(function)
-            self._bodies[key] = Lowering(self).atomic(function, receiver, f"f{len(self._bodies)}_{function.node.name}")
-            self._pending.pop()
+            try:
+                self._bodies[key] = Lowering(self).atomic(function, receiver, f"f{len(self._bodies)}_{function.node.name}")
+            finally:
+                self._pending.pop()
         return self._bodies[key]
 
-    def _property(self, function: Function, cls: type[Record]) -> Body:
+    def predicate(self, function: Function, cls: type[Record]) -> Body:
         """A function of the state alone."""
         body = self.body(function, cls)
-        if changes(body) or waits(body) or any(used.chooses for used in used_bodies([body])):
+        if body.writes or waits(body) or any(used.chooses for used in used_bodies([body])):
             function.refuse(function.node, "a property that changes the world, waits or chooses", "return a condition")
         if [type(result) for result in body.results] != [BoolType]:
             function.refuse(function.node, "a property that gives no boolean", "annotate it -> bool, and return a condition")
         return body
 
+    def _uncalled(self) -> list[str]:
+        """What is wrong in methods that nothing calls, of classes that are not this package's own."""
+        called = {function for function, _ in self._bodies} | {function_of(t.function) for t in self.pools.world.threads}
+        notes: dict[str, None] = {}
+        for cls in dict.fromkeys(type(record) for record in records_of(self.pools.world)):
+            plain = cls.setup.__code__.co_names if issubclass(cls, World) else ()  # setup() and what it calls is plain Python
+            for base in cls.__mro__:
+                if base.__module__.partition(".")[0] == __name__.partition(".")[0]:
+                    continue
+                for name, value in vars(base).items():
+                    method = value.fget if isinstance(value, property) else value
+                    if not isinstance(method, types.FunctionType) or name in ("setup", *plain) or name.startswith("__"):
+                        continue
+                    try:
+                        function = function_of(method)
+                        if function not in called:
+                            self.body(function, cls)
+                    except Refused as error:
+                        notes[f"{error.where}: {error.what}, in {name}, which nothing calls: {error.instead}"] = None
+        return list(notes)
+
     def _thread(self, name: str, function: Function, arguments: tuple[int, ...]) -> ThreadBody:
+        check_flow(function)
         return Lowering(self).thread(name, function, type(self.pools.world), arguments)
 
     def written(self) -> set[Field]:
         """The fields that a thread can change."""
         found: set[Field] = set()
         for thread in self.threads:
-            found |= thread.writes
-            for body in used_bodies(thread.calls):
-                found |= body.writes
+            found.update(thread.writes, *(body.writes for body in thread.calls))
         return found
 
     def constant(self, field: Field) -> list[int] | None:
@@ -234,6 +274,13 @@ def can_stop(instr: Instr) -> bool:
     return isinstance(instr, (When, Require, Choose))
 
 
+def touches(instr: Instr) -> bool:
+    """Whether an instruction of a thread reads or changes what others see."""
+    if isinstance(instr, Store) or (isinstance(instr, Call) and instr.body.reads):
+        return True
+    return any(map(reads_state, expressions(instr)))
+
+
 def without_boundary(start: Block) -> set[Block]:
     """The blocks that can be reached from a block, itself included, before the next boundary."""
     seen: set[Block] = set()
@@ -247,9 +294,15 @@ def without_boundary(start: Block) -> set[Block]:
     return seen
 
 
-def common_base(classes: Sequence[type[Record]]) -> type[Record]:
-    """The most derived class that all of these are or come from."""
-    return next(base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+def common_base(classes: Sequence[type[Record]], owner: type[Record]) -> type[Record]:
+    """The most derived class that all of these are or come from, at least ``owner``."""
+    common = (base for base in classes[0].__mro__ if all(issubclass(cls, base) for cls in classes))
+    return next(base for base in common if issubclass(base, owner))
+
+
+def owner_of(function: Function, cls: type[Record]) -> type[Record]:
+    """The class in which a method of ``cls`` is defined."""
+    return next(base for base in cls.__mro__ if any(is_definition(value, function) for value in vars(base).values()))
 
 
 def lower(world: World, watches: Watches) -> Program:
@@ -257,9 +310,11 @@ def lower(world: World, watches: Watches) -> Program:
     refuse_lost_overrides(world)
     pools = Pools(world)
     program = Program(pools, None, watches)
+    notes = program.notes
     while True:
         changing = program.written()
         if changing == program.changing:
+            program.notes = notes
             return program
         program = Program(pools, changing, watches)
 
@@ -278,6 +333,8 @@ class Lowering:
         self.number: int | None = None
         self.not_none: set[Var] = set()
         self.calls: dict[Body, None] = {}
+        self.within: Loop | None = None  # the innermost `while` of a thread that is being lowered
+        self.is_dead = False
 
     # ---- bodies
 
@@ -286,7 +343,10 @@ class Lowering:
         env: dict[str, Expr] = {}
         parameters: list[Var] = []
         for parameter in function.parameters:
-            var = self.new_var(parameter, self.parameter_type(function, receiver, parameter))
+            declared = self.parameter_type(function, receiver, parameter)
+            var = self.new_var(parameter, declared if parameter in function.assigned_once else self.widened(declared))
+            if isinstance(declared, RefType) and not declared.optional:
+                self.not_none.add(var)
             low, high = self.pools.interval(var.type)
             only = isinstance(var.type, RefType) and low == high
             env[parameter] = Const(low, var.type) if only else Local(var)
@@ -298,9 +358,11 @@ class Lowering:
         self.goto(frame.exit)
         self.block = frame.exit
         self.block.end = Return([Local(var) for var in frame.results])
-        body = Body(function, name, parameters, types_, self.reachable(), list(self.calls))
-        instrs = [instr for block in body.blocks for instr in block.instrs]
-        body.writes = {i.field for i in instrs if isinstance(i, Store)}
+        blocks = self.reachable()
+        instrs = [instr for block in blocks for instr in block.instrs]
+        used = {i.body for i in instrs if isinstance(i, Call)}
+        body = Body(function, name, parameters, types_, blocks, [callee for callee in self.calls if callee in used])
+        body.writes = {i.field for i in instrs if isinstance(i, Store)}.union(*(callee.writes for callee in body.calls))
         ends = [block.end.condition for block in body.blocks if isinstance(block.end, If)]
         body.reads = any(reads_state(e) for i in instrs for e in expressions(i)) or any(map(reads_state, ends))
         body.reads = body.reads or bool(body.writes) or any(callee.reads for callee in body.calls)
@@ -322,18 +384,37 @@ class Lowering:
         if len(values) != len(function.parameters):
             function.refuse(function.node, f"a thread with {len(function.parameters)} parameters", "use (self) or (self, i)")
         self.enter(function, receiver, dict(zip(function.parameters, values, strict=True)), [])
+        entry = self.block
+        self.suspend("start", function.node)
+        start = self.block
         self.statements(function.node.body)
         self.goto(self.frames[-1].exit)
         self.block = self.frames[-1].exit
         self.suspend("end", function.node)
         self.block.end = Goto(self.block)
+        if not any(touches(instr) or can_stop(instr) for block in without_boundary(start) for instr in block.instrs):
+            entry.instrs, entry.end = (
+                start.instrs,
+                start.end,
+            )  # what it does before its first step is the same whenever it is done
         blocks = self.reachable()
         boundaries = [block.end.boundary for block in blocks if isinstance(block.end, Suspend)]
         for pc, boundary in enumerate(boundaries):
             boundary.pc = pc
         writes = {i.field for block in blocks for i in block.instrs if isinstance(i, Store)}
         used = {i.body for block in blocks for i in block.instrs if isinstance(i, Call)}
-        return ThreadBody(name, blocks, boundaries, writes, [body for body in self.calls if body in used])
+        calls = [body for body in self.calls if body in used]
+        return ThreadBody(name, blocks, boundaries, writes, calls, self.loops(blocks, boundaries))
+
+    @staticmethod
+    def loops(blocks: list[Block], boundaries: list[Boundary]) -> list[Loop]:
+        """The loops in which a thread could go on for ever; that others are over is not noted."""
+        left = {instr.loop for block in blocks for instr in block.instrs if isinstance(instr, Left)}
+        nested = [loop for boundary in boundaries for loop in around(boundary.loop) if loop in left]
+        found = sorted(dict.fromkeys(nested), key=lambda loop: -len(around(loop)))
+        for block in blocks:
+            block.instrs = [i for i in block.instrs if not (isinstance(i, Left) and i.loop not in found)]
+        return found
 
     def check_guards_first(self, body: Body) -> None:
         """Refuse a step that may wait after it has changed something: it could not be taken back."""
@@ -347,7 +428,7 @@ class Lowering:
                     if dirty:
                         what = "a step that waits after it has changed something"
                         raise Refused(str(instr.place), what, "move when() to its start")
-                dirty = dirty or isinstance(instr, Store) or (isinstance(instr, Call) and changes(instr.body))
+                dirty = dirty or isinstance(instr, Store) or (isinstance(instr, Call) and bool(instr.body.writes))
             for successor in block.successors():
                 if successor not in changed or (dirty and not changed[successor]):
                     changed[successor] = dirty
@@ -376,7 +457,8 @@ class Lowering:
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
-        self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
+        frame = Frame(function, receiver, env, function.assigned_once, variables, self.new_block(), around=self.within)
+        self.frames.append(frame)
 
     def new_block(self) -> Block:
         block = Block(len(self.blocks))
@@ -385,7 +467,7 @@ class Lowering:
 
     def new_var(self, name: str, type_: ScalarType) -> Var:
         self.vars += 1
-        return Var(name or "t", type_, self.vars, name, maybe_none=isinstance(type_, RefType) and type_.optional)
+        return Var(name or "t", type_, self.vars, name)
 
     def emit(self, instr: Instr) -> None:
         if self.block.end is None:
@@ -407,9 +489,32 @@ class Lowering:
         if isinstance(value, Const):
             return value
         var = self.new_var("", value.type)
-        var.maybe_none = self.can_be_none(value)
-        self.emit(Set(var, value))
+        self.assign_var(var, value)
         return Local(var)
+
+    def assign_var(self, var: Var, value: Expr) -> None:
+        """Assign a local; what is known of the value is known of it."""
+        self.not_none.discard(var)
+        if isinstance(var.type, RefType) and not self.can_be_none(value):
+            self.not_none.add(var)
+        self.emit(Set(var, value))
+
+    def settled(self, value: Expr) -> Expr:
+        """A value that stays what it is while the statements run that follow in this function."""
+        frame = self.frame
+        moving = {e.var for name, e in frame.env.items() if isinstance(e, Local) and name not in frame.assigned_once}
+        return value if moving.isdisjoint(locals_in(value)) and not reads_state(value) else self.temp(value)
+
+    def dead(self, lower: Callable[[], object]) -> None:
+        """Lower what this world never runs, the first time: it may be wrong in any world."""
+        if self.program.changing is not None:
+            return
+        frame, before = self.frame, (self.block, self.not_none, self.is_dead)
+        env, returns = dict(frame.env), list(frame.returns)
+        self.block, self.not_none, self.is_dead = self.new_block(), set(self.not_none), True
+        lower()
+        self.block, self.not_none, self.is_dead = before
+        frame.env, frame.returns = env, returns
 
     @property
     def frame(self) -> Frame:
@@ -433,7 +538,7 @@ class Lowering:
         resume = self.new_block()
         while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
             resume.instrs.insert(0, self.block.instrs.pop())
-        self.block.end = Suspend(Boundary(kind, stack), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
         self.block = resume
 
     # ---- types
@@ -476,8 +581,9 @@ class Lowering:
     # ---- statements
 
     def statements(self, nodes: Sequence[ast.stmt]) -> None:
-        for node in nodes:
+        for i, node in enumerate(nodes):
             if self.block.end is not None:
+                self.dead(lambda rest=nodes[i:]: self.statements(rest))  # type: ignore[misc]
                 return
             if self.program.watches(self.frame.function.file) and not says_nothing(node):
                 self.emit(Mark(Statement(self.place(node), node.col_offset)))
@@ -494,12 +600,8 @@ class Lowering:
             case ast.AnnAssign(target=ast.Name(id=name) as target, value=value) if value is not None:
                 hint = self.resolve_annotation(node.annotation)
                 self.assign_name(node, name, self.expr(value), self.type_of_hint(self.frame.function, node, hint))
-            case ast.AugAssign(target=target, op=op, value=value):
-                load = ast.copy_location(ast.parse(ast.unparse(target), mode="eval").body, target)
-                for child in ast.walk(load):
-                    ast.copy_location(child, target)
-                combined = ast.copy_location(ast.BinOp(left=load, op=op, right=value), node)
-                self.assign(node, target, combined)
+            case ast.AugAssign():
+                self.augmented(node)
             case ast.If(test=test, body=body, orelse=orelse):
                 self.if_statement(test, body, orelse)
             case ast.While(test=test, body=body, orelse=[]):
@@ -548,30 +650,78 @@ class Lowering:
                 self.assign_name(node, name, self.expr(value))
             case ast.Tuple(elts=elements):
                 self.assign_tuple(node, elements, value)
-            case ast.Attribute(value=owner, attr=name):
-                result = self.stable_before(self.expr(value), owner)
-                ref = self.record(owner)
-                declared = self.field_of(target, ref, name)
-                if declared.kind != "scalar":
-                    self.refuse(target, f"assignment to the {declared.kind} {name!r}", "assign its fields or elements")
+            case ast.Attribute(value=owner):
+                operands = Operands(self)
+                operands.add(self.value(value))
+                declared = self.assigned_field(target, operands.add(self.record(owner)))
+                result, ref = operands.take()
                 self.store(node, declared, ref, None, result)
             case ast.Subscript(value=container, slice=index):
-                result = self.stable_before(self.expr(value), container, index)
-                whole = self.array(container)
-                position = self.index(whole, index)
-                if whole.field.parts:
-                    self.refuse(target, f"assignment to an element of {whole.field!r}", "assign the fields of the record")
-                self.store(node, whole.field, whole.ref, position, result)
+                operands = Operands(self)
+                operands.add(self.value(value))
+                whole = operands.add(self.assigned_array(target, container))
+                operands.add(self.index(whole, index))
+                result, array, position = operands.take()
+                assert isinstance(array, ArrayOf)
+                self.store(node, array.field, array.ref, position, result)
             case _:
                 self.refuse(target, f"assignment to {ast.unparse(target)}", "assign a name, a field or an element")
 
+    def augmented(self, node: ast.AugAssign) -> None:
+        """``target op= value``: what the target names is looked up once, and loaded before the value is evaluated."""
+        target = node.target
+        operands = Operands(self)
+        match target:
+            case ast.Name(id=name):
+                operands.add(self.as_integer(target, self.name(target, name)))
+                operands.add(self.integer(node.value))
+                self.assign_name(node, name, self.arithmetic(node, node.op, *operands.take()))
+            case ast.Attribute(value=owner):
+                ref = operands.add(self.record(owner))
+                declared = self.assigned_field(target, ref)
+                operands.add(self.as_integer(target, self.load(declared, ref, None)))
+                operands.add(self.integer(node.value))
+                ref, *numbers = operands.take()
+                self.store(node, declared, ref, None, self.arithmetic(node, node.op, *numbers))
+            case ast.Subscript(value=container, slice=index):
+                whole = operands.add(self.assigned_array(target, container))
+                position = operands.add(self.index(whole, index))
+                operands.add(self.as_integer(target, self.element(whole, position)))
+                operands.add(self.integer(node.value))
+                array, position, *numbers = operands.take()
+                assert isinstance(array, ArrayOf)
+                self.store(node, array.field, array.ref, position, self.arithmetic(node, node.op, *numbers))
+
+    def assigned_field(self, target: ast.Attribute, ref: Expr) -> Field:
+        """The field that an assignment sets."""
+        declared = self.field_of(target, ref, target.attr)
+        if declared.kind != "scalar":
+            self.refuse(target, f"assignment to the {declared.kind} {target.attr!r}", "assign its fields or elements")
+        return declared
+
+    def assigned_array(self, target: ast.Subscript, container: ast.expr) -> ArrayOf:
+        """The array of which an assignment sets an element."""
+        whole = self.array(container)
+        if whole.field.parts:
+            self.refuse(target, f"assignment to an element of {whole.field!r}", "assign the fields of the record")
+        return whole
+
     def store(self, node: ast.stmt, declared: Field, ref: Expr, index: Expr | None, value: Expr) -> None:
-        self.expect(node, declared.type, value, f"{declared!r}")
-        if isinstance(value, Const) and isinstance(declared.type, IntType):
+        self.expect(node, declared.type, value, f"{declared!r}", IN_RANGE)
+        if isinstance(value, Const) and isinstance(declared.type, IntType) and not self.is_dead:
             low, high = self.pools.interval(declared.type)
             if not low <= value.value <= high:
                 self.refuse(node, f"{value.value} for {declared!r}, which is {low}..{high}", "widen the field, or store less")
+        self.check_guard(node, declared, ref)
         self.emit(Store(declared, ref, index, value, self.place(node)))
+
+    def check_guard(self, node: ast.stmt, declared: Field, ref: Expr) -> None:
+        """Have the guard of a field, if it has one, say whether the running thread may change it."""
+        if declared.guard:
+            for cls in self.classes(ref):
+                self.program.predicate(function_of(getattr(cls, declared.guard)), cls)
+            may_change = self.one(self.invoke_on(cast(ast.expr, node), ref, declared.guard, []))
+            self.emit(Require(may_change, GUARDED, f"{declared!r}, not {declared.guard}()", self.place(node)))
 
     def assign_name(self, node: ast.stmt, name: str, value: Expr, type_: ScalarType | None = None) -> None:
         if isinstance(value, ArrayOf):
@@ -588,19 +738,18 @@ class Lowering:
                 self.refuse(node, f"None in {name!r}, which has no type yet", f"write {name}: Record | None = None")
             known = Local(self.new_var(name, type_ or self.widened(value.type)))
             frame.env[name] = known
-        var = known.var
-        self.expect(node, var.type, value, name)
-        can = self.can_be_none(value)
-        var.maybe_none = var.maybe_none or can
-        self.not_none.discard(var)
-        if not can:
-            self.not_none.add(var)
-        self.emit(Set(var, value))
+        self.expect(node, known.type, value, name)
+        self.assign_var(known.var, value)
 
     @staticmethod
     def widened(type_: ScalarType) -> ScalarType:
-        """The type of a variable first assigned from a value of this type: plain integers lose their bounds."""
-        return INT if isinstance(type_, IntType) and type_.index is None else type_
+        """The type of a variable that once has a value of this type: plain integers lose their bounds, records may be None."""
+        match type_:
+            case IntType(index=None):
+                return INT
+            case RefType(cls=cls):
+                return RefType(cls, True)
+        return type_
 
     def assign_tuple(self, node: ast.stmt, elements: list[ast.expr], value: ast.expr) -> None:
         if not isinstance(value, ast.Call):
@@ -622,6 +771,7 @@ class Lowering:
         after: list[set[Var]] = []
         for block, nodes, truth in ((then, body, True), (other, orelse, False)):
             if isinstance(condition, Const) and bool(condition.value) != truth:
+                self.dead(lambda nodes=nodes: self.statements(nodes))  # type: ignore[misc]
                 continue
             self.block = block
             self.not_none = before | self.facts(test, truth)
@@ -665,6 +815,7 @@ class Lowering:
         head, inside, done = self.new_block(), self.new_block(), self.new_block()
         self.goto(head)
         self.block = head
+        loop = self.within = Loop(self.place(test), self.within)
         with self.loop(head, done, body):
             condition = self.condition(test)
             self.branch(condition, inside, done)
@@ -678,6 +829,14 @@ class Lowering:
         self.block = done
         if isinstance(condition, Const) and condition.value and not any(done in b.successors() for b in self.blocks):
             done.end = Goto(done)
+        self.within = loop.outer
+        self.leave(loop)
+
+    def leave(self, *loops: Loop) -> None:
+        """Note that loops are over, where they can be interrupted."""
+        if self.is_thread:
+            for loop in loops:
+                self.emit(Left(loop))
 
     def for_statement(self, target: ast.expr, iterable: ast.expr, body: list[ast.stmt]) -> None:
         names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
@@ -708,13 +867,11 @@ class Lowering:
             whole = self.array(iterable)
             start: Expr = Const(0, INT)
             end: Expr = Const(self.pools.length(whole.field), INT)
-            if not isinstance(whole.ref, (Const, Local)):
-                whole = ArrayOf(whole.field, self.temp(whole.ref))
+            whole = ArrayOf(whole.field, self.settled(whole.ref if isinstance(whole.ref, Local) else self.temp(whole.ref)))
             kind: ScalarType = INT
         else:
             start, end, kind = bounds
-            if not isinstance(end, (Const, Local)):
-                end = self.temp(end)
+            end = self.settled(end if isinstance(end, Local) else self.temp(end))
         counted = target if whole is None else position
         if counted is not None and not isinstance(counted, ast.Name):
             self.refuse(counted, "a loop variable that is no name", "use a name")
@@ -728,14 +885,15 @@ class Lowering:
         self.block = head
         self.branch(Op("<", [Local(counter), end], BOOL), inside, done)
         self.block = inside
+        if bounds is not None and isinstance(kind, IntType) and kind.index is not None:
+            self.check_index(iterable, kind, Local(counter))
         if whole is not None:
             if not isinstance(target, ast.Name):
                 self.refuse(target, "a loop variable that is no name", "use a name")
             element = self.element(whole, Local(counter))
             var = self.new_var(target.id, self.widened(element.type))
-            var.maybe_none = self.can_be_none(element)
             self.frame.env[target.id] = Local(var)
-            self.emit(Set(var, element))
+            self.assign_var(var, element)
         run(again, done)
         self.goto(again)
         self.block = again
@@ -758,13 +916,15 @@ class Lowering:
             case ast.Call(func=ast.Name(id="range"), args=[end]):
                 return Const(0, INT), self.integer(end), INT
             case ast.Call(func=ast.Name(id="range"), args=[start, end]):
-                return self.integer(start), self.integer(end), INT
+                first, last = self.integers(start, end)
+                return first, last, INT
             case ast.Call(func=ast.Name(id="range")):
                 self.refuse(iterable, "range with a step", "use a while loop")
             case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="span"), args=[start, end]):
                 cls = self.frame.function.globals.get(name)
                 if isinstance(cls, type) and issubclass(cls, Index):
-                    return self.integer(start), self.integer(end), IntType(0, f"{cls.below} - 1", cls)
+                    first, last = self.integers(start, end)
+                    return first, last, IntType(0, f"{cls.below} - 1", cls)
         return None
 
     def with_statement(self, items: list[ast.withitem], body: list[ast.stmt]) -> None:
@@ -772,22 +932,22 @@ class Lowering:
             self.refuse(items[0].context_expr, "several guards, or a guard with a name", "write one `with lock:` inside another")
         node = items[0].context_expr
         enter, leave = "acquire", "release"
-        owner: ast.expr = node
+        lock = self.record(node.value if isinstance(node, ast.Attribute) else node)
         if isinstance(node, ast.Attribute):
-            holder = self.record_class(node.value)
-            attribute = holder and getattr(holder, node.attr, None)
+            assert isinstance(lock.type, RefType)
+            attribute = getattr(lock.type.cls, node.attr, None)
             if isinstance(attribute, control.guard):
-                enter, leave, owner = attribute.enter, attribute.leave, node.value
-        lock = self.record(owner)
-        if isinstance(lock, Load):
-            lock = self.temp(lock)
-        self.method(node, lock, enter, [])
+                enter, leave = attribute.enter, attribute.leave
+            else:
+                lock = self.followed(node, self.attribute_of(node, lock, node.attr))
+        lock = self.settled(lock)
+        self.invoke_on(node, lock, enter, [])
         frame = self.frame
-        frame.guards.append(lambda: void(self.method(node, lock, leave, [])))
+        frame.guards.append(lambda: void(self.invoke_on(node, lock, leave, [])))
         self.statements(body)
         frame.guards.pop()
         if self.block.end is None:
-            self.method(node, lock, leave, [])
+            self.invoke_on(node, lock, leave, [])
 
     def release(self, held: int) -> None:
         """Leave the guards entered since ``held`` of them were, innermost first."""
@@ -809,13 +969,15 @@ class Lowering:
         if len(wanted) != 1 and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
             values = self.call(nodes[0])
         else:
-            values = [self.stable_before(self.expr(n), *nodes[i + 1 :]) for i, n in enumerate(nodes)]
+            values = self.values(nodes)
         if len(values) != len(wanted):
             self.refuse(node, f"{len(values)} results where {len(wanted)} are declared", "return what the annotation says")
         for var, result in zip(wanted, values, strict=True):
             self.expect(node, var.type, result, "the result")
             self.emit(Set(var, result))
+        self.leave(*around(self.within)[: len(around(self.within)) - len(around(frame.around))])
         self.release(0)
+        frame.returns.append(set(self.not_none))
         self.goto(frame.exit)
 
     # ---- expressions
@@ -831,8 +993,27 @@ class Lowering:
             self.refuse(node, f"{ast.unparse(node)} as a condition", "compare it, with `is not None` for a record")
         return value
 
-    def integer(self, node: ast.expr) -> Expr:
+    def value(self, node: ast.expr) -> Expr:
         value = self.expr(node)
+        if isinstance(value, ArrayOf):
+            self.refuse(node, f"the array {value.field!r} as a value", "name the array where it is used")
+        return value
+
+    def values(self, nodes: Iterable[ast.expr]) -> list[Expr]:
+        """Some values, evaluated from left to right."""
+        operands = Operands(self)
+        for node in nodes:
+            operands.add(self.value(node))
+        return operands.take()
+
+    def integer(self, node: ast.expr) -> Expr:
+        return self.as_integer(node, self.value(node))
+
+    def integers(self, *nodes: ast.expr) -> list[Expr]:
+        """Some integers, evaluated from left to right."""
+        return [self.as_integer(node, value) for node, value in zip(nodes, self.values(nodes), strict=True)]
+
+    def as_integer(self, node: ast.expr, value: Expr) -> Expr:
         if not isinstance(value.type, IntType):
             self.refuse(node, f"{ast.unparse(node)} where an integer is expected", "use an integer")
         return value
@@ -845,7 +1026,9 @@ class Lowering:
 
     def record(self, node: ast.expr) -> Expr:
         """A reference that is going to be followed: it must not be None."""
-        value = self.expr(node)
+        return self.followed(node, self.expr(node))
+
+    def followed(self, node: ast.expr, value: Expr) -> Expr:
         if isinstance(value, ArrayOf) or not isinstance(value.type, RefType):
             self.refuse(node, f"{ast.unparse(node)} is no record", "use a record")
         if self.can_be_none(value):
@@ -867,23 +1050,17 @@ class Lowering:
             case Const(value=number, type=RefType()):
                 return number == 0
             case Local(var):
-                return isinstance(var.type, RefType) and var.maybe_none and var not in self.not_none
+                return isinstance(var.type, RefType) and var.type.optional and var not in self.not_none
             case Load(type=RefType(optional=optional)):
                 return optional
             case Op(op="?:", args=[_, then, other]):
                 return self.can_be_none(then) or self.can_be_none(other)
         return False
 
-    def stable_before(self, value: Expr, *later: ast.expr) -> Expr:
-        """A value that keeps, if evaluating ``later`` could change what it reads."""
-        if reads_state(value) and any(isinstance(n, ast.Call) for node in later for n in ast.walk(node)):
-            return self.temp(value)
-        return value
-
-    def expect(self, node: ast.AST, type_: ScalarType, value: Expr, what: str) -> None:
-        """Refuse a value of another type than ``type_``; a None that must not be is caught when running."""
-        if isinstance(type_, RefType) and isinstance(value, Const) and value.value == 0 and isinstance(value.type, RefType):
-            if not type_.optional:
+    def expect(self, node: ast.AST, type_: ScalarType, value: Expr, what: str, rule: str = NO_NONE) -> None:
+        """Refuse a value of another type than ``type_``; a None that must not be breaks ``rule`` when running."""
+        if isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record:  # None, written here
+            if not isinstance(type_, RefType) or not type_.optional:
                 self.refuse(node, f"None for {what}", f"annotate it {type_!r} | None")
             return
         if isinstance(value, ArrayOf) or not same_kind(type_, value.type):
@@ -891,7 +1068,9 @@ class Lowering:
             self.refuse(node, f"{got} where {what} is {type_!r}", "use a value of that type")
         if isinstance(type_, RefType) and not type_.optional and self.can_be_none(value):
             condition = self.fold("!=", [value, Const(0, INT)], BOOL)
-            self.emit(Require(condition, NO_NONE, f"None for {what}", self.place(node)))
+            self.emit(Require(condition, rule, f"None for {what}", self.place(node)))
+            if isinstance(value, Local):
+                self.not_none.add(value.var)
 
     def expr(self, node: ast.expr) -> Expr:
         match node:
@@ -906,15 +1085,13 @@ class Lowering:
             case ast.Attribute(value=owner, attr=name):
                 return self.attribute(node, owner, name)
             case ast.Subscript(value=container, slice=index):
-                whole = self.array(container)
-                return self.element(whole, self.index(whole, index))
+                operands = Operands(self)
+                operands.add(self.index(operands.add(self.array(container)), index))
+                whole, position = operands.take()
+                assert isinstance(whole, ArrayOf)
+                return self.element(whole, position)
             case ast.BinOp(left=left, op=op, right=right):
-                if type(op) not in ARITHMETIC:
-                    self.refuse(node, f"the operator in {ast.unparse(node)}", "use + - * // % << >> & | ^")
-                a = self.stable_before(self.integer(left), right)
-                if isinstance(op, (ast.FloorDiv, ast.Mod)):
-                    return self.divide(node, ARITHMETIC[type(op)], a, self.integer(right))
-                return self.fold(ARITHMETIC[type(op)], [a, self.integer(right)], INT)
+                return self.arithmetic(node, op, *self.integers(left, right))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return self.fold("==", [self.condition(operand), Const(0, INT)], BOOL)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -932,12 +1109,18 @@ class Lowering:
                 return results[0]
         self.refuse(node, f"{type(node).__name__} in {ast.unparse(node)!r}", "use names, fields, arithmetic, comparisons, calls")
 
-    def divide(self, node: ast.expr, op: str, a: Expr, b: Expr) -> Expr:
-        """A quotient or remainder, the divisor tested unless it is known."""
-        if not isinstance(b, Const) or b.value == 0:
+    def arithmetic(self, node: ast.expr | ast.AugAssign, operator: ast.operator, a: Expr, b: Expr) -> Expr:
+        """An operation on integers; a divisor and a shift count are tested unless they are known."""
+        if type(operator) not in ARITHMETIC:
+            self.refuse(node, f"the operator in {ast.unparse(node)}", "use + - * // % << >> & | ^")
+        op = ARITHMETIC[type(operator)]
+        low, high = self.interval(b)
+        divides, shifts = op.startswith("floor") and low <= 0 <= high, op in ("<<", ">>") and low < 0
+        if divides or shifts:
             b = b if isinstance(b, (Const, Local)) else self.temp(b)
-            condition = self.fold("!=", [b, Const(0, INT)], BOOL)
-            self.emit(Require(condition, IN_RANGE, f"{ast.unparse(node)}: division by zero", self.place(node)))
+            condition = self.fold("!=" if divides else ">=", [b, Const(0, INT)], BOOL)
+            what = "division by zero" if divides else "negative shift count"
+            self.emit(Require(condition, IN_RANGE, f"{ast.unparse(node)}: {what}", self.place(node)))
         return self.fold(op, [a, b], INT)
 
     def name(self, node: ast.expr, name: str) -> Expr:
@@ -964,15 +1147,17 @@ class Lowering:
         outer = self.outer_object(owner)
         if outer is not None:
             return self.constant(node, getattr(outer, name, None))
-        cls = self.record_class(owner)
-        if cls is not None and name not in cls.fields():
-            value = getattr(cls, name, None)
+        return self.attribute_of(node, self.record(owner), name)
+
+    def attribute_of(self, node: ast.expr, ref: Expr, name: str) -> Expr:
+        """A field of a record, a property, or a constant of its class."""
+        assert isinstance(ref.type, RefType)
+        if name not in ref.type.cls.fields():
+            value = getattr(ref.type.cls, name, None)
             if isinstance(value, property):
-                assert value.fget is not None
-                return self.one(self.invoke_on(node, self.record(owner), name, []))
+                return self.one(self.invoke_on(node, ref, name, []))
             if isinstance(value, (int, enum.Enum)):
-                return self.class_constant(node, self.record(owner), name)
-        ref = self.record(owner)
+                return self.class_constant(node, ref, name)
         declared = self.field_of(node, ref, name)
         if declared.kind == "array":
             return ArrayOf(declared, ref)
@@ -988,23 +1173,9 @@ class Lowering:
                 return value
         return None
 
-    def record_class(self, node: ast.expr) -> type[Record] | None:
-        """The class of the record an expression stands for, without lowering it."""
-        match node:
-            case ast.Name(id=name):
-                value = self.frame.env.get(name)
-                return value.type.cls if value is not None and isinstance(value.type, RefType) else None
-            case ast.Attribute(value=owner, attr=name):
-                cls = self.record_class(owner)
-                declared = cls.fields().get(name) if cls else None
-                if declared is not None and isinstance(declared.type, RefType):
-                    return declared.type.cls
-            case ast.Subscript(value=container):
-                return self.record_class(container)
-        return None
-
     def class_constant(self, node: ast.expr, ref: Expr, name: str) -> Expr:
-        found = {id(getattr(c, name)): getattr(c, name) for c in self.classes(ref)}
+        assert isinstance(ref.type, RefType)
+        found = {id(getattr(c, name)): getattr(c, name) for c in self.classes(ref) or [ref.type.cls]}
         if len(found) != 1:
             self.refuse(node, f"{name!r}, which differs between the classes that may stand here", "make it a method or a field")
         return self.constant(node, next(iter(found.values())))
@@ -1034,15 +1205,17 @@ class Lowering:
     def part(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:
         position = self.position(declared, ref, index)
         if position is not None:
-            return Const(self.pools.embedded(declared)[position], declared.type)
+            return Const(self.pools.values(declared)[position], declared.type)
         return Part(declared, ref, index, declared.type)
 
     def position(self, declared: Field, ref: Expr, index: Expr | None) -> int | None:
         """Where a field's value stands among all its values, if that is known."""
-        if not isinstance(ref, Const) or not (index is None or isinstance(index, Const)):
+        if not isinstance(ref, Const) or ref.value == 0 or not (index is None or isinstance(index, Const)):
             return None
         first = self.pools.interval(RefType(declared.owner, False))[0]
         offset = index.value if isinstance(index, Const) else 0
+        if not 0 <= offset < self.pools.length(declared):
+            return None  # never reached: the index has broken a rule
         return (ref.value - first) * self.pools.length(declared) + offset
 
     def element(self, whole: ArrayOf, index: Expr) -> Expr:
@@ -1067,7 +1240,8 @@ class Lowering:
     def fold(self, op: str, args: list[Expr], type_: ScalarType) -> Expr:
         """An operation, computed now if it can be."""
         a, b = args
-        if isinstance(a, Const) and isinstance(b, Const) and not (op.startswith("floor") and b.value == 0):
+        undefined = isinstance(b, Const) and ((op.startswith("floor") and b.value == 0) or (op in ("<<", ">>") and b.value < 0))
+        if isinstance(a, Const) and isinstance(b, Const) and not undefined:
             return Const(FOLD[op](a.value, b.value), type_)
         if op in ("&&", "||"):
             for one, two in ((a, b), (b, a)):
@@ -1077,15 +1251,21 @@ class Lowering:
         return Op(op, args, type_)
 
     def compare(self, node: ast.expr, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> Expr:
-        result: Expr | None = None
-        a = self.stable_before(self.expr(left), *comparators)
-        for i, (op, right) in enumerate(zip(ops, comparators, strict=True)):
-            b = self.stable_before(self.expr(right), *comparators[i + 1 :])
-            one = self.compare_two(node, op, a, b)
-            result = one if result is None else self.fold("&&", [result, one], BOOL)
-            a = b
-        assert result is not None
-        return result
+        a, b = self.operands_of_comparison(self.expr(left), comparators[0])
+
+        def next_two(op: ast.cmpop, right: ast.expr) -> Expr:
+            nonlocal a, b
+            a, b = self.operands_of_comparison(b, right)
+            return self.compare_two(node, op, a, b)
+
+        rest = [functools.partial(next_two, op, right) for op, right in zip(ops[1:], comparators[1:], strict=True)]
+        return self.lazily(True, [lambda: self.compare_two(node, ops[0], a, b), *rest])
+
+    def operands_of_comparison(self, a: Expr, right: ast.expr) -> list[Expr]:
+        operands = Operands(self)
+        operands.add(a)
+        operands.add(self.expr(right))
+        return operands.take()
 
     def compare_two(self, node: ast.expr, op: ast.cmpop, a: Expr, b: Expr) -> Expr:
         if isinstance(op, (ast.Is, ast.IsNot)):
@@ -1104,24 +1284,34 @@ class Lowering:
                 return Const(int(name == "!="), BOOL)
         else:
             fits = same_kind(a.type, b.type) or same_kind(b.type, a.type)
+        if isinstance(op, (ast.Is, ast.IsNot)) and isinstance(a.type, IntType):
+            self.refuse(node, f"`is` between numbers in {ast.unparse(node)}", "compare them with == or !=")
         ordered = name not in ("==", "!=")
         if not fits or (ordered and not isinstance(a.type, IntType)):
             self.refuse(node, f"{a.type!r} compared with {b.type!r}", "compare values of one kind")
         return self.fold(name, [a, b], BOOL)
 
     def bool_op(self, is_and: bool, values: list[ast.expr], lower_one: Callable[[ast.expr], Expr]) -> Expr:
-        op = "&&" if is_and else "||"
-        result = lower_one(values[0])
-        for i, node in enumerate(values[1:], 1):
-            if isinstance(result, Const) and bool(result.value) != is_and:
-                return result
-            saved = set(self.not_none)
+        def one(i: int) -> Expr:
             for earlier in values[:i]:
                 self.not_none |= self.facts(earlier, is_and)
+            return lower_one(values[i])
+
+        return self.lazily(is_and, [functools.partial(one, i) for i in range(len(values))])
+
+    def lazily(self, is_and: bool, parts: Sequence[Callable[[], Expr]]) -> Expr:
+        """All of some conditions, or any of them, none evaluated after one that decides."""
+        op = "&&" if is_and else "||"
+        result = parts[0]()
+        for i, part in enumerate(parts[1:], 1):
+            if isinstance(result, Const) and bool(result.value) != is_and:
+                self.dead(lambda rest=parts[i:]: [one() for one in rest])  # type: ignore[misc]
+                return result
+            saved = set(self.not_none)
             before = self.block
             inside = self.new_block()
             self.block = inside
-            right = lower_one(node)
+            right = part()
             self.not_none = saved
             if self.block is inside and not inside.instrs:
                 self.block = before
@@ -1141,30 +1331,30 @@ class Lowering:
     def choice_expr(self, node: ast.expr, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Expr:
         condition = self.condition(test)
         if isinstance(condition, Const):
-            return self.expr(body if condition.value else orelse)
+            self.dead(lambda: self.value(orelse if condition.value else body))
+            return self.value(body if condition.value else orelse)
         then, other, join = self.new_block(), self.new_block(), self.new_block()
         self.branch(condition, then, other)
         results: list[tuple[Block, Expr]] = []
-        before = set(self.not_none)
+        before, known = set(self.not_none), True
         for block, value, truth in ((then, body, True), (other, orelse, False)):
             self.block = block
             self.not_none = before | self.facts(test, truth)
-            result = self.expr(value)
+            result = self.value(value)
+            known = known and not self.can_be_none(result)
             results.append((self.block, result))
         self.not_none = before
         (_, a), (_, b) = results
         kind = self.widened(b.type if isinstance(a, Const) and isinstance(a.type, RefType) else a.type)
-        if isinstance(kind, RefType):
-            kind = RefType(kind.cls, True)
         var = self.new_var("", kind)
-        var.maybe_none = False
         for block, result in results:
             self.block = block
             self.expect(node, kind, result, "the other value")
-            var.maybe_none = var.maybe_none or self.can_be_none(result)
             self.emit(Set(var, result))
             self.goto(join)
         self.block = join
+        if known:
+            self.not_none.add(var)
         return Local(var)
 
     # ---- calls
@@ -1188,9 +1378,12 @@ class Lowering:
                     return self.call_object(node, getattr(outer, name, None))
                 if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
                     return self.call_super(node, name)
-                arguments = [*node.args, *(k.value for k in node.keywords)]
-                ref = self.stable_before(self.record(owner), *arguments)
-                return self.invoke_on(node, ref, name, node.args, node.keywords)
+                operands = Operands(self)
+                operands.add(self.record(owner))
+                for argument in self.arguments(node):
+                    operands.add(self.value(argument))
+                ref, *values = operands.take()
+                return self.invoke_on(node, ref, name, values, [k.arg for k in node.keywords])
         self.refuse(node, f"the call {ast.unparse(node)}", "call a function, or a method of a record")
 
     def call_object(self, node: ast.Call, target: Any) -> list[Expr]:
@@ -1199,12 +1392,7 @@ class Lowering:
                 self.refuse(node, f"{target.__name__} of {len(node.args)} values", "give one integer")
             value = self.integer(node.args[0])
             kind = IntType(0, f"{target.below} - 1", target)
-            low, high = self.interval(value)
-            first, last = self.pools.interval(kind)
-            if low < first or high > last:
-                value = value if isinstance(value, (Const, Local)) else self.temp(value)
-                inside = self.inside(value, first, last)
-                self.emit(Require(inside, IN_RANGE, f"{ast.unparse(node)} outside {first}..{last}", self.place(node)))
+            value = self.check_index(node, kind, value)
             if isinstance(value, Const):
                 return [Const(value.value, kind)]
             return [Op("+", [value, Const(0, INT)], kind)]
@@ -1216,69 +1404,91 @@ class Lowering:
         here = self.frame.function.python.__module__
         if packages and not any(here == package or here.startswith(package + ".") for package in packages):
             self.refuse(node, f"a call of {target.__name__} in {here}", f"it is exported to {' and '.join(packages)}; ask these")
-        return self.invoke(node, function_of(target), None, [], node.args, node.keywords)
+        values = self.values(self.arguments(node))
+        return self.invoke(node, function_of(target), None, values, [k.arg for k in node.keywords])
+
+    @staticmethod
+    def arguments(node: ast.Call) -> list[ast.expr]:
+        """The arguments in the order in which they are evaluated; those with a keyword are the last."""
+        return [*node.args, *(k.value for k in node.keywords)]
+
+    def check_index(self, node: ast.expr, kind: IntType, value: Expr) -> Expr:
+        """Break a rule where a value becomes an index that is out of its range, unless its type says that it is not."""
+        low, high = self.interval(value)
+        first, last = self.pools.interval(kind)
+        if low < first or high > last:
+            value = value if isinstance(value, (Const, Local)) else self.temp(value)
+            detail = f"{ast.unparse(node)} outside {first}..{last}"
+            self.emit(Require(self.inside(value, first, last), IN_RANGE, detail, self.place(node)))
+        return value
 
     def call_super(self, node: ast.Call, name: str) -> list[Expr]:
+        """Call what the class of the record itself has after the class that says ``super()``."""
         frame = self.frame
-        receiver = frame.receiver
-        if receiver is not None:
-            mro = receiver.__mro__
-            here = next(i for i, c in enumerate(mro) if any(is_definition(v, frame.function) for v in vars(c).values()))
-            for base in mro[here + 1 :]:
-                if name in vars(base):
-                    this = frame.env[frame.function.parameters[0]]
-                    return self.invoke(node, function_of(vars(base)[name]), receiver, [this], node.args, node.keywords)
-        self.refuse(node, f"super().{name}", "name a method that a base class has")
-
-    def method(self, node: ast.expr, ref: Expr, name: str, args: list[ast.expr]) -> list[Expr]:
-        return self.invoke_on(node, ref, name, args)
+        if frame.receiver is None:
+            self.refuse(node, f"super().{name}", "name a method that a base class has")
+        owner = owner_of(frame.function, frame.receiver)
+        this = frame.env[frame.function.parameters[0]]
+        assert isinstance(this.type, RefType)
+        targets: dict[Function, list[type[Record]]] = {}
+        for cls in self.classes(this) or [this.type.cls]:
+            attribute = getattr(super(owner, cls), name, None)
+            if not isinstance(attribute, types.FunctionType):
+                self.refuse(node, f"super().{name}", "name a method that a base class has")
+            targets.setdefault(function_of(attribute), []).append(cls)
+        return self.dispatch(node, this, targets, self.values(self.arguments(node)), [k.arg for k in node.keywords])
 
     def invoke_on(
-        self, node: ast.expr, ref: Expr, name: str, args: Sequence[ast.expr], keywords: Sequence[ast.keyword] = ()
+        self, node: ast.expr, ref: Expr, name: str, values: Sequence[Expr], names: Sequence[str | None] = ()
     ) -> list[Expr]:
-        """Call a method, on whichever of the classes present the record may be."""
+        """Call a method, on whichever of the classes present the record may be; the last values are those with names."""
         assert isinstance(ref.type, RefType)
         targets: dict[Function, list[type[Record]]] = {}
-        for cls in self.classes(ref):
+        for cls in self.classes(ref) or [ref.type.cls]:
             attribute = getattr(cls, name, None)
             if isinstance(attribute, property):
                 attribute = attribute.fget
             if not isinstance(attribute, types.FunctionType):
                 self.refuse(node, f"{cls.__name__} has no method {name!r}", "define it")
             targets.setdefault(function_of(attribute), []).append(cls)
-        if not targets:
-            self.refuse(node, f"no {ref.type.cls.__name__} exists in this world", "give the world one, or do not call it")
+        return self.dispatch(node, ref, targets, values, names)
+
+    def dispatch(
+        self,
+        node: ast.expr,
+        ref: Expr,
+        targets: dict[Function, list[type[Record]]],
+        values: Sequence[Expr],
+        names: Sequence[str | None],
+    ) -> list[Expr]:
+        """Call the function that belongs to the class of the record: ``targets`` has the classes for each."""
         if len(targets) == 1:
             (function, classes), *_ = targets.items()
-            receiver = common_base(classes)
-            return self.invoke(node, function, receiver, [self.as_class(ref, receiver)], args, keywords)
+            receiver = common_base(classes, owner_of(function, classes[0]))
+            return self.invoke(node, function, receiver, [self.as_class(ref, receiver), *values], names)
         ref = ref if isinstance(ref, Local) else self.temp(ref)
-        given = [self.temp(self.expr(a)) for a in (*args, *(k.value for k in keywords))]
-        names = [k.arg for k in keywords]
+        given = [self.temp(value) for value in values]
         join = self.new_block()
-        results: list[Var] | None = None
+        results: dict[Var, bool] = {}  # and whether each is known not to be None
         known = set(self.not_none)
         for function, classes in targets.items():
             inside, other = self.new_block(), self.new_block()
             self.branch(self.is_one_of(ref, classes), inside, other)
             self.block = inside
             self.not_none = set(known)
-            receiver = common_base(classes)
-            this = self.as_class(ref, receiver)
-            named = dict(zip(names, given[len(args) :], strict=True))
-            values = self.invoke_with(node, function, receiver, [this, *given[: len(args)]], named)
-            if results is None:
-                results = [self.new_var("", type_) for type_ in self.result_types(function)]
-            for var, value in zip(results, values, strict=True):
+            receiver = common_base(classes, owner_of(function, classes[0]))
+            found = self.invoke(node, function, receiver, [self.as_class(ref, receiver), *given], names)
+            results = results or {self.new_var("", self.widened(type_)): True for type_ in self.result_types(function)}
+            for var, value in zip(results, found, strict=True):
                 self.expect(node, var.type, value, "the result")
-                var.maybe_none = var.maybe_none or self.can_be_none(value)
+                results[var] = results[var] and not self.can_be_none(value)
                 self.emit(Set(var, value))
             self.goto(join)
             self.block = other
         self.block.end = Goto(join)
         self.block = join
-        self.not_none = known
-        return [Local(var) for var in results or []]
+        self.not_none = known | {var for var, never in results.items() if never}
+        return [Local(var) for var in results]
 
     def as_class(self, ref: Expr, cls: type[Record]) -> Expr:
         """A reference known to point to a record of ``cls``."""
@@ -1311,33 +1521,19 @@ class Lowering:
         node: ast.expr,
         function: Function,
         receiver: type[Record] | None,
-        first: list[Expr],
-        args: Sequence[ast.expr],
-        keywords: Sequence[ast.keyword],
+        values: Sequence[Expr],
+        names: Sequence[str | None],
     ) -> list[Expr]:
-        nodes = [*args, *(k.value for k in keywords)]
-        values: list[Expr] = list(first)
-        for i, argument in enumerate(nodes):
-            values.append(self.stable_before(self.expr(argument), *nodes[i + 1 :]))
-        count = len(first) + len(args)
-        named = {k.arg: value for k, value in zip(keywords, values[count:], strict=True)}
-        return self.invoke_with(node, function, receiver, values[:count], named)
-
-    def invoke_with(
-        self,
-        node: ast.expr,
-        function: Function,
-        receiver: type[Record] | None,
-        values: list[Expr],
-        named: dict[str | None, Expr],
-    ) -> list[Expr]:
-        bound: list[Expr] = list(values)
-        for parameter in function.parameters[len(values) :]:
+        """Call a function with these values; the last of them are those for the parameters with these names."""
+        count = len(values) - len(names)
+        named = dict(zip(names, values[count:], strict=True))
+        bound = list(values[:count])
+        for parameter in function.parameters[count:]:
             if parameter in named:
                 bound.append(named.pop(parameter))
             elif parameter in function.defaults:
                 default = function.defaults[parameter]
-                bound.append(Lowering.default_value(self, function, default))
+                bound.append(self.default_value(function, default))
             else:
                 self.refuse(node, f"{function.name} without its {parameter!r}", "pass it")
         if named or len(bound) > len(function.parameters):
@@ -1384,16 +1580,17 @@ class Lowering:
             if parameter in frame.assigned_once and isinstance(value, Local):
                 env[parameter] = value
                 continue
-            var = self.new_var(parameter, declared)
-            var.maybe_none = self.can_be_none(value)
+            var = self.new_var(parameter, self.widened(declared))
             env[parameter] = Local(var)
-            self.emit(Set(var, value))
+            self.assign_var(var, value)
         self.statements(function.node.body)
-        self.goto(frame.exit)
+        if self.block.end is None:
+            frame.returns.append(self.not_none)
+            self.goto(frame.exit)
         self.block = frame.exit
         self.frames.pop()
-        for var in frame.results:
-            var.maybe_none = isinstance(var.type, RefType) and var.type.optional
+        if frame.returns:
+            self.not_none = set.intersection(*frame.returns)
         return [Local(var) for var in frame.results]
 
     def builtin(self, node: ast.Call, name: str) -> Expr:
@@ -1407,8 +1604,7 @@ class Lowering:
                 self.refuse(node, f"{name} of {value.type!r}", "use integers and booleans")
             return self.fold("+" if name == "int" else "!=", [value, Const(0, INT)], INT if name == "int" else BOOL)
         if name in ("min", "max") and len(node.args) == 2:
-            a = self.stable_before(self.integer(node.args[0]), node.args[1])
-            return self.fold(name, [a, self.integer(node.args[1])], INT)
+            return self.fold(name, self.integers(*node.args), INT)
         if name in ("all", "any", "sum") and len(node.args) == 1:
             return self.reduce(name, node.args[0])
         self.refuse(node, f"{name} of {len(node.args)} arguments", "see the language: len(a), min(a, b), all(... for x in a)")
@@ -1471,8 +1667,10 @@ class Lowering:
         place = self.place(node)
         match name, len(arguments):
             case "choose", 1 | 2:
+                void([self.text(label) for label in arguments[1:]])
                 return [self.choose(node, name, self.integer(arguments[0]))]
             case "may", 1:
+                self.text(arguments[0])
                 chosen = self.choose(node, name, Const(2, INT))
                 return [self.fold("!=", [chosen, Const(0, INT)], BOOL)]
             case "when", 1:
@@ -1490,14 +1688,20 @@ class Lowering:
                 self.emit(Reached(self.text(arguments[0])))
                 return []
             case "charge", 1 | 2:
+                self.values(arguments)  # what it costs is no part of a state; that it is evaluated may be
                 return []
             case "current", 0:
                 return [Op("current", [], INT) if self.number is None else Const(self.number, INT)]
         self.refuse(node, f"{name} with {len(arguments)} arguments", "see its documentation")
 
     def choose(self, node: ast.Call, word: str, n: Expr) -> Expr:
+        n = n if isinstance(n, (Const, Local)) else self.temp(n)
+        if self.interval(n)[1] < 1:
+            self.refuse(node, f"{ast.unparse(node)} has nothing to choose from", "give it 1 or more")
+        if self.interval(n)[0] < 1:
+            some = self.fold(">", [n, Const(0, INT)], BOOL)
+            self.emit(Require(some, IN_RANGE, f"{ast.unparse(node)}: nothing to choose from", self.place(node)))
         if self.is_thread:
-            n = n if isinstance(n, (Const, Local)) else self.temp(n)
             self.suspend("choose", node)
         var = self.new_var("", INT)
         var.bounds = (Const(0, INT), n)
@@ -1549,11 +1753,7 @@ def waits(body: Body) -> bool:
     return own or any(waits(callee) for callee in body.calls)
 
 
-def changes(body: Body) -> bool:
-    """Whether a body can assign a field."""
-    return bool(body.writes) or any(changes(callee) for callee in body.calls)
-
-
 def is_definition(value: Any, function: Function) -> bool:
-    """Whether a class attribute is the definition of a function."""
-    return isinstance(value, types.FunctionType) and function_of(cast(Any, value)) is function
+    """Whether a class attribute is the definition of a function, as a method or a property."""
+    value = value.fget if isinstance(value, property) else value
+    return isinstance(value, types.FunctionType) and inspect.unwrap(value) is function.python

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The records of a world as numbers.
 
-Records of one family (a class directly below Record, with its subclasses) form a pool; a reference is the position in
-the pool plus one, and 0 is None.  Subclasses stand together, so "is it a Gunyah driver" is a range of numbers.
+Records of one family (a class directly below Record, with its subclasses) form a pool; a class that comes from two
+families makes them one.  A reference is the position in the pool plus one, and 0 is None.  The records of each class stand
+together, so "is it a Gunyah driver" is a range of numbers; among those of a class and its subclasses others may stand.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from guestmem.model.record import BoolType, EnumType, Field, IntType, Record, RefType, ScalarType, evaluate
 from guestmem.model.world import World, records_of
 
 
-def family_of(cls: type[Record]) -> type[Record]:
-    """The class directly below Record from which ``cls`` comes."""
-    return [base for base in cls.__mro__ if issubclass(base, Record) and base is not Record][-1]
+def families_of(cls: type[Record]) -> list[type[Record]]:
+    """The classes directly below Record from which ``cls`` comes."""
+    return [base for base in cls.__mro__ if Record in base.__bases__]
 
 
 class Pools:
@@ -25,15 +28,16 @@ class Pools:
     def __init__(self, world: World) -> None:
         self.world = world
         self.geometry: dict[str, int] = world.geometry
-        families: dict[type[Record], dict[type[Record], list[Record]]] = defaultdict(lambda: defaultdict(list))
+        classes: dict[type[Record], list[Record]] = defaultdict(list)
         for record in records_of(world):
-            families[family_of(type(record))][type(record)].append(record)
+            classes[type(record)].append(record)
         self.pool: dict[type[Record], list[Record]] = {}
-        self.numbers: dict[int, int] = {}
-        for family, classes in families.items():
-            order = sorted(classes, key=lambda cls: [base.__qualname__ for base in reversed(cls.__mro__)])
-            self.pool[family] = [record for cls in order for record in classes[cls]]
-            self.numbers.update({id(record): i + 1 for i, record in enumerate(self.pool[family])})
+        for cls in sorted(classes, key=lambda cls: [base.__qualname__ for base in reversed(cls.__mro__)]):
+            together = {id(pool): pool for family in families_of(cls) if (pool := self.pool.get(family))}
+            merged = [*itertools.chain(*together.values()), *classes[cls]]
+            joined = [family for family, pool in self.pool.items() if id(pool) in together]
+            self.pool.update(dict.fromkeys([*joined, *families_of(cls)], merged))
+        self.numbers = {id(record): i for pool in self.pool.values() for i, record in enumerate(pool, 1)}
 
     def number(self, record: Record | None) -> int:
         """The number of a record; 0 for None."""
@@ -41,11 +45,23 @@ class Pools:
 
     def records(self, cls: type[Record]) -> list[Record]:
         """The records of a class and its subclasses, in order of their numbers."""
-        return [r for r in self.pool.get(family_of(cls), []) if isinstance(r, cls)]
+        return [r for r in self.pool.get(families_of(cls)[0], []) if isinstance(r, cls)]
+
+    def cells(self, field: Field) -> Iterator[tuple[int, Record, int]]:
+        """The cells of a field: number, record, index in its array.  Records of other classes leave gaps."""
+        length = self.length(field)
+        for record in self.records(field.owner):
+            first = (self.number(record) - self.interval(RefType(field.owner, False))[0]) * length
+            yield from ((first + index, record, index) for index in range(length))
+
+    def room(self, field: Field) -> int:
+        """Cells of a field, gaps included."""
+        first, last = self.interval(RefType(field.owner, False))
+        return (last - first + 1) * self.length(field) if last else 0
 
     def record(self, cls: type[Record], number: int) -> Record | None:
         """The record with a number, in the pool of ``cls``."""
-        return self.pool[family_of(cls)][number - 1] if number else None
+        return self.pool[families_of(cls)[0]][number - 1] if number else None
 
     def interval(self, type_: ScalarType) -> tuple[int, int]:
         """The numbers a value of a type may have."""
@@ -86,22 +102,16 @@ class Pools:
         raise AssertionError(type_)
 
     def values(self, field: Field) -> list[int]:
-        """The numbers a scalar or array field holds in the world as built: record by record, element by element."""
-        found: list[int] = []
-        for record in self.records(field.owner):
+        """The numbers a field holds in the world as built, cell by cell; a gap repeats another.
+
+        For a part they are those of the records embedded.
+        """
+        found: dict[int, int] = {}
+        for cell, record, index in self.cells(field):
             value = getattr(record, field.name)
-            for element in value if field.kind == "array" else [value]:
-                found.append(self.encode(element, field.type))
-        return found
+            found[cell] = self.encode(value[index] if field.kind == "array" else value, field.type)
+        return [found.get(cell, found[0]) for cell in range(self.room(field))]
 
     def length(self, field: Field) -> int:
         """Elements in an array field; 1 for a scalar."""
         return evaluate(field.length, self.geometry) if field.kind == "array" else 1
-
-    def embedded(self, field: Field) -> list[int]:
-        """The numbers of the records embedded in a field: record by record, element by element."""
-        found: list[int] = []
-        for record in self.records(field.owner):
-            value = getattr(record, field.name)
-            found.extend(self.number(element) for element in (value if field.kind == "array" else [value]))
-        return found

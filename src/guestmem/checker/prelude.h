@@ -20,6 +20,8 @@ struct ctx {
 	int stepped;  /* whether the slice executed a step */
 	int turns;    /* of loops without a step, in the slice */
 	int site;     /* where a rule broke */
+	int loop;     /* 0, or 1 + the loop that is looked at */
+	int left;     /* whether that was left */
 	u64 reached;  /* situations met */
 	int chosen[MOST_CHOICES];
 	int of[MOST_CHOICES];
@@ -29,8 +31,6 @@ static inline int choose(struct ctx *c, int n, int *result)
 {
 	int i = c->cursor;
 
-	if (n <= 0)
-		return WAITS;
 	if (i == MOST_CHOICES) {
 		c->site = ENDLESS;
 		return BROKEN;
@@ -64,7 +64,7 @@ static inline int floormod_int(int a, int b) { return a - b * floordiv_int(a, b)
 /* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
 #define BATCH 1024
 #define ROOM (4 * BATCH)
-#define MOST_VIOLATIONS 64
+#define NOBODY UINT8_MAX /* in batch_threads: no thread made the initial state */
 
 #if THREADS <= 8
 typedef uint8_t threads_t;
@@ -73,17 +73,38 @@ typedef u64 threads_t;
 #endif
 #define ALL_THREADS ((threads_t)(THREADS < 64 ? (1ull << (THREADS % 64)) - 1 : ~0ull))
 
+#if PROPERTIES <= 8
+typedef uint8_t rules_t;
+#elif PROPERTIES <= 16
+typedef uint16_t rules_t;
+#else
+typedef u64 rules_t;
+#endif
+
 enum status { RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY };
-enum kind { IN_STEP, IN_STATE, DEADLOCK };
+enum kind { IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS };
 
 struct violation {
 	int kind;
-	int thread;         /* who made the last step; for DEADLOCK who waits */
-	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site */
-	u32 state;          /* IN_STEP: before the step; otherwise the state itself */
+	int thread;         /* who made the last step, -1: nobody; for WAITS_FOR_EVER who waits, -1: everybody; for SPINS who */
+	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site; SPINS: the loop */
+	u32 state;          /* before the step; where there is no step, the state itself */
 	u32 depth;          /* steps of the trace */
+	struct turn *cycle; /* SPINS: from the state and back to it */
+	u32 turns;
 	int stepped, choices;
 	int chosen[MOST_CHOICES];
+};
+
+/* A loop that a thread must leave: the number of the loop around it or -1, and for each of its boundaries '1' if that lies inside. */
+struct loop {
+	int thread, outer, boundaries;
+	const char *inside;
+};
+
+/* A step of a cycle: who made it, and the state after it. */
+struct turn {
+	u32 thread, state;
 };
 
 struct edge {
@@ -100,6 +121,7 @@ struct set {
 struct search {
 	u64 *states, *batch, *batch_hashes;
 	u32 *parents, *batch_parents, *fresh;
+	uint8_t *batch_threads;
 	threads_t *moved;       /* threads that can go on, or have finished */
 	u32 *others;            /* a successor that is no child in the search tree, or itself; not for states of one word */
 	u64 count, head, capacity, transitions, level_end, limit_states, limit_bytes, reached;
@@ -107,9 +129,10 @@ struct search {
 	int status, stop_at_first, violations;
 	struct set set;
 	int zero_seen;
-	u32 *dead;              /* states that broke a property: not expanded */
-	u64 dead_count, dead_room, dead_next;
-	struct violation violation[MOST_VIOLATIONS];
+	rules_t *broken;        /* the properties a state breaks */
+	rules_t told[THREADS + 1]; /* the properties known to be broken by a thread's step; first: by nobody's */
+	int breaks;             /* some state breaks a property */
+	struct violation *violation;
 	struct ctx ctx;
 };
 
@@ -132,6 +155,7 @@ static inline void found(struct search *x, const u64 *now, const u64 *s)
 	x->transitions++;
 	for (int i = 0; i < WORDS; i++)
 		to[i] = s[i];
+	x->batch_threads[x->pending] = (uint8_t)x->ctx.self;
 	x->pending += !same(s, now);
 	if (__builtin_expect(x->pending == ROOM, 0))
 		lookup(x);

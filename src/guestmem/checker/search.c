@@ -162,10 +162,38 @@ static inline u32 find_in_line(const u64 *line, u64 h)
 }
 #endif
 
+/* Note a violation, unless one of this kind, place and thread is known: that came first, so it is as short; NULL then. */
+static struct violation *violate(struct search *x, int kind, int thread, int site, u32 state, u32 depth)
+{
+	struct violation *v;
+
+	for (int i = 0; i < x->violations; i++) {
+		v = &x->violation[i];
+		if (v->kind == kind && v->thread == thread && v->site == site)
+			return NULL;
+	}
+	v = realloc(x->violation, (u64)(x->violations + 1) * sizeof(*v));
+	if (!v) {
+		x->status = NO_MEMORY;
+		return NULL;
+	}
+	x->violation = v;
+	v += x->violations++;
+	memset(v, 0, sizeof(*v));
+	v->kind = kind;
+	v->thread = thread;
+	v->site = site;
+	v->state = state;
+	v->depth = depth;
+	if (x->stop_at_first)
+		x->status = STOPPED;
+	return v;
+}
+
 static void new_state(struct search *x, const u64 *s, u32 parent)
 {
 	u64 copy[WORDS];
-	int broken;
+	rules_t broken;
 
 	memcpy(x->states + x->count * WORDS, s, sizeof(copy));
 	x->parents[x->count] = parent;
@@ -175,44 +203,64 @@ static void new_state(struct search *x, const u64 *s, u32 parent)
 	if (STATE_SITUATIONS && ~x->reached & ((1ull << STATE_SITUATIONS) - 1))
 		x->reached |= situations(copy, &x->ctx);
 	x->ctx.turns = 0;
-	broken = broken_rule(copy, &x->ctx);
-	if (broken) {
-		int site = broken < 0 ? -1 - x->ctx.site : broken - 1, known = 0;
-
-		for (int i = 0; i < x->violations; i++)
-			known |= x->violation[i].kind == IN_STATE && x->violation[i].site == site;
-		if (!known && x->violations < MOST_VIOLATIONS) {
-			struct violation *v = &x->violation[x->violations++];
-
-			memset(v, 0, sizeof(*v));
-			v->kind = IN_STATE;
-			v->thread = -1;
-			v->site = site;
-			v->state = (u32)x->count;
-			v->depth = parent == NONE ? 0 : x->depth + 1;
-		}
-		if (x->dead_count == x->dead_room) {
-			u64 room = x->dead_room ? 2 * x->dead_room : 1024;
-			u32 *dead = realloc(x->dead, room * sizeof(*dead));
-
-			if (!dead) {
-				x->status = NO_MEMORY;
-				return;
-			}
-			x->dead = dead;
-			x->dead_room = room;
-		}
-		x->dead[x->dead_count++] = (u32)x->count;
+	broken = broken_rules(copy, &x->ctx, NULL);
+	if (__builtin_expect(broken != 0, 0)) {
+		x->broken[x->count] = broken;
+		x->breaks = 1;
 		if (x->stop_at_first)
 			x->status = STOPPED;
 	}
 	x->count++;
 }
 
+/* A step of `thread` has broken properties that held before it. */
+static void __attribute__((noinline)) newly_broken(struct search *x, u32 before, int thread, const u64 *s, rules_t broken)
+{
+	int sites[PROPERTIES + 1];
+	u64 copy[WORDS];
+
+	memcpy(copy, s, sizeof(copy));
+	for (int i = 0; i < PROPERTIES; i++)
+		sites[i] = -1;
+	x->ctx.turns = 0;
+	broken_rules(copy, &x->ctx, sites);
+	for (int i = 0; i < PROPERTIES; i++) {
+		if (!(broken >> i & 1))
+			continue;
+		if (sites[i] < 0)
+			x->told[thread + 1] |= (rules_t)1 << i;
+		violate(x, IN_STATE, thread, sites[i] < 0 ? i : -1 - sites[i], before, before == NONE ? 0 : x->depth + 1);
+	}
+}
+
+/* Which properties the steps of a batch have broken: also those that lead to states known before. */
+static void __attribute__((noinline)) judge_batch(struct search *x, u32 n)
+{
+	for (u32 i = 0; i < n; i++) {
+		u32 before = x->batch_parents[i];
+		int thread = x->batch_threads[i] == NOBODY ? -1 : x->batch_threads[i];
+		const u64 *s = x->batch + i * WORDS;
+		rules_t broken;
+#if WORDS == 1
+		u64 copy = *s;
+
+		x->ctx.turns = 0;
+		broken = broken_rules(&copy, &x->ctx, NULL);
+#else
+		broken = x->batch_hashes[i] < x->count ? x->broken[x->batch_hashes[i]] : 0;
+#endif
+		if (before != NONE)
+			broken &= (rules_t)~x->broken[before];
+		if (broken & ~x->told[thread + 1])
+			newly_broken(x, before, thread, s, broken);
+	}
+}
+
 static u64 bytes_used(const struct search *x)
 {
 	u64 each = WORDS * sizeof(u64) + sizeof(u32) + (x->moved ? sizeof(threads_t) : 0) + (x->others ? sizeof(u32) : 0);
 
+	each += x->breaks ? sizeof(rules_t) : 0;
 	return x->count * each + x->set.size * sizeof(u64);
 }
 
@@ -293,7 +341,9 @@ static void flush(struct search *x)
 		if (*slot) {
 			if (THREADS > 1)
 				x->others[x->batch_parents[i]] = (u32)*slot - 1;
+			x->batch_hashes[i] = (u32)*slot - 1;
 		} else {
+			x->batch_hashes[i] = x->count + new;
 			*slot = index_slot(h, x->count + new);
 			if (x->count + new < x->capacity)
 				memcpy(x->states + (x->count + new) * WORDS, s, WORDS * sizeof(u64));
@@ -310,6 +360,8 @@ static void flush(struct search *x)
 		else
 			new_state(x, x->batch + fresh[i] * WORDS, x->batch_parents[fresh[i]]);
 	}
+	if (__builtin_expect(x->breaks, 0))
+		judge_batch(x, n);
 }
 
 static void lookup(struct search *x)
@@ -320,43 +372,13 @@ static void lookup(struct search *x)
 
 static void __attribute__((noinline)) broken_step(struct search *x, int thread, const struct ctx *c)
 {
-	struct violation *v = &x->violation[x->violations];
+	struct violation *v = violate(x, IN_STEP, thread, c->site, (u32)x->head, x->depth + 1);
 
-	for (int i = 0; i < x->violations; i++)
-		if (x->violation[i].kind == IN_STEP && x->violation[i].site == c->site && x->violation[i].thread == thread)
-			return;
-	if (x->violations == MOST_VIOLATIONS)
+	if (!v)
 		return;
-	x->violations++;
-	v->kind = IN_STEP;
-	v->thread = thread;
-	v->site = c->site;
-	v->state = (u32)x->head;
-	v->depth = x->depth + 1;
 	v->stepped = c->stepped;
 	v->choices = c->cursor;
 	memcpy(v->chosen, c->chosen, sizeof(v->chosen));
-	if (x->stop_at_first)
-		x->status = STOPPED;
-}
-
-static void __attribute__((noinline)) stuck(struct search *x, int thread, u32 state, u32 depth)
-{
-	struct violation *v = &x->violation[x->violations];
-
-	for (int i = 0; i < x->violations; i++)
-		if (x->violation[i].kind == DEADLOCK && (x->violation[i].thread == thread || thread < 0))
-			return;
-	if (x->violations == MOST_VIOLATIONS)
-		return;
-	x->violations++;
-	memset(v, 0, sizeof(*v));
-	v->kind = DEADLOCK;
-	v->thread = thread;
-	v->state = state;
-	v->depth = depth;
-	if (x->stop_at_first)
-		x->status = STOPPED;
 }
 
 /* Everything one thread can do next: each combination of choices, from a fresh copy of the state. */
@@ -430,7 +452,7 @@ static void expand(struct search *x)
 		now[i] = x->states[x->head * WORDS + i];
 	EXPAND_ALL
 	if (moved == finished && moved != ALL_THREADS)
-		stuck(x, -1, (u32)x->head, x->depth);
+		violate(x, WAITS_FOR_EVER, -1, 0, (u32)x->head, x->depth);
 	if (THREADS > 1)
 		x->moved[x->head] = moved;
 }
@@ -447,13 +469,18 @@ void search_free(struct search *x)
 		munmap(x->moved, x->capacity * sizeof(threads_t));
 	if (x->others)
 		munmap(x->others, x->capacity * sizeof(u32));
+	if (x->broken)
+		munmap(x->broken, x->capacity * sizeof(rules_t));
 	if (x->set.slots)
 		munmap(x->set.slots, x->set.room * sizeof(u64));
 	free(x->batch);
 	free(x->batch_hashes);
 	free(x->batch_parents);
 	free(x->fresh);
-	free(x->dead);
+	free(x->batch_threads);
+	for (int i = 0; i < x->violations; i++)
+		free(x->violation[i].cycle);
+	free(x->violation);
 	free(x);
 }
 
@@ -480,17 +507,21 @@ struct search *search_new(const u64 *initial, u64 limit_states, u64 limit_bytes,
 	x->parents = reserve(x->capacity * sizeof(u32));
 	x->moved = THREADS > 1 ? reserve(x->capacity * sizeof(threads_t)) : NULL;
 	x->others = THREADS > 1 && WORDS > 1 ? reserve(x->capacity * sizeof(u32)) : NULL;
+	x->broken = reserve(x->capacity * sizeof(rules_t));
 	x->batch = malloc(ROOM * WORDS * sizeof(u64));
 	x->batch_hashes = malloc(ROOM * sizeof(u64));
 	x->batch_parents = malloc(ROOM * sizeof(u32));
+	x->batch_threads = malloc(ROOM);
 	x->fresh = malloc((ROOM + 1) * sizeof(u32));
-	if (!x->states || !x->parents || (THREADS > 1 && !x->moved) || (THREADS > 1 && WORDS > 1 && !x->others) || !x->batch || !x->batch_hashes || !x->batch_parents || !x->fresh ||
+	if (!x->states || !x->parents || (THREADS > 1 && !x->moved) || (THREADS > 1 && WORDS > 1 && !x->others) || !x->broken || !x->batch ||
+	    !x->batch_hashes || !x->batch_parents || !x->batch_threads || !x->fresh ||
 	    !set_init(&x->set, start, limit_bytes / sizeof(u64) / LINE * LINE)) {
 		search_free(x);
 		return NULL;
 	}
 	x->head = NONE;
 	memcpy(x->batch, initial, WORDS * sizeof(u64));
+	x->batch_threads[0] = NOBODY;
 	x->pending = 1;
 	lookup(x);
 	x->head = 0;
@@ -517,193 +548,13 @@ int search_run(struct search *x, u64 most)
 			if (x->status != RUNNING)
 				break;
 		}
-		if (x->dead_next < x->dead_count && x->dead[x->dead_next] == x->head) {
-			x->dead_next++;
-			if (THREADS > 1)
-				x->moved[x->head] = ALL_THREADS;
-		} else {
-			expand(x);
-			hash_batch(x);
-			if (x->pending >= BATCH)
-				flush(x);
-		}
+		expand(x);
+		hash_batch(x);
+		if (x->pending >= BATCH)
+			flush(x);
 		x->head++;
 	}
 	return x->status;
-}
-
-/* All that can happen in a state; the number of edges, or -1 if there are more than `most`. */
-int model_edges(const u64 *now, struct edge *edges, int most)
-{
-	struct ctx c;
-	int n = 0;
-
-	memset(&c, 0, sizeof(c));
-	for (int t = 0; t < THREADS; t++) {
-		c.depth = 0;
-		do {
-			struct edge *e = &edges[n];
-			int status;
-
-			if (n == most)
-				return -1;
-			memcpy(e->state, now, sizeof(e->state));
-			c.cursor = 0;
-			c.stepped = 0;
-			c.turns = 0;
-			status = advance[t](e->state, &c);
-			if (status == FINISHED || status == WAITS)
-				continue;
-			e->thread = t;
-			e->status = status;
-			e->site = c.site;
-			e->stepped = c.stepped;
-			e->choices = c.cursor;
-			memcpy(e->chosen, c.chosen, sizeof(e->chosen));
-			n++;
-		} while (next_choices(&c));
-	}
-	return n;
-}
-
-/* Run each thread to its first boundary; 0, or 1 + the thread that broke a rule doing so (`*site`). */
-int model_start(u64 *s, int *site)
-{
-	struct ctx c;
-
-	memset(&c, 0, sizeof(c));
-	c.start = 1;
-	for (int t = 0; t < THREADS; t++) {
-		c.depth = 0;
-		c.cursor = 0;
-		if (advance[t](s, &c) != DONE) {
-			*site = c.site;
-			return t + 1;
-		}
-	}
-	return 0;
-}
-
-/* The property a state breaks, plus one; 0 if none, -1 if evaluating one broke a rule (`*site`). */
-int model_broken_rule(const u64 *s, int *site)
-{
-	u64 copy[WORDS];
-	struct ctx c;
-	int broken;
-
-	memset(&c, 0, sizeof(c));
-	memcpy(copy, s, sizeof(copy));
-	broken = broken_rule(copy, &c);
-	*site = c.site;
-	return broken;
-}
-
-static u32 depth_of(const struct search *x, u64 state)
-{
-	u32 depth = 0;
-
-	for (; x->parents[state] != NONE; depth++)
-		state = x->parents[state];
-	return depth;
-}
-
-/* The threads that can go on in a state or in one that follows it, as far as is known. */
-static threads_t going_on(const struct search *x, const struct set *set, u64 i)
-{
-	const u64 *now = x->states + i * WORDS;
-	threads_t mask = x->moved[i];
-	struct ctx c;
-
-	memset(&c, 0, sizeof(c));
-	for (int t = 0; t < THREADS; t++) {
-		c.depth = 0;
-		do {
-			u64 next[WORDS];
-			int status;
-
-			if (mask == ALL_THREADS)
-				return mask;
-			memcpy(next, now, sizeof(next));
-			c.cursor = 0;
-			c.stepped = 0;
-			c.turns = 0;
-			status = advance[t](next, &c);
-			if (status == DONE && !same(next, now)) {
-				u64 slot = *index_find(set, x->states, next, hash(next));
-
-				mask |= slot ? x->moved[(u32)slot - 1] : ALL_THREADS;
-			} else if (status == BROKEN) {
-				mask = ALL_THREADS;
-			}
-		} while (next_choices(&c));
-	}
-	return mask;
-}
-
-/* Hand on what is known of the threads that can go on, from states to those they follow; whether that told anything. */
-static int hand_on(struct search *x)
-{
-	int news = 0;
-
-	for (u64 i = x->count; i-- > 0;) {
-		threads_t mask = x->moved[i];
-
-		if (x->others)
-			mask |= x->moved[x->others[i]];
-		news |= mask != x->moved[i];
-		x->moved[i] = mask;
-		if (i)
-			x->moved[x->parents[i]] |= mask;
-	}
-	return news;
-}
-
-/*
- * A wait ends: from every state in which a thread cannot go on, some state can be reached in which it can.  Call when
- * complete; notes the first state of each thread that waits for ever.  0: not enough memory.
- *
- * Two successors of a state are known from the search, its child in the tree and another; only where they are not
- * enough are all of them generated again.
- */
-int search_waits(struct search *x)
-{
-	struct set own = {0}, *set = &x->set;
-	int changed = 1;
-
-	if (THREADS == 1)
-		return 1;
-	if (WORDS == 1) {
-		u64 size = (x->count + x->count / 2) / LINE * LINE + 2 * LINE;
-
-		set = &own;
-		if (!set_init(&own, size, size))
-			return 0;
-		for (u64 i = 0; i < x->count; i++) {
-			u64 h = hash(x->states + i * WORDS);
-
-			*index_find(&own, x->states, x->states + i * WORDS, h) = index_slot(h, i);
-		}
-	}
-	while (changed) {
-		changed = 0;
-		while (hand_on(x))
-			;
-		for (u64 i = x->count; i-- > 0;) {
-			threads_t mask = x->moved[i];
-
-			if (mask == ALL_THREADS)
-				continue;
-			x->moved[i] = going_on(x, set, i);
-			changed |= x->moved[i] != mask;
-		}
-	}
-	for (u64 i = 0; i < x->count; i++)
-		for (int t = 0; x->moved[i] != ALL_THREADS && t < THREADS; t++)
-			if (!(x->moved[i] >> t & 1))
-				stuck(x, t, (u32)i, depth_of(x, i));
-	if (own.slots)
-		munmap(own.slots, own.room * sizeof(u64));
-	return 1;
 }
 
 struct summary {
@@ -728,4 +579,3 @@ void search_summary(const struct search *x, struct summary *out)
 const struct violation *search_violation(const struct search *x, int i) { return &x->violation[i]; }
 const u64 *search_state(const struct search *x, u64 i) { return x->states + i * WORDS; }
 u32 search_parent(const struct search *x, u64 i) { return x->parents[i]; }
-int model_words(void) { return WORDS; }

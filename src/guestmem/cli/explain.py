@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import bdb
 import json
 from typing import Any
 
-from guestmem.cli.scenario import build, plain
+from guestmem.cli.scenario import text
 from guestmem.cli.terminal import VIOLATED, Usage, arch, protection
 
 
@@ -18,13 +19,13 @@ def add(commands: Any) -> None:
     explain.add_argument(
         "--pdb", type=int, metavar="STEP", nargs="?", const=0, help="enter the debugger at a step (default: the last)"
     )
+    explain.add_argument("--full", action="store_true", help="all steps, also those that every run begins with")
     explain.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay a saved counterexample."""
-    from guestmem.checker.trace import replay, table
-    from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
+    from guestmem.checker.trace import Unreplayed, counterexample, ended, table
     from guestmem.model.schedule import Slice
     from guestmem.scenarios.catalogue import find
 
@@ -41,17 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
         given["protection"] = protection(given["protection"])
     if "arch" in given:
         given["arch"] = arch(given["arch"])
+    scenario = find(name)
     debug_at = None if arguments.pdb is None else arguments.pdb or len(slices)
-    rows = list(replay(build(find(name), given), slices, debug_at)) if slices else []
-    print(" ".join([name, *(f"{k}={v}" for k, v in plain(given).items())]))
-    for line in table(rows):
+    if debug_at is not None and not 1 <= debug_at <= len(slices):
+        raise Usage(f"{arguments.file}: there is no step {debug_at}: it has {len(slices)}")
+    try:
+        rows = counterexample(scenario.build(**given), rule, slices, debug_at)
+    except bdb.BdbQuit:
+        print(f"left the debugger at step {debug_at} of {len(slices)}")
+        return VIOLATED
+    except Unreplayed as error:
+        raise Usage(f"{arguments.file}: replayed, {error}: the model has changed since it was saved") from error
+    print(f"{name} {text(given)}".rstrip())
+    for line in table(rows, mine=scenario.file, full=arguments.full):
         print(line)
-    broken = rows[-1].broken if rows else ""
-    if broken:
-        if not broken.startswith(rule):
-            raise Usage(f"{arguments.file}: replayed, it breaks another rule than the saved one ({rule}): the model has changed")
-    elif rule in (NO_DEADLOCK, ALWAYS_A_STEP) or not slices:
-        print(f"      broken: {rule}: {detail}")
-    else:
-        raise Usage(f"{arguments.file}: replayed, it breaks no rule: the model has changed since it was saved")
+    for line in ended(rows, rule, detail):
+        print(line)
     return VIOLATED

@@ -15,7 +15,7 @@ from typing import Any
 
 import guestmem
 from guestmem.cli import calibrate, check, compare, conform, explain, fuzz, listing, probe, record, replay
-from guestmem.cli.terminal import INCOMPLETE, USAGE, Unsaved, Usage
+from guestmem.cli.terminal import INCOMPLETE, USAGE, Defect, Unsaved, Usage
 
 COMMANDS = (compare, check, explain, listing, conform, fuzz, probe, record, replay, calibrate)
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Usage, Refused) as error:
         print(f"guestmem: {error}", file=sys.stderr)
         return USAGE
-    except Unsaved as error:
+    except (Unsaved, Defect) as error:
         print(f"guestmem: {error}", file=sys.stderr)
         return INCOMPLETE
     except BrokenPipeError:

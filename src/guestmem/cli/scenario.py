@@ -4,43 +4,49 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from guestmem.cli.terminal import Usage, arch, protection
+from guestmem.cli.terminal import arch, count, protection
 
 if TYPE_CHECKING:
     from guestmem.checker.explore import Violation
-    from guestmem.model.world import World
     from guestmem.scenarios.catalogue import Scenario
 
+SIZES = ("pages", "frames", "cpus", "vms")
 
-def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The sizes and options given for a world."""
-    wanted = ("pages", "frames", "cpus", "vms", "speculation")
-    given = {n: getattr(arguments, n) for n in wanted if getattr(arguments, n) is not None}
-    if arguments.arch is not None:
-        given["arch"] = arch(arguments.arch)
+
+def one_size(text: str) -> tuple[str, int]:
+    """A size of a world's own, as slots=3."""
+    name, equals, number = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write NAME=N, as in slots=3")
+    return name, count(number)
+
+
+def sizes(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The sizes given for a world; without a number of frames, one more than pages."""
+    given = {name: getattr(arguments, name) for name in SIZES if getattr(arguments, name) is not None}
+    if "pages" in given and "frames" in scenario.sizes:
+        given.setdefault("frames", given["pages"] + 1)
+    return {**given, **dict(arguments.size)}
+
+
+def options(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options given for a world, and the protection if it has one."""
+    given: dict[str, Any] = {}
     if arguments.protection is not None:
         given["protection"] = protection(arguments.protection)
-    if "pages" in given and "frames" not in given:
-        given["frames"] = given["pages"] + 1
+    elif scenario.protection is not None:
+        given["protection"] = scenario.protection
+    if arguments.arch is not None:
+        given["arch"] = arch(arguments.arch)
+    if arguments.speculation:
+        given["speculation"] = True
     return given
 
 
-def build(scenario: Scenario, given: dict[str, Any]) -> World:
-    """The world; sizes it does not know, and errors of its own, are the user's mistake."""
-    from guestmem.model.errors import Verdict
-
-    world = scenario.world
-    if "frames" not in getattr(world, "geometry", {}):
-        given.pop("frames", None)
-    try:
-        return scenario.build(**given)
-    except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError, Verdict) as error:
-        raise Usage(f"{scenario.name}: {type(error).__name__} while it is built: {error}: correct its setup()") from error
-
-
-def plain(given: dict[str, Any]) -> dict[str, Any]:
+def plain(given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON has them."""
     from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS
 
@@ -48,7 +54,12 @@ def plain(given: dict[str, Any]) -> dict[str, Any]:
     return {key: names.get(value, value) for key, value in given.items()}
 
 
-def saved(name: str, given: dict[str, Any], violation: Violation) -> dict[str, Any]:
+def text(given: Mapping[str, Any]) -> str:
+    """Options as a line has them."""
+    return " ".join(f"{name}={value}" for name, value in plain(given).items())
+
+
+def saved(name: str, given: Mapping[str, Any], violation: Violation) -> dict[str, Any]:
     """A counterexample as it is written to a file."""
     slices = [[s.thread, list(s.choices), s.stepped] for s in violation.slices]
     return {

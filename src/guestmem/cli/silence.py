@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-from guestmem.cli.scenario import build
 
 if TYPE_CHECKING:
     from guestmem.checker.coverage import Silence
     from guestmem.checker.explore import Model
+    from guestmem.model.world import World
     from guestmem.scenarios.catalogue import Scenario
 
 __all__ = ["Watch", "silence_json", "silence_lines"]
@@ -24,24 +23,33 @@ class Watch:
     ``everything``: of the files of this package too.  Raises ``Refused`` for what is defined and cannot be heard.
     """
 
-    def __init__(self, scenario: Scenario, given: dict[str, Any], everything: bool = False) -> None:
+    def __init__(self, scenario: Scenario, given: Mapping[str, Any], everything: bool = False) -> None:
         from guestmem.checker.coverage import Executed, any_file, users_file
         from guestmem.checker.frontend.classes import refuse_unplugged
 
-        self.scenario = scenario
-        self.watches = any_file if everything else users_file
+        self.last: tuple[Model, Mapping[str, Any]] | None = None
+        self.watches: Callable[[str], bool] = any_file if everything else users_file
         self.executed = Executed()
-        refuse_unplugged(self.executed.built(lambda: build(scenario, given), self.watches))
 
-    def explored(self, model: Model) -> None:
-        """Take in what the last exploration of a model executed."""
+        def build() -> World:
+            world = scenario.build(**given)
+            world.begun()  # as a trace asks
+            return world
+
+        refuse_unplugged(self.executed.built(build, self.watches))
+
+    def explored(self, model: Model, options: Mapping[str, Any]) -> None:
+        """Take in what the last exploration of a model executed; it was built with these options."""
         self.executed.explored(model)
+        self.last = model, options
 
-    def silence(self, model: Model, given: dict[str, Any]) -> Silence:
-        """What none of the explorations looked at; ``model``, the last, was built with the options ``given``."""
+    def silence(self) -> Silence:
+        """What none of the explorations looked at."""
         from guestmem.checker.coverage import silence
 
-        return silence(model, self.executed, self.watches, given)
+        assert self.last is not None
+        model, options = self.last
+        return silence(model, self.executed, self.watches, dict(options))
 
 
 def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
@@ -54,6 +62,7 @@ def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
         yield f"class {name} is used by nothing in {world}"
     if found.uncalled:
         yield f"{', '.join(found.uncalled)} {'is' if len(found.uncalled) == 1 else 'are'} called by nothing in {world}"
+    yield from found.wrong
     if code:
         for file, in_file in itertools.groupby(found.never, key=lambda never: never.file):
             functions = itertools.groupby(in_file, key=lambda never: never.function)

@@ -12,6 +12,7 @@ from typing import Any
 HOLDS, VIOLATED, USAGE, INCOMPLETE, SKIPPED = range(5)
 EXIT = {"holds": HOLDS, "violated": VIOLATED, "incomplete": INCOMPLETE}
 SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
+TIMES = {"s": 1, "m": 60, "h": 3600}
 
 
 class Usage(Exception):
@@ -20,6 +21,10 @@ class Usage(Exception):
 
 class Unsaved(Exception):
     """A file could not be written, as one line."""
+
+
+class Defect(Exception):
+    """The checker is wrong, as one line."""
 
 
 def size(text: str) -> int:
@@ -46,6 +51,18 @@ def positive(text: str) -> float:
         value = 0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def duration(text: str) -> float:
+    """Seconds in a time such as 30s, 2m or 1h; a plain number is seconds."""
+    unit = TIMES.get(text[-1:].lower(), 0)
+    try:
+        value = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 30s, 2m or 1h")
     return value
 
 

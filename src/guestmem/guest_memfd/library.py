@@ -5,7 +5,8 @@ A page of a file is private to the guest or shared with the host.  Where the pro
 the file and not in the direct map; it leaves the direct map before any guest can reach it, and comes back after the
 last guest has lost it and its content is gone.
 
-Lock order: invalidate lock (shared to add pages, exclusive to remove or convert), folio lock, the driver's own.
+Lock order: invalidate lock (shared to add pages, exclusive to remove or convert), the kernel's pm_lock, folio lock, the
+driver's own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from guestmem.mm.filemap import (
 from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.mm.signal import signal_pending
-from guestmem.model import Record, array, bounded, charge, part, step
+from guestmem.model import Record, array, bounded, charge, guards, part
 
 __all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
 
@@ -88,7 +89,7 @@ class Driver(Record):
         return 0, 0
 
     def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:
-        """Guests may fault the pages in again."""
+        """Guests may fault the pages in again: ends what was begun for any of them, also where beginning failed."""
 
     def prepare_inaccessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """The page, already out of the host's reach, becomes the guest's alone; undone by ``prepare_accessible``."""
@@ -101,6 +102,14 @@ class Driver(Record):
     def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """The page is about to lose its guest: have the hypervisor give it back for good."""
         return self.prepare_accessible(file, pgoff, folio)
+
+    def holds(self, folio: Folio) -> int:
+        """How many references to a folio the driver has taken and not dropped; the rule about counters asks."""
+        return 0
+
+    def holds_module(self) -> int:
+        """How many references to its own module it has taken and not dropped, beside the one of each open file."""
+        return 0
 
 
 class GuestMemfd(Record):
@@ -132,13 +141,22 @@ class GuestMemfd(Record):
     bound: list[bool] = array("pages")
     owner: list[Guest | None] = array("pages")
 
+    @guards("shared", "bound", "owner", "preserved")
+    def converting(self) -> bool:
+        """Nobody adds a page, or decides by these, meanwhile."""
+        return self.mapping.invalidate_lock.writing()
+
+    @guards("open")
+    def opening(self) -> bool:
+        """The last user closes the file, or nobody has it yet."""
+        return self.mapping.invalidate_lock.writing() or self.kernel.pm_lock.held()
+
     def unmaps(self) -> bool:
         """Whether private pages leave the direct map."""
         return self.protection is Protection.UNMAP or self.protection is Protection.UNMAP_FIXUP
 
     # ---- creating, binding
 
-    @step
     def create(self) -> int:
         """Create the file, all pages private.
 
@@ -147,13 +165,14 @@ class GuestMemfd(Record):
         """
         if self.unmaps() and not can_set_direct_map(self.kernel):
             return -EOPNOTSUPP
-        if self.pm is Pm.REFUSE and self.kernel.hibernating:
-            return -EBUSY
-        if not try_module_get(self.driver.module):
-            return -ENODEV
-        self.open = True
-        if self.pm is Pm.AVAILABLE or self.pm is Pm.REFUSE:
-            self.kernel.guest_memfd_users += 1
+        with self.kernel.pm_lock:
+            if self.pm is Pm.REFUSE and self.kernel.hibernating:
+                return -EBUSY
+            if not try_module_get(self.driver.module):
+                return -ENODEV
+            if self.pm is Pm.AVAILABLE or self.pm is Pm.REFUSE:
+                self.kernel.guest_memfd_users += 1
+            self.open = True
         return 0
 
     def bind(self, guest: Guest, start: int, end: int) -> int:
@@ -259,9 +278,8 @@ class GuestMemfd(Record):
                 return 0
         return self.order
 
-    @step
     def put_folio(self, folio: Folio) -> None:
-        """Let go of a page that was grabbed."""
+        """Let go of a page that was grabbed (folio_unlock, folio_put)."""
         folio.lock.release()
         folio_put(self.kernel, folio)
 
@@ -536,10 +554,16 @@ class GuestMemfd(Record):
         with self.mapping.invalidate_lock.exclusive:
             if self.pm is Pm.RECLAIM:
                 self.discard_unbound()
-            if self.kernel.lost or (self.pm is Pm.REFUSE and self.open) or self.has_private():
-                return -EBUSY
-            self.kernel.hibernating = True
+            with self.kernel.pm_lock:
+                if self.kernel.lost or (self.pm is Pm.REFUSE and self.open) or self.has_private():
+                    return -EBUSY
+                self.kernel.hibernating = True
         return 0
+
+    def post_hibernation(self) -> None:
+        """The PM notifier, when processes run again, or when there was no image."""
+        with self.kernel.pm_lock:
+            self.kernel.hibernating = False
 
     def has_private(self) -> bool:
         """Whether a page is there that the host must not use."""

@@ -56,6 +56,7 @@ class Gunyah(Hypervisor):
             if self.owners[pfn].extent is not Extent.HOST:
                 return -EPERM
         if may("memextent_donate to the guest is refused"):
+            self.machine.refuse()
             return -ENOMEM
         for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
             self.owners[pfn].extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
@@ -73,6 +74,7 @@ class Gunyah(Hypervisor):
         if guest.reaches(frame):
             return -EBUSY
         if may("memextent_donate from the guest is refused"):
+            self.machine.refuse()
             return -ENOMEM
         owner.extent = Extent.HOST
         owner.guest = None
@@ -88,6 +90,7 @@ class Gunyah(Hypervisor):
             if owner.guest is not guest or private != (owner.extent is Extent.GUEST_PRIVATE):
                 return -EPERM
         if may("addrspace_map is refused"):
+            self.machine.refuse()
             return -ENOMEM
         guest.enter(gfn, frame, order, private)
         return 0
@@ -97,8 +100,10 @@ class Gunyah(Hypervisor):
         """Unmap and flush.  What is private to a running guest stays locked until it unlocks it."""
         charge(Cost.HYPERCALL)
         if guest.running and guest.entries[gfn].private and not guest.gave[gfn]:
+            self.machine.refuse()
             return -EBUSY
         if may("addrspace_unmap is refused"):
+            self.machine.refuse()
             return -ENOMEM
         guest.forget(gfn)
         return 0
@@ -111,7 +116,10 @@ class Gunyah(Hypervisor):
 
     @step
     def vm_stop(self, guest: Guest) -> None:
-        """The resource manager ends the VM; on exit, what it had for itself is sanitised unconditionally."""
+        """The resource manager ends the VM; on exit, what it had for itself is sanitised unconditionally.
+
+        One step, as the driver goes on when it is notified of the exit, after both.
+        """
         guest.stop()
         for entry in guest.entries:
             if entry.frame is not None and entry.private:

@@ -17,7 +17,16 @@ class KvmDriver(Driver):
         """Zap the pages from the stage 2 of the guest that has them, and flush (kvm_gmem_invalidate_begin)."""
         for pgoff in Pgoff.span(start, end):
             guest = file.owner[pgoff]
-            if guest is not None and guest.entries[pgoff].live:
-                guest.zap(Gfn(pgoff))
-                guest.flush(Gfn(pgoff))
+            if guest is not None:
+                guest.invalidating[pgoff] = True
+                if guest.entries[pgoff].live:
+                    guest.zap(Gfn(pgoff))
+                    guest.flush(Gfn(pgoff))
         return 0, 0
+
+    def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:
+        """Let faults bring the pages back (kvm_gmem_invalidate_end)."""
+        for pgoff in Pgoff.span(start, end):
+            guest = file.owner[pgoff]
+            if guest is not None:
+                guest.invalidating[pgoff] = False

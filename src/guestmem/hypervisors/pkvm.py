@@ -39,6 +39,7 @@ class Pkvm(Hypervisor):
         if not frame.stage2 or guest.entries[gfn].live:
             return -EPERM
         if may("the memcache of the VM is too small"):
+            self.machine.refuse()
             return -ENOMEM
         frame.stage2 = False
         guest.enter(gfn, frame, 0, True)
@@ -66,6 +67,7 @@ class Pkvm(Hypervisor):
     def host_may_access(self, frame: Frame) -> int:
         """0, or -EPERM for a page that belongs to a guest and is not shared: what the exits of the guest have told."""
         if not frame.stage2:
+            self.machine.refuse()
             return -EPERM
         return 0
 
@@ -74,6 +76,7 @@ class Pkvm(Hypervisor):
         """Take a page from a VM that is being torn down; zeroed, if the guest did not share it."""
         charge(Cost.HYPERCALL)
         if guest.running:
+            self.machine.refuse()
             return -EBUSY
         entry = guest.entries[gfn]
         if entry.frame is not None:
@@ -115,6 +118,7 @@ class PkvmDriver(Driver):
         if guest.entries[pgoff].live:
             return 0
         if file.shared[pgoff] or guest.entries[pgoff].poison:
+            file.kernel.machine.refuse()
             return -EFAULT
         return self.hypervisor.host_donate_guest(guest, Gfn(pgoff), folio_page(file.kernel, folio, pgoff))
 

@@ -49,22 +49,24 @@ class Guest(Record):
 
     Attributes:
         running: it executes; a VM that was torn down does not.
-        exited: its vCPU is in the host, which handles a fault.
-        frozen: its vCPU is kept from running, as all processes are (hibernation).
+        exited: so many of its vCPUs are in the host, which handles their faults.
+        frozen: its vCPUs are kept from running, as all processes are (hibernation).
         entries: its stage 2, by gfn.
         secret: how the content it keeps for itself is labelled.
         expects: by gfn, what it has put there and counts on.
+        invalidating: by gfn, whether the host is taking the page away and lets no fault bring it back meanwhile.
         gave: by gfn, whether it has offered the page to the host, which has not made it private since; until then the
             guest puts no secret there.
     """
 
     running: bool = False
-    exited: bool = False
+    exited: int = bounded("vcpus")
     frozen: bool = False
     secret: Content = Content.SECRET_0
     entries: list[GuestEntry] = array("pages")
     expects: list[Expects] = array("pages")
     gave: list[bool] = array("pages")
+    invalidating: list[bool] = array("pages")
 
     def empty(self) -> bool:
         """Whether nothing is left in its stage 2."""
@@ -84,7 +86,7 @@ class Guest(Record):
         when(self.running and not self.frozen)
         entry = self.entries[gfn]
         if entry.frame is None or not (entry.live or may("the guest's TLB still holds the entry")):
-            self.exited = True
+            self.exited += 1
             return False
         if not entry.private:
             entry.frame.content = Content.SHARED
@@ -95,8 +97,8 @@ class Guest(Record):
 
     @step
     def stop(self) -> None:
-        """Take the vCPU out of the guest for good, once the host has handled its exit."""
-        when(not self.exited)
+        """Take its vCPUs out of the guest for good, once the host has handled their exits."""
+        when(self.exited == 0)
         self.running = False
         for gfn in Gfn.span(0, len(self.entries)):
             self.expects[gfn] = Expects.NOTHING
@@ -150,11 +152,15 @@ class Guest(Record):
 
     @step
     def flush(self, gfn: Gfn) -> None:
-        """Flush an entry that was removed, all of a block, from the guest's TLB."""
+        """Flush an entry, all of a block, from the guest's TLB, which loads it again where the table still has it.
+
+        The step is its end, as in ``tlbi_kernel``.
+        """
         charge(Cost.GUEST_FLUSH)
         start = self.block_start(gfn)
         for at in Gfn.span(start, start + (1 << self.entries[gfn].order)):
-            self.forget(at)
+            if not self.entries[at].live:
+                self.forget(at)
 
     def forget(self, gfn: Gfn) -> None:
         """The guest reaches nothing at this gfn any more; what else was in a block entry stays, in entries of its own."""

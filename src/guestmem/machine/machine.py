@@ -14,7 +14,7 @@ from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn, is_secret
 from guestmem.machine.guest import Guest
-from guestmem.model import Record, array, bounded, charge, may, require, step
+from guestmem.model import Record, array, bounded, charge, current, may, require, step
 
 __all__ = ["Enforcement", "Fault", "Hypervisor", "Machine"]
 
@@ -63,6 +63,8 @@ class Machine(Record):
 
     Attributes:
         table: a table of the direct map has 2^table entries.
+        refusals: by thread, it was refused something and has not been asked for it since.  No part of any machine: only
+            the rules look at it.
     """
 
     hypervisor: Hypervisor
@@ -70,6 +72,7 @@ class Machine(Record):
     frames: list[Frame] = array("frames")
     cpus: list[Cpu] = array("cpus")
     guests: list[Guest] = array("vms")
+    refusals: list[bool] = array("threads")
 
     def wire(self) -> None:
         """Number the frames; call from ``setup``."""
@@ -77,6 +80,19 @@ class Machine(Record):
         for pfn, frame in enumerate(self.frames):
             frame.pfn = type(frame.pfn)(pfn)
             frame.next = self.frames[pfn + 1] if pfn + 1 < len(self.frames) else None
+
+    def refuse(self) -> None:
+        """The running thread cannot have something: memory, or what a hypervisor does not do for it.
+
+        To be said where that is decided: an operation may then fail, and not without.
+        """
+        self.refusals[current()] = True
+
+    def refused(self) -> bool:
+        """Whether the running thread was refused anything since it last asked."""
+        refused = self.refusals[current()]
+        self.refusals[current()] = False
+        return refused
 
     def translate(self, cpu: Cpu, frame: Frame) -> Fault:
         """The fault that an access through the direct map takes."""
@@ -147,6 +163,7 @@ class Machine(Record):
     def split_leaf(self, frame: Frame) -> int:
         """Put a table of entries of the next size in the place of a block entry, by one store; -ENOMEM: no table page."""
         if may("no page for the table"):
+            self.refuse()
             return -ENOMEM
         self.enter_table(frame)
         return 0
@@ -155,6 +172,7 @@ class Machine(Record):
     def break_leaf(self, frame: Frame) -> int:
         """The first half of break-before-make: clear a block entry, the page for its table at hand; -ENOMEM: none is."""
         if may("no page for the table"):
+            self.refuse()
             return -ENOMEM
         self.set_leaf(frame, False)
         return 0
@@ -193,7 +211,10 @@ class Machine(Record):
 
     @step
     def tlbi_kernel(self, start: int, end: int) -> None:
-        """Invalidate frames start <= pfn < end of the direct map on all CPUs: TLBI VAALE1IS; DSB ISH."""
+        """Invalidate frames start <= pfn < end of the direct map on all CPUs: TLBI VAALE1IS; DSB ISH.
+
+        CPUs lose entries one by one; as each may lack them before, the step is the moment at which the last is gone.
+        """
         charge(Cost.KERNEL_FLUSH)
         for pfn in Pfn.span(start, end):
             for cpu in self.cpus:

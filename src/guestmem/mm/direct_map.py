@@ -10,7 +10,7 @@ from guestmem.machine.arch import Arch
 from guestmem.machine.frame import Frame, Pfn
 from guestmem.machine.machine import Machine
 from guestmem.mm.folio import Kernel
-from guestmem.model import exported_to
+from guestmem.model import exported_to, step
 
 __all__ = [
     "can_set_direct_map",
@@ -92,6 +92,10 @@ def flush_tlb_all(machine: Machine) -> None:
     machine.tlbi_kernel(0, len(machine.frames))
 
 
+@step
 def kernel_page_present(frame: Frame) -> bool:
-    """Whether the direct map has a page (asked by hibernation and other walkers of memory before they touch it)."""
+    """Whether the direct map has a page now: one load, of its entry.  Nothing keeps the answer true.
+
+    Asked by hibernation and other walkers of memory before they touch a page.
+    """
     return frame.present

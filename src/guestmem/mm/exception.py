@@ -14,7 +14,7 @@ from guestmem.machine.frame import Content, Frame
 from guestmem.machine.machine import HYP_PANIC, Fault
 from guestmem.mm.direct_map import kernel_page_present
 from guestmem.mm.folio import Kernel
-from guestmem.model import charge, panic, reached, step
+from guestmem.model import charge, panic, reached
 
 __all__ = [
     "Loaded",
@@ -116,19 +116,19 @@ def copy_from_kernel_nofault(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
     return load_with_fixup(kernel, cpu, frame)
 
 
-@step
 def copy_oldmem_page(kernel: Kernel, frame: Frame) -> None:
     """Read a page through a mapping made for it, as a crash dump does; no exception-table entry."""
     fault = kernel.machine.load_mapped(frame)
-    if fault is not Fault.NONE:
+    while fault is not Fault.NONE:
         do_mem_abort(kernel, fault, frame, has_entry=False)
+        fault = kernel.machine.load_mapped(frame)
 
 
-@step
 def read_present_page(kernel: Kernel, cpu: Cpu, frame: Frame) -> None:
     """Read a page if the direct map has it; no exception-table entry.
 
-    As careful as code can be that knows of the direct map and of no hypervisor: stage 1 is asked, stage 2 cannot be.
+    As careful as code can be that knows of the direct map and of no hypervisor: stage 1 is asked, stage 2 cannot be.  The
+    page can leave the direct map after the question, unless the caller has stopped all other CPUs.
     """
     if kernel_page_present(frame):
         kernel_load(kernel, cpu, frame)

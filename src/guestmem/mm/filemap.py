@@ -15,12 +15,15 @@ from guestmem.mm.folio import (
     folio_put,
     folio_ref_freeze,
     folio_ref_unfreeze,
+    folio_try_get,
 )
-from guestmem.model import Index, Record, RwSem, array, charge, current, may, panic, part, reached, require, step
+from guestmem.model import Index, Record, RwSem, array, charge, current, guards, may, panic, part, reached, require, step
+from guestmem.model.errors import GUARDED
 
 __all__ = [
     "AddressSpace",
     "Pgoff",
+    "Pin",
     "UserEntry",
     "filemap_add_folio",
     "filemap_grab_folio",
@@ -28,7 +31,6 @@ __all__ = [
     "filemap_remove_folio",
     "folio_start",
     "follow_pfnmap",
-    "gup_fast",
     "map_user",
     "merge_folios",
     "split_folio",
@@ -62,6 +64,11 @@ class AddressSpace(Record):
     invalidate_lock: RwSem = part()
     user: list[UserEntry] = array("pages")
 
+    @guards("slots")
+    def adding(self) -> bool:
+        """Folios come while the lock is held, either way; those who take them away say that it is held exclusively."""
+        return self.invalidate_lock.held()
+
 
 @step
 def xa_load(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
@@ -73,8 +80,10 @@ def xa_load(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
 def filemap_lock_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
     """Look a folio up, take a reference, lock it.
 
-    One step: while the lock is waited for, the invalidate lock, held shared, keeps the folio where it is.
+    One step: while the lock is waited for, the invalidate lock keeps the folio where it is, and everybody from counting
+    its references.
     """
+    require(mapping.invalidate_lock.held(), GUARDED)
     folio = mapping.slots[pgoff]
     if folio is not None:
         folio.lock.acquire()
@@ -100,6 +109,7 @@ def filemap_add_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> int:
 @step
 def filemap_remove_folio(mapping: AddressSpace, folio: Folio, pgoff: Pgoff) -> None:
     """Take a folio out of the page cache; the cache's references, one for each page, are the caller's to drop."""
+    require(mapping.invalidate_lock.writing(), GUARDED)
     start = folio_start(folio, pgoff)
     for at in Pgoff.span(start, start + (1 << folio.order)):
         mapping.slots[at] = None
@@ -156,6 +166,7 @@ def split_off(kernel: Kernel, folio: Folio, index: int) -> Folio:
 @step
 def replace_slot(mapping: AddressSpace, pgoff: Pgoff, folio: Folio) -> None:
     """Put another folio into a slot of the page cache."""
+    require(mapping.invalidate_lock.writing(), GUARDED)
     mapping.slots[pgoff] = folio
 
 
@@ -204,25 +215,42 @@ def clear_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
 
 @step
 def flush_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
-    """Flush a cleared entry of the VMM's page table from all TLBs."""
+    """Flush a cleared entry of the VMM's page table from all TLBs.  The step is its end, as in ``tlbi_kernel``."""
     charge(Cost.USER_FLUSH)
     mapping.user[pgoff].folio = None
-
-
-@step
-def gup_fast(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
-    """Take a reference to the folio that the VMM's page table has (gup_fast_pte_range); None if it has none."""
-    entry = mapping.user[pgoff]
-    if not entry.live or entry.folio is None:
-        return None
-    entry.folio.refcount += 1
-    return entry.folio
 
 
 @step
 def follow_pfnmap(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
     """What the VMM's page table has, without a reference (follow_pfnmap_start): it may go at any time."""
     return mapping.user[pgoff].folio if mapping.user[pgoff].live else None
+
+
+class Pin(Record):
+    """Where GUP keeps what it has a reference to (an entry of the array of pages that it fills)."""
+
+    folio: Folio | None = None
+
+    def gup_fast(self, kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff) -> bool:
+        """Take a reference to the folio that the VMM's page table has; whether it had one, and still has.
+
+        gup_fast_pte_range().  No lock is held: by the time that the reference is there, the folio may be somebody else's,
+        so the entry is read again.
+        """
+        folio = follow_pfnmap(mapping, pgoff)
+        if folio is None or not folio_try_get(folio):
+            return False
+        self.folio = folio
+        if follow_pfnmap(mapping, pgoff) is not folio:
+            self.unpin(kernel)
+            return False
+        return True
+
+    def unpin(self, kernel: Kernel) -> None:
+        """Drop the reference (unpin_user_page)."""
+        if self.folio is not None:
+            folio_put(kernel, self.folio)
+            self.folio = None
 
 
 @step

@@ -10,7 +10,7 @@ from guestmem.machine.arch import Arch
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Frame, is_secret
 from guestmem.machine.machine import Machine
-from guestmem.model import Mutex, Record, array, bounded, charge, choose, may, part, require, step, when
+from guestmem.model import Mutex, Record, array, bounded, charge, choose, guards, may, part, require, step, when
 
 __all__ = [
     "EHWPOISON",
@@ -59,6 +59,16 @@ class Folio(Record):
     lost: bool = False
     free: bool = True
 
+    @guards("uptodate")
+    def initialising(self) -> bool:
+        """Whoever finds it sees it initialised: it is locked, or nobody can have it."""
+        return self.lock.held() or self.refcount == 0
+
+    @guards("order")
+    def nobody_has_it(self) -> bool:
+        """Not even for a moment: it is free, or its references are frozen."""
+        return self.refcount == 0
+
 
 class Kernel(Record):
     """The host kernel: its folios, and how its fault handlers are built.
@@ -69,6 +79,7 @@ class Kernel(Record):
         lost: a page was given up, of which nobody knows who owns it.
         secretmem_users, guest_memfd_users: open files that may hold what no other kernel, and no image, may have.
         hibernating: processes are about to be frozen, or are; who cares was told (PM_HIBERNATION_PREPARE).
+        pm_lock: held to set that, having looked at what is open, and to open what may not be when it is set.
         signals: signals arrive at threads that are in the kernel.
         pgtable_split_lock: one splits block entries of the direct map at a time (cpa_lock on x86).
     """
@@ -81,8 +92,14 @@ class Kernel(Record):
     secretmem_users: int = bounded("files")
     guest_memfd_users: int = bounded("files")
     hibernating: bool = False
+    pm_lock: Mutex = part()
     signals: bool = False
     pgtable_split_lock: Mutex = part()
+
+    @guards("hibernating")
+    def deciding_on_power(self) -> bool:
+        """Nothing is opened meanwhile that may not be."""
+        return self.pm_lock.held()
 
     def wire(self) -> None:
         """Tie folios to frames; frame 0 holds kernel data for good.  Call from ``setup``."""
@@ -118,6 +135,7 @@ def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
 def alloc_folio(kernel: Kernel, order: int) -> Folio | None:
     """Allocate frames, any that are free; None when there are none, or when the allocation fails (folio_alloc)."""
     if not any(free_run(kernel, pfn, order) for pfn in range(len(kernel.folios))) or may("the allocation fails"):
+        kernel.machine.refuse()
         return None
     pfn = choose(len(kernel.folios), "frame")
     when(free_run(kernel, pfn, order))

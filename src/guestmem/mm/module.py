@@ -22,8 +22,12 @@ class Module(Record):
 
 def try_module_get(module: Module | None) -> bool:
     """Keep a module from going away, if it has not; None stands for code that is built in."""
-    if module is None:
-        return True
+    return module is None or inc_not_dying(module)
+
+
+@step
+def inc_not_dying(module: Module) -> bool:
+    """Count a user, unless the module is going: one atomic operation on the counter (atomic_inc_not_zero)."""
     if not module.live:
         return False
     module.refcount += 1
@@ -33,12 +37,21 @@ def try_module_get(module: Module | None) -> bool:
 def module_put(module: Module | None) -> None:
     """Let a module go away."""
     if module is not None:
-        module.refcount -= 1
+        dec(module)
+
+
+@step
+def dec(module: Module) -> None:
+    """Count a user less: one atomic operation on the counter."""
+    module.refcount -= 1
 
 
 @step
 def delete_module(module: Module) -> int:
-    """Unload a module.  -EWOULDBLOCK: it is in use."""
+    """Unload a module.  -EWOULDBLOCK: it is in use.
+
+    One atomic operation on the counter decides, and keeps users from coming (try_release_module_ref).
+    """
     if module.refcount != 0:
         return -EWOULDBLOCK
     module.live = False

@@ -4,7 +4,7 @@
 from guestmem.model.control import alone, charge, choose, current, exported_to, guard, may, panic, reached, require, step, when
 from guestmem.model.errors import Deadlock, Refused, Verdict
 from guestmem.model.lock import Mutex, RwSem
-from guestmem.model.record import Index, Record, array, bounded, part
+from guestmem.model.record import Index, Record, array, bounded, guards, part
 from guestmem.model.world import World, always, sometimes, thread
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "current",
     "exported_to",
     "guard",
+    "guards",
     "may",
     "panic",
     "part",

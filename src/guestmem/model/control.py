@@ -14,10 +14,10 @@ import contextlib
 import enum
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
-from guestmem.model.errors import NO_DEADLOCK, NO_PANIC, Blocked, Deadlock, Verdict
+from guestmem.model.errors import IN_RANGE, NO_DEADLOCK, NO_PANIC, Blocked, Deadlock, Verdict
 
 __all__ = [
     "alone",
@@ -40,6 +40,8 @@ class Runner(Protocol):
     """Who is running model code at the moment."""
 
     in_step: bool
+    geometry: Mapping[str, int]  # of the world that runs; empty where it is not known
+    others_run: bool  # so that locks matter
 
     def boundary(self, function: Callable[..., Any]) -> None:
         """Called before a step begins, outside any other step: here a thread can be interrupted."""
@@ -65,6 +67,8 @@ class Alone:
 
     def __init__(self, choices: Iterable[int] = (), thread: int = 0) -> None:
         self.in_step = False
+        self.geometry: Mapping[str, int] = {}
+        self.others_run = False
         self.thread = thread
         self.costs: Counter[enum.Enum] = Counter()
         self.situations: set[str] = set()
@@ -171,10 +175,12 @@ def exported_to(*packages: str) -> Callable[[F], F]:
 
 
 def choose(n: int, label: str = "") -> int:
-    """What the world may decide: any of 0..n-1.  The checker tries all.
+    """What the world may decide: any of 0..n-1, where n is at least 1.  The checker tries all.
 
     ``label`` names the decision in a trace: what is decided ("pgoff"), or each alternative ("allocate, punch, convert").
     """
+    if n < 1:
+        raise Verdict(IN_RANGE, f"choose({n}): nothing to choose from")
     return _runner.choose(n, label)
 
 
@@ -208,6 +214,16 @@ def reached(situation: str) -> None:
 def charge(kind: enum.Enum, n: int = 1) -> None:
     """Account for ``n`` units of work.  Costs are counted when running, and are no part of a checked state."""
     _runner.charge(kind, n)
+
+
+def geometry() -> Mapping[str, int]:
+    """The sizes of the world that runs; empty where that is not known."""
+    return _runner.geometry
+
+
+def others_run() -> bool:
+    """Whether there are other threads, so that locks matter; set-up and plain single-threaded runs need none."""
+    return _runner.others_run
 
 
 def current() -> int:

@@ -96,6 +96,10 @@ class RwSem(Record):
         """Whether the running thread holds the lock, either way."""
         return self.writer == current() + 1 or self.readers[current()]
 
+    def writing(self) -> bool:
+        """Whether the running thread holds the lock exclusively."""
+        return self.writer == current() + 1
+
     def busy(self) -> bool:
         """Whether anybody holds the lock, either way."""
         return self.writer != 0 or any(self.readers)

@@ -17,6 +17,12 @@ A record is declared like a dataclass.  What its fields may be::
         lock: Mutex = part()                     # a record inside this one
         slots: list[Folio | None] = array("pages")   # a fixed array
 
+A method can say which fields a lock guards, and when the running thread may change them::
+
+        @guards("slots", "pins")
+        def locked(self) -> bool:
+            return self.lock.held()
+
 Sizes and bounds are integers or names from the *geometry* of the world ("pages", "cpus + 1"), so one source serves four
 pages and 2^28.  Running as ordinary Python, an assignment outside the declared range raises :class:`Verdict`, as the
 checker reports it.
@@ -26,26 +32,41 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeVar, cast
 
-from guestmem.model.errors import IN_ARRAY, IN_RANGE, Refused, Verdict
+from guestmem.model import control
+from guestmem.model.errors import GUARDED, IN_ARRAY, IN_RANGE, Refused, Verdict
 
-__all__ = ["Array", "Index", "Record", "array", "bounded", "part"]
+__all__ = ["Array", "Index", "Record", "array", "bounded", "guards", "part"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+#: What a world says of itself, and no field.
+SETTINGS = ("geometry", "ladder", "must_show")
 
 
 class Index(int):
     """Base of named integers, so that a gfn is not taken for a pgoff: ``class Pgoff(Index, below="pages")``.
 
     Values are 0 <= value < ``below`` (an integer, or an expression over the geometry).  Arithmetic gives a plain
-    integer; ``Pgoff(n)`` makes it an offset again and checks the range.
+    integer; ``Pgoff(n)`` makes it an offset again, and breaks a rule if it lies outside the range.  A geometry is known
+    where a world runs; elsewhere the range is checked where the offset is stored, or used as an index.
     """
 
     below: ClassVar[int | str] = 0
+
+    def __new__(cls, value: int = 0) -> Self:
+        geometry = control.geometry()
+        if geometry and not 0 <= value < evaluate(cls.below, geometry):
+            raise Verdict(IN_RANGE, f"{cls.__name__}({int(value)}) of {evaluate(cls.below, geometry)}")
+        return super().__new__(cls, value)
 
     def __init_subclass__(cls, *, below: int | str) -> None:
         cls.below = below
@@ -80,6 +101,19 @@ def part() -> Any:
 def array(length: int | str, *, hi: int | str = 0, init: Any = None) -> Any:
     """A field holding ``length`` elements: records, references, booleans, enums, or integers 0..hi."""
     return _Declared("array", length=length, hi=hi, init=init)
+
+
+def guards(*fields: str) -> Callable[[F], F]:
+    """Mark a method as the one that says whether the running thread may change these fields: what it must hold for that.
+
+    It is asked before each assignment, and what it finds wrong breaks a rule.  Set-up, and what runs alone, is not asked.
+    """
+
+    def mark(method: F) -> F:
+        cast(Any, method)._guards = fields
+        return method
+
+    return mark
 
 
 class BoolType:
@@ -131,7 +165,7 @@ class Field:
 
     ``kind`` is "scalar", "part" (a record inside) or "array" (``length`` of them); ``type`` is the type of the scalar,
     of the part (a RefType that is never None) or of an element; ``parts`` tells an array of records from one of
-    references.
+    references.  ``guard`` names the method that says whether the running thread may change it; empty: it always may.
     """
 
     def __init__(self, owner: type[Record], name: str, kind: str, type_: ScalarType, default: Any) -> None:
@@ -142,6 +176,7 @@ class Field:
         self.default = default
         self.length: int | str = 0
         self.parts = False
+        self.guard = ""
 
     def __repr__(self) -> str:
         return f"{self.owner.__name__}.{self.name}"
@@ -174,13 +209,50 @@ def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
         known = ", ".join(sorted(geometry)) or "nothing"
         raise Refused("geometry", f"{expression!r} is not known", f"use integers, + - * and names of the geometry ({known})")
 
-    return value(ast.parse(expression, mode="eval").body)
+    return value(_parsed(expression))
+
+
+@functools.cache
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(expression, mode="eval").body
 
 
 def _where(cls: type[Record], name: str) -> str:
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None) or cls.__module__
     return f"{file}: {cls.__qualname__}.{name}"
+
+
+def _check_names(cls: type[Record]) -> None:
+    """Refuse a field where a base class has something else of that name, and a method where Record or World need theirs."""
+    fields = {n for n, hint in inspect.get_annotations(cls).items() if not n.startswith("_") and "ClassVar" not in str(hint)}
+    for base in cls.__mro__[1:-1]:
+        taken = {n for n, value in vars(base).items() if isinstance(value, (types.FunctionType, classmethod, property))}
+        own = {n for n, hint in inspect.get_annotations(base).items() if "ClassVar" in str(hint)}
+        for name in sorted(fields & (taken | own)):
+            raise Refused(_where(cls, name), f"a field with a name of {base.__name__}'s own", "give it another name")
+        if base.__module__.startswith(__package__ + "."):
+            needed = own | {n for n, value in vars(base).items() if isinstance(value, classmethod)}
+            for name, value in vars(cls).items():
+                if name in needed and isinstance(value, (types.FunctionType, property)):
+                    raise Refused(_where(cls, name), f"a method with a name of {base.__name__}'s own", "give it another name")
+
+
+#: What a decorator leaves on a method, and how it is written.
+MARKS = {"_thread": "@thread", "_always": "@always(rule)", "_sometimes": "@sometimes(situation)", "_step": "@step"}
+
+
+def _check_marks(cls: type[Record]) -> None:
+    """Refuse a method that overrides one with a mark and has none: the thread, rule or step would be gone unnoticed."""
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in vars(base)):
+        method, *hidden = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+        if not isinstance(method, types.FunctionType):
+            continue
+        for mark, decorator in MARKS.items():
+            if not hasattr(method, mark) and any(hasattr(other, mark) for other in hidden):
+                code = inspect.unwrap(method).__code__
+                what = f"{method.__qualname__} overrides a method with {decorator}, and has no mark"
+                raise Refused(f"{code.co_filename}:{code.co_firstlineno}", what, f"write {decorator} above it")
 
 
 def _scalar_type(where: str, hint: Any, declared: _Declared | None) -> ScalarType:
@@ -219,8 +291,10 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         cls._declared_fields = None
+        _check_names(cls)
+        _check_marks(cls)
         for name, value in vars(cls).items():
-            if isinstance(value, (list, dict, set)) and not name.startswith("_") and name != "geometry":
+            if isinstance(value, (list, dict, set)) and not name.startswith("_") and name not in SETTINGS:
                 raise Refused(
                     _where(cls, name), f"a {type(value).__name__} as a default", "use array() for a fixed array of fields"
                 )
@@ -237,8 +311,18 @@ class Record:
                 if field.name in fields and not (cls._root and field.narrows(fields[field.name])):
                     raise Refused(_where(cls, field.name), "a field declared twice", "set another value in setup()")
                 fields[field.name] = field
+            for name, method in vars(cls).items():
+                for guarded in getattr(method, "_guards", ()):
+                    if guarded not in fields or fields[guarded].owner is not cls or fields[guarded].kind == "part":
+                        raise Refused(_where(cls, name), f"a guard of {guarded!r}", "name fields of the same class")
+                    fields[guarded].guard = name
             cls._declared_fields = fields
         return cls._declared_fields
+
+    def _check_guard(self, field: Field) -> None:
+        """Raise :class:`Verdict` unless the running thread may change a field now."""
+        if field.guard and control.others_run() and not getattr(self, field.guard)():
+            raise Verdict(GUARDED, f"{field!r}, not {field.guard}()")
 
     def __init__(self, geometry: Mapping[str, int] | None = None, name: str = "") -> None:
         put = super().__setattr__
@@ -266,6 +350,7 @@ class Record:
             raise Verdict(IN_RANGE, f"{type(self).__name__} has no field {name!r}")
         if field.kind != "scalar":
             raise Verdict(IN_RANGE, f"{field!r} is part of its record and cannot be replaced")
+        self._check_guard(field)
         check_value(field, value, self._geometry, f"{self._name}.{name}")
         super().__setattr__(name, value)
 
@@ -292,8 +377,10 @@ class Array(list[Any]):
     def __setitem__(self, index: Any, value: Any) -> None:
         if self.field.parts:
             raise Verdict(IN_RANGE, f"{self.field!r} holds its records for good and cannot be assigned")
+        position = self._inside(index)
+        self.owner._check_guard(self.field)
         check_value(self.field, value, self.owner._geometry, f"{self.owner!r}.{self.field.name}[{index}]")
-        super().__setitem__(self._inside(index), value)
+        super().__setitem__(position, value)
 
 
 def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str) -> None:
@@ -313,6 +400,10 @@ def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str
 
 def _default(field: Field, geometry: Mapping[str, int]) -> Any:
     if field.default is not None:
+        try:
+            check_value(field, field.default, geometry, f"{field!r}")
+        except Verdict as verdict:
+            raise Refused(_where(field.owner, field.name), verdict.detail, "begin with a value of the field's type") from None
         return field.default
     match field.type:
         case BoolType():

@@ -7,18 +7,28 @@ is the model code as it stands, so a debugger can stop in it; the state of a thr
 
 from __future__ import annotations
 
+import bdb
+import contextlib
 import enum
+import inspect
 import pdb
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 from guestmem.model import control
 from guestmem.model.errors import IN_RANGE, NO_NONE, Verdict
+from guestmem.model.lock import Mutex
 from guestmem.model.world import World
+
+#: What stands between a model's code and the boundary of a step: the words of the language, and locks that ``with`` takes.
+WORDS = {control.__file__, contextlib.__file__, __file__}
+WITH = {Mutex.__enter__.__code__, Mutex.__exit__.__code__}
+#: The largest number of an error, as in the kernel.
+MAX_ERRNO = 4095
 
 
 class Slice(NamedTuple):
@@ -53,7 +63,7 @@ class Choice(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A slice as it ran: the step's name, where it was called from, and the choices made."""
+    """A slice as it ran: the step's name, where it was called from, and the choices made; without a step, where it chose."""
 
     step: str
     file: str
@@ -75,19 +85,72 @@ class _Task:
         self.error: BaseException | None = None
 
 
+def _verdict(error: BaseException) -> Verdict | None:
+    """The rule that an exception of Python says is broken; None: it says nothing of rules."""
+    if isinstance(error, Verdict):
+        return error
+    if isinstance(error, AttributeError) and "'NoneType'" in str(error):
+        return Verdict(NO_NONE, str(error)).with_traceback(error.__traceback__)
+    if isinstance(error, ZeroDivisionError):
+        return Verdict(IN_RANGE, "division by zero").with_traceback(error.__traceback__)
+    if isinstance(error, ValueError) and str(error) == "negative shift count":
+        return Verdict(IN_RANGE, str(error)).with_traceback(error.__traceback__)
+    return None
+
+
+def _model_frame(frame: FrameType) -> FrameType | None:
+    """The first frame, from this one outwards, that runs a model's code; None if a thread of the world is a step itself."""
+    at: FrameType | None = frame
+    while at is not None and (at.f_code.co_filename in WORDS or at.f_code in WITH):
+        at = None if at.f_code is Schedule._run.__code__ else at.f_back
+    return at
+
+
+def _model_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """This frame and those outwards that run a model's code."""
+    while frame is not None:
+        yield frame
+        frame = _model_frame(frame.f_back) if frame.f_back else None
+
+
+class _Debugger(pdb.Pdb):
+    """A debugger that stops at once, in the frame that it is given."""
+
+    def stop_in(self, frame: FrameType) -> None:
+        """Talk to the user; then go on as told.  Raises BdbQuit when the user leaves."""
+        self.reset()
+        at: FrameType | None = frame
+        while at is not None:
+            at.f_trace = self.trace_dispatch
+            self.botframe = at
+            at = at.f_back
+        self.set_step()
+        self.interaction(frame, None)
+        if self.quitting:
+            raise bdb.BdbQuit
+        sys.settrace(self.trace_dispatch)
+
+
 class Schedule:
     """The threads of a world under control.  Use as a context manager: leaving it ends the threads.
 
     ``run(slice)`` lets one thread go on and returns what it did, or None if its step must wait.  Raises
-    :class:`Verdict` when a rule is broken.
+    :class:`Verdict` when a rule is broken.  With ``watch``, ``failed`` has the functions that returned an error in the
+    slice, kernel style: a negative number, alone or first; ``stack`` the model's functions that the step was called by,
+    innermost first, each with its file and line.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, watch: bool = False) -> None:
         self.world = world
+        self.geometry: Mapping[str, int] = world.geometry
         self.in_step = False
+        self.others_run = True
         self.situations: set[str] = set()
         self.costs: Counter[enum.Enum] = Counter()
         self.debug = False
+        self.watch = watch
+        self.failed: list[tuple[str, int]] = []
+        self.stack: list[tuple[str, str, int]] = []
         self._tasks = [_Task(number) for number in range(len(world.threads))]
         self._back = threading.Semaphore(0)
         self._active = self._tasks[0] if self._tasks else _Task(0)
@@ -100,13 +163,6 @@ class Schedule:
         self.choices: list[Choice] = []
 
     def __enter__(self) -> Self:
-        with control.running(self):
-            for task, thread in zip(self._tasks, self.world.threads, strict=True):
-                task.thread = threading.Thread(target=self._run, args=(task, thread), daemon=True)
-                self._active = task
-                task.thread.start()
-                self._back.acquire()
-                self._raise(task)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -119,6 +175,8 @@ class Schedule:
                 task.thread.join()
 
     def _run(self, task: _Task, thread: Any) -> None:
+        if self.watch:
+            sys.setprofile(self._returning)
         try:
             thread.function(self.world, *thread.arguments)
         except _Stop:
@@ -128,16 +186,29 @@ class Schedule:
         task.finished = True
         self._back.release()
 
+    def _returning(self, frame: FrameType, event: str, value: Any) -> None:
+        code = frame.f_code
+        if (
+            event != "return"
+            or code.co_filename in WORDS
+            or code.co_name.startswith("__")
+            or code.co_flags & inspect.CO_GENERATOR
+        ):
+            return
+        result = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(result, int) and -MAX_ERRNO <= result < 0:
+            self.failed.append((code.co_qualname, result))
+
     def _raise(self, task: _Task) -> None:
         error, task.error = task.error, None
-        if isinstance(error, AttributeError) and "'NoneType'" in str(error):
-            raise Verdict(NO_NONE, str(error)) from error
-        if isinstance(error, ZeroDivisionError):
-            raise Verdict(IN_RANGE, "division by zero") from error
         if error is not None:
-            raise error
+            raise _verdict(error) or error
 
     # ---- for whoever drives the threads
+
+    def started(self, thread: int) -> bool:
+        """Whether a thread has run at all: it begins with its first slice."""
+        return self._tasks[thread].thread is not None
 
     def finished(self, thread: int) -> bool:
         """Whether a thread has returned."""
@@ -148,25 +219,35 @@ class Schedule:
         task = self._tasks[slice_.thread]
         self._active, self._slice = task, slice_
         self._chosen, self._stepped, self._waits = 0, False, False
-        self.event, self.choices = None, []
+        self.event, self.choices, self.failed, self.stack = None, [], [], []
         with control.running(self):
-            task.go.release()
+            if task.thread is None:
+                task.thread = threading.Thread(target=self._run, args=(task, self.world.threads[slice_.thread]), daemon=True)
+                task.thread.start()
+            else:
+                task.go.release()
             self._back.acquire()
         self._raise(task)
         if self._waits:
             return None
         return self.event or Event("", "", 0, self.world.threads[slice_.thread].name, self.choices)
 
-    def check(self) -> None:
-        """Raise :class:`Verdict` if a property of the world does not hold now."""
+    def broken(self) -> list[Verdict]:
+        """What the state breaks now: each rule with a property that does not hold, or that breaks one when evaluated."""
+        found: dict[str, Verdict] = {}
         with control.running(self):
             self.in_step = True
-            try:
-                for function in self.world.marked("_always"):
+            for function in self.world.marked("_always"):
+                try:
                     if not function(self.world):
-                        raise Verdict(function._always)
-            finally:
-                self.in_step = False
+                        found.setdefault(function._always, Verdict(function._always))
+                except Exception as error:
+                    verdict = _verdict(error)
+                    if verdict is None:
+                        raise
+                    found[function._always] = verdict
+            self.in_step = False
+        return list(found.values())
 
     def frames(self, thread: int) -> Iterator[FrameType]:
         """The Python frames of a thread that waits, innermost first."""
@@ -185,19 +266,27 @@ class Schedule:
         if self._stopping:
             raise _Stop
         if self.debug:
-            pdb.Pdb(skip=["guestmem.model.control", "guestmem.model.schedule"]).set_trace()
+            here = sys._getframe()
+            _Debugger(nosigint=True, skip=[control.__name__, __name__, "contextlib"]).stop_in(_model_frame(here) or here)
 
     def boundary(self, function: Callable[..., Any]) -> None:
         """Pause before a step, unless the slice is to go on into it."""
         if self._stepped or not self._slice.stepped:
             self._pause()
         self._stepped = True
-        caller = sys._getframe(2)
-        while caller.f_code.co_filename == control.__file__ or caller.f_code.co_name in ("__enter__", "__exit__", "held"):
-            assert caller.f_back is not None
-            caller = caller.f_back
-        code = caller.f_code
-        self.event = Event(function.__qualname__, code.co_filename, caller.f_lineno, code.co_qualname, self.choices)
+        self._happens(function)
+
+    def _happens(self, function: Callable[..., Any] | None) -> None:
+        """Note the line of the model that calls a step, or chooses."""
+        caller = _model_frame(sys._getframe())
+        name = function.__qualname__ if function else ""
+        if caller is not None:
+            self.event = Event(name, caller.f_code.co_filename, caller.f_lineno, caller.f_code.co_qualname, self.choices)
+        elif function is not None:
+            code = function.__code__
+            self.event = Event(name, code.co_filename, code.co_firstlineno, code.co_qualname, self.choices)
+        if self.watch:
+            self.stack = [(f.f_code.co_qualname, f.f_code.co_filename, f.f_lineno) for f in _model_frames(caller)]
 
     def blocked(self, function: Callable[..., Any]) -> None:
         """Pause in front of a step that must wait."""
@@ -212,6 +301,8 @@ class Schedule:
         taken = self._slice.choices[self._chosen] if self._chosen < len(self._slice.choices) else 0
         self._chosen += 1
         self.choices.append(Choice(label, taken, n))
+        if not self.in_step:
+            self._happens(None)
         return taken
 
     def current(self) -> int:

@@ -81,12 +81,22 @@ class World(Record):
 
     Attributes:
         geometry: default sizes; merged over the base classes.
+        ladder: sizes and options at which ``guestmem check`` explores it, the cheapest first.  A class that sets a
+            geometry and no ladder is explored at its own sizes alone.
+        must_show: situations that a check must show, though no code be left that says ``reached``; merged over the base classes.
         threads: the threads, in the order of their declaration.
     """
 
     _root = True
     geometry: ClassVar[dict[str, int]] = {}
+    ladder: ClassVar[list[dict[str, Any]]] = [{}]
+    must_show: ClassVar[list[str]] = []
     threads: ClassVar[list[Thread]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "geometry" in vars(cls) and "ladder" not in vars(cls):
+            cls.ladder = [{}]
 
     def __init__(self, **options: Any) -> None:
         sizes: dict[str, int] = {}
@@ -118,6 +128,10 @@ class World(Record):
     def setup(self) -> None:
         """Wire references and initial values; runs once, in plain Python, after the records exist."""
 
+    def begun(self) -> bool:
+        """Whether what every run begins with is done: a trace shows the steps up to there as one."""
+        return True
+
     @classmethod
     def marked(cls, mark: str) -> list[Any]:
         """The methods that carry a mark (``_thread``, ``_always``, ``_sometimes``), bases first; overriding replaces."""
@@ -128,6 +142,12 @@ class World(Record):
                     names.setdefault(name)
         found = [getattr(cls, name) for name in names]
         return [function for function in found if hasattr(function, mark)]
+
+
+def to_be_shown(world: World) -> list[str]:
+    """The situations that a world names, those of its bases first."""
+    bases = reversed(type(world).__mro__)
+    return list(dict.fromkeys(text for base in bases for text in vars(base).get("must_show", ())))
 
 
 def records_of(root: Record) -> Iterator[Record]:

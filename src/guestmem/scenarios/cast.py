@@ -6,10 +6,13 @@ Each is a world of its own, to be put together; ``Cast`` is the standard cast.
 
 from __future__ import annotations
 
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EOPNOTSUPP
+
 from guestmem.machine.cpu import Cpu
-from guestmem.machine.frame import Content
+from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Fault
+from guestmem.mm.direct_map import can_set_direct_map
 from guestmem.mm.exception import (
     copy_from_kernel_nofault,
     copy_oldmem_page,
@@ -18,23 +21,122 @@ from guestmem.mm.exception import (
     load_unaligned_zeropad,
     read_present_page,
 )
-from guestmem.mm.filemap import Pgoff, gup_fast, user_access
-from guestmem.mm.folio import Folio, alloc_folio, folio_put
-from guestmem.model import Index, alone, choose, may, reached, require, sometimes, step, thread, when
+from guestmem.mm.filemap import Pgoff, Pin, user_access
+from guestmem.mm.folio import EHWPOISON, Folio, alloc_folio, folio_put, has_hwpoison
+from guestmem.model import Index, alone, choose, may, part, reached, require, sometimes, step, thread, when
 from guestmem.scenarios.host import GuestMemory, Host
 
-__all__ = ["Cast", "CrashDump", "Kcore", "PlainRead", "Process", "RunningVm", "Tenant", "Vcpus", "Vmm", "Zeropad"]
+__all__ = [
+    "Caller",
+    "Cast",
+    "CrashDump",
+    "FileUser",
+    "Kcore",
+    "Parts",
+    "PlainRead",
+    "Process",
+    "RunningVm",
+    "Tenant",
+    "TwoThreads",
+    "Vcpus",
+    "VmOwner",
+    "Vmm",
+    "Walker",
+    "Zeropad",
+]
 
+CAUSE = "an operation fails only for a cause"
 DONE_OR_NOTHING = "success means done, failure means nothing changed"
 NO_LOCK_HELD = "no lock is held at return"
+
+COME_AND_GO = ["pages are allocated", "an allocation fails", "a page is discarded"]
 
 
 class Pages(Index, below="pages + 1"):
     """A number of pages of the file."""
 
 
-class Vmm(GuestMemory):
-    """A VMM that does any legal operation, in any order."""
+class Caller(GuestMemory):
+    """Who calls the library: what its answers may be, and why."""
+
+    def caused(self, err: int) -> bool:
+        """Whether the operation that the running thread has just ended, with this error or 0, had a cause to end so.
+
+        What is looked at cannot have changed since the library looked at it: the last step was to drop the lock.
+        """
+        refused = self.machine.refused()
+        if err == -EBADF:
+            return not self.file.open
+        if err == -EHWPOISON:
+            return any(slot is not None and has_hwpoison(self.kernel, slot) for slot in self.file.mapping.slots)
+        if err == -EBUSY and self.file.preserved:
+            return True
+        return err == 0 or refused or self.interfered(err)
+
+    def may_fault(self, err: int, pgoff: Pgoff, given: bool) -> bool:
+        """The same of a page fault, at a page that is there for whoever took it, or not."""
+        lost_race = err == -EAGAIN and self.file.mapping.slots[pgoff] is not None
+        return self.caused(err) or lost_race or (err == -EFAULT and not given)
+
+    def locked(self) -> bool:
+        """Whether the running thread holds a lock."""
+        if self.file.mapping.invalidate_lock.held() or self.kernel.pm_lock.held() or self.kernel.pgtable_split_lock.held():
+            return True
+        return any(folio.lock.held() for folio in self.kernel.folios)
+
+    def user_fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
+        """The VMM, or the kernel for it, takes a page fault on its mapping."""
+        err = self.file.fault(cpu, pgoff)
+        require(self.may_fault(err, pgoff, self.file.shared[pgoff]), CAUSE)
+        require(err != 0 or self.file.mapping.user[pgoff].live, DONE_OR_NOTHING)
+        require(not self.locked(), NO_LOCK_HELD)
+        return err
+
+
+class Vcpus(Caller):
+    """Guests that touch pages, offer some, take some back."""
+
+    must_show = ["a guest cannot have a page"]
+
+    @thread("vms * vcpus")
+    def vcpu(self, number: int) -> None:
+        """A guest touches its pages and those that are not its own, offers some, takes some back."""
+        guest = self.machine.guests[number % len(self.machine.guests)]
+        while True:
+            gfn = Gfn(choose(len(guest.entries), "gfn"))
+            action = choose(3, "touch, offer, take back")
+            if action == 2:
+                self.keep(guest, gfn)
+            elif action == 1:
+                self.give(guest, gfn)
+            elif not guest.touch(gfn):
+                self.exit(guest, gfn)
+
+    def exit(self, guest: Guest, gfn: Gfn) -> None:
+        """The vCPU is in the host until its fault is handled."""
+        err = self.file.guest_fault(self.machine.cpus[0], guest, gfn)
+        given = self.file.bound[gfn] and self.file.owner[gfn] is guest
+        require(self.may_fault(err, Pgoff(gfn), given), CAUSE)
+        require(err != 0 or guest.entries[gfn].live or guest.entries[gfn].poison, DONE_OR_NOTHING)
+        require(not self.locked(), NO_LOCK_HELD)
+        guest.exited -= 1
+        if err:
+            reached("a guest cannot have a page")
+        if not given:
+            self.strayed()
+
+    def strayed(self) -> None:
+        """A guest touched what it was not given."""
+
+    @sometimes("a guest keeps a secret in its memory")
+    def secret_kept(self) -> bool:
+        return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)
+
+
+class FileUser(Caller):
+    """A VMM that does with pages of its file what is legal, in any order."""
+
+    must_show = ["a private page becomes shared", "a shared page becomes private"]
 
     @thread
     def vmm(self) -> None:
@@ -43,65 +145,51 @@ class Vmm(GuestMemory):
             self.operate(self.machine.cpus[0])
 
     def operate(self, cpu: Cpu) -> None:
-        """One operation on the file or on a VM."""
-        operation = choose(6, "make private, make shared, punch, allocate, start or stop a VM, open or release")
-        if operation == 5:
-            self.open_or_release()
-        elif operation == 4:
-            self.start_or_stop(self.machine.guests[choose(len(self.machine.guests), "VM")])
-        else:
-            self.work_on_file(cpu, operation)
-        require(not self.file.mapping.invalidate_lock.held(), NO_LOCK_HELD)
+        """One operation."""
+        self.work_on_file(cpu, choose(4, "make private, make shared, punch, allocate"))
+        require(not self.locked(), NO_LOCK_HELD)
 
     def work_on_file(self, cpu: Cpu, operation: int) -> None:
         """Operations 0 to 3, on any pages."""
         if operation == 3:
-            err = self.file.allocate(cpu, 0, len(self.file.shared))
-            require(err != 0 or all(slot is not None for slot in self.file.mapping.slots), DONE_OR_NOTHING)
+            self.allocate(cpu, 0, len(self.file.shared))
+        elif operation == 2:
+            self.punch_some()
         else:
-            start = choose(len(self.file.shared), "start")
-            end = start + 1 + choose(len(self.file.shared) - start, "further pages")
-            if operation == 2:
-                self.punch(start, end)
-            else:
-                self.convert(start, end, operation == 1)
+            self.convert_some(operation == 1)
 
-    def open_or_release(self) -> None:
-        """Open the file, or have its last user go."""
-        if not self.file.open:
-            self.file.create()
-        elif not any(guest.running for guest in self.machine.guests):
-            self.file.release()
+    def punch_some(self) -> None:
+        """Discard any pages."""
+        start = choose(len(self.file.shared), "start")
+        self.punch(start, start + 1 + choose(len(self.file.shared) - start, "further pages"))
 
-    def start_or_stop(self, guest: Guest) -> None:
-        """Give a VM its memory and run it; or tear it down, and take its memory, again if the driver refused."""
-        if guest.running or self.has_pages(guest):
-            if guest.running:
-                self.machine.hypervisor.vm_stop(guest)
-            err = self.file.unbind(guest)
-            require(self.has_pages(guest) == (err != 0), DONE_OR_NOTHING)
-        elif self.file.open:
-            if not guest.empty():
-                guest.reset()
-            before = self.file.owner[0]
-            err = self.file.bind(guest, 0, len(self.file.bound))
-            require(self.has_pages(guest) == (err == 0), DONE_OR_NOTHING)
-            if err == 0:
-                guest.running = True
-                self.started(guest, before)
+    def convert_some(self, to_shared: bool) -> None:
+        """Make any pages shared or private."""
+        start = choose(len(self.file.shared), "start")
+        self.convert(start, start + 1 + choose(len(self.file.shared) - start, "further pages"), to_shared)
 
-    def started(self, guest: Guest, before: Guest | None) -> None:
-        """A VM runs on pages of which ``before`` last had the first."""
+    def allocate(self, cpu: Cpu, start: int, end: int) -> None:
+        """Populate pages."""
+        err = self.file.allocate(cpu, start, end)
+        lost_race = err == -EAGAIN and self.pages_there(start, end) > 0
+        require(self.caused(err) or lost_race or (err == -EINTR and self.signals), CAUSE)
+        if err:
+            reached("an allocation fails")
+            self.allocation_failed(err)
+        else:
+            require(self.pages_there(start, end) == end - start, DONE_OR_NOTHING)
+            reached("pages are allocated")
 
-    def has_pages(self, guest: Guest) -> bool:
-        """Whether a guest is bound to pages of the file."""
-        return any(self.file.bound[pgoff] and self.file.owner[pgoff] is guest for pgoff in Pgoff.span(0, len(self.file.bound)))
+    def allocation_failed(self, err: int) -> None:
+        """An allocation ended early."""
 
     def punch(self, start: int, end: int) -> None:
         """Discard pages."""
+        there = self.file.mapping.slots[start] is not None
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = True
         err = self.file.punch_hole(start, end)
+        require(self.caused(err), CAUSE)
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = False
             owner = self.file.owner[pgoff]
@@ -109,6 +197,13 @@ class Vmm(GuestMemory):
                 require(self.file.mapping.slots[pgoff] is None, DONE_OR_NOTHING)
                 if owner is not None:
                     owner.expects[pgoff] = Expects.NOTHING
+        if err == 0 and there:
+            reached("a page is discarded")
+        if err:
+            self.punching_failed()
+
+    def punching_failed(self) -> None:
+        """A driver refused to have pages discarded."""
 
     def convert(self, start: int, end: int, to_shared: bool) -> None:
         """Make pages shared or private."""
@@ -116,10 +211,16 @@ class Vmm(GuestMemory):
             return
         before = self.shared_pages(start, end)
         err, at = self.file.convert(start, end, to_shared)
+        require(self.caused(err), CAUSE)
         if err:
             require(start <= at < end and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
             self.conversion_failed()
             return
+        if self.file.mapping.slots[start] is not None and self.shared_pages(start, end) != before:
+            if to_shared:
+                reached("a private page becomes shared")
+            else:
+                reached("a shared page becomes private")
         for pgoff in Pgoff.span(start, end):
             require(self.file.shared[pgoff] == to_shared, DONE_OR_NOTHING)
             owner = self.file.owner[pgoff]
@@ -137,9 +238,172 @@ class Vmm(GuestMemory):
                 count += 1
         return Pages(count)
 
+    def pages_there(self, start: int, end: int) -> int:
+        """How many pages of a range are in the file."""
+        return sum(1 for pgoff in Pgoff.span(start, end) if self.file.mapping.slots[pgoff] is not None)
 
-class RunningVm(Vmm):
+
+class VmOwner(FileUser):
+    """A VMM that starts and stops VMs as well."""
+
+    must_show = ["a guest's pages come back when it is torn down"]
+
+    def start_or_stop(self, guest: Guest) -> None:
+        """Give a VM memory and run it; or tear it down, and take its memory, again if the driver refused."""
+        if guest.running or self.has_pages(guest):
+            if guest.running:
+                self.machine.hypervisor.vm_stop(guest)
+            reaches = not guest.empty()
+            err = self.file.unbind(guest)
+            require(self.caused(err), CAUSE)
+            require(self.has_pages(guest) == (err != 0), DONE_OR_NOTHING)
+            if err:
+                self.unbinding_failed()
+            elif reaches:
+                reached("a guest's pages come back when it is torn down")
+        elif self.file.open:
+            if not guest.empty():
+                guest.reset()
+            self.start_with_memory(guest)
+
+    def start_with_memory(self, guest: Guest) -> None:
+        """Give a VM the file, and run it."""
+        self.start(guest, 0, len(self.file.bound))
+
+    def start(self, guest: Guest, start: int, end: int) -> None:
+        """Give a VM the pages start <= pgoff < end of the file, and run it."""
+        before = self.file.owner[start]
+        err = self.file.bind(guest, start, end)
+        given = err == -EEXIST and any(self.file.bound[pgoff] for pgoff in Pgoff.span(start, end))
+        secret = err == -EBUSY and self.has_secret_of_another(guest, start, end)
+        require(self.caused(err) or given or secret, CAUSE)
+        for pgoff in Pgoff.span(0, len(self.file.bound)):
+            mine = self.file.bound[pgoff] and self.file.owner[pgoff] is guest
+            require(mine == (err == 0 and start <= pgoff < end), DONE_OR_NOTHING)
+        if err == 0:
+            guest.running = True
+            self.started(guest, before)
+
+    def unbinding_failed(self) -> None:
+        """A driver kept some of a VM's memory."""
+
+    def started(self, guest: Guest, before: Guest | None) -> None:
+        """A VM runs on pages of which ``before`` last had the first."""
+
+    def has_secret_of_another(self, guest: Guest, start: int, end: int) -> bool:
+        """Whether a page of the range was left there by another guest."""
+        for pgoff in Pgoff.span(start, end):
+            owner = self.file.owner[pgoff]
+            if owner is not None and owner is not guest and self.file.mapping.slots[pgoff] is not None:
+                return True
+        return False
+
+    def has_pages(self, guest: Guest) -> bool:
+        """Whether a guest is bound to pages of the file."""
+        return any(self.file.bound[pgoff] and self.file.owner[pgoff] is guest for pgoff in Pgoff.span(0, len(self.file.bound)))
+
+
+class Vmm(VmOwner):
+    """A VMM that opens its file, and has the last user of it go, as well."""
+
+    must_show = [*COME_AND_GO, "a file goes, and its pages are free again"]
+
+    def operate(self, cpu: Cpu) -> None:
+        operation = choose(6, "make private, make shared, punch, allocate, start or stop a VM, open or release")
+        if operation == 5:
+            self.open_or_release()
+        elif operation == 4:
+            self.start_or_stop(self.machine.guests[choose(len(self.machine.guests), "VM")])
+        else:
+            self.work_on_file(cpu, operation)
+        require(not self.locked(), NO_LOCK_HELD)
+
+    def open_or_release(self) -> None:
+        """Open the file, or have its last user go."""
+        if not self.file.open:
+            err = self.file.create()
+            unsupported = err == -EOPNOTSUPP and self.file.unmaps() and not can_set_direct_map(self.kernel)
+            require(self.caused(err) or unsupported, CAUSE)
+            require(self.file.open == (err == 0), DONE_OR_NOTHING)
+            require(not any(self.file.shared) and not any(self.file.bound), DONE_OR_NOTHING)
+        elif not any(guest.running for guest in self.machine.guests):
+            self.close()
+
+    def close(self) -> None:
+        """Have the last user of the file go."""
+        there = self.pages_there(0, len(self.file.shared)) > 0
+        lost = self.lost_pages()
+        self.file.release()
+        require(self.machine.refused() or self.lost_pages() == lost, CAUSE)
+        if there and self.lost_pages() == lost:
+            reached("a file goes, and its pages are free again")
+
+    def lost_pages(self) -> Pfn:
+        """How many page frames were given up; the first is the kernel's for good."""
+        count = 0
+        for folio in self.kernel.folios:
+            if folio.lost:
+                count += 1
+        return Pfn(count)
+
+
+class OpenFile(VmOwner, Vcpus):
+    """A VMM whose file is open from the beginning, and stays."""
+
+    def setup(self) -> None:
+        super().setup()
+        with alone():
+            self.file.create()
+
+    def operate(self, cpu: Cpu) -> None:
+        operation = choose(3, "make private, make shared, start or stop a VM")
+        if operation == 2:
+            self.start_or_stop(self.machine.guests[choose(len(self.machine.guests), "VM")])
+        else:
+            self.convert_some(operation == 1)
+        require(not self.locked(), NO_LOCK_HELD)
+
+
+class Parts(OpenFile):
+    """A VMM that gives VMs parts of a file, and guests that touch what is not theirs."""
+
+    must_show = ["a page is discarded", "a guest touches what it was not given"]
+
+    def operate(self, cpu: Cpu) -> None:
+        if choose(2, "punch, another operation") == 0:
+            self.punch_some()
+        else:
+            super().operate(cpu)
+
+    def start_with_memory(self, guest: Guest) -> None:
+        start = choose(len(self.file.bound), "start")
+        self.start(guest, start, start + 1 + choose(len(self.file.bound) - start, "further pages"))
+
+    def strayed(self) -> None:
+        reached("a guest touches what it was not given")
+
+    @sometimes("two VMs run on parts of one file")
+    def parts(self) -> bool:
+        return sum(1 for guest in self.machine.guests if guest.running) > 1
+
+
+class TwoThreads(OpenFile):
+    """A VMM of two threads: one starts and stops VMs and converts, while the other discards and allocates."""
+
+    must_show = COME_AND_GO
+
+    @thread
+    def vmm_thread(self) -> None:
+        """The other thread."""
+        while True:
+            self.work_on_file(self.machine.cpus[1], 2 + choose(2, "punch, allocate"))
+            require(not self.locked(), NO_LOCK_HELD)
+
+
+class RunningVm(FileUser):
     """A VM that has run from the beginning and does not end; its VMM converts, punches and allocates."""
+
+    must_show = COME_AND_GO
 
     def setup(self) -> None:
         super().setup()
@@ -147,32 +411,6 @@ class RunningVm(Vmm):
             self.file.create()
             self.file.bind(self.machine.guests[0], 0, len(self.file.bound))
         self.machine.guests[0].running = True
-
-    def operate(self, cpu: Cpu) -> None:
-        self.work_on_file(cpu, choose(4, "make private, make shared, punch, allocate"))
-
-
-class Vcpus(GuestMemory):
-    """Guests that touch pages, offer some, take some back."""
-
-    @thread("vms")
-    def vcpu(self, vm: int) -> None:
-        """A guest touches its pages, offers some, takes some back."""
-        guest = self.machine.guests[vm]
-        while True:
-            gfn = Gfn(choose(len(guest.entries), "gfn"))
-            action = choose(3, "touch, offer, take back")
-            if action == 2:
-                self.keep(guest, gfn)
-            elif action == 1:
-                self.give(guest, gfn)
-            elif not guest.touch(gfn):
-                self.file.guest_fault(self.machine.cpus[0], guest, gfn)
-                guest.exited = False
-
-    @sometimes("a guest keeps a secret in its memory")
-    def secret_kept(self) -> bool:
-        return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)
 
 
 class Tenant(Host):
@@ -190,29 +428,30 @@ class Tenant(Host):
     def rent(self, cpu: Cpu) -> None:
         """Use a page frame for a while."""
         folio = alloc_folio(self.kernel, 0)
+        require(folio is not None or self.machine.refused(), CAUSE)
         if folio is not None:
             self.rented = folio
-            self.write_and_free(cpu, folio)
+            kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+            folio_put(self.kernel, folio)
             self.rented = None
 
-    @step
-    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
-        """Its user is done with the page."""
-        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
-        folio_put(self.kernel, folio)
 
-
-class Process(Tenant, GuestMemory):
+class Process(Tenant, Caller):
     """Another thread of the VMM uses its mapping; another process allocates memory, writes it, frees it.
 
     Attributes:
-        pinned: the folio that a user of the VMM's mapping holds (GUP).
+        pinned: what a user of the VMM's mapping holds (GUP).
     """
 
-    pinned: Folio | None = None
+    must_show = ["the VMM cannot have a page"]
+
+    pinned: Pin = part()
+
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or super().interfered(err)
 
     def holders(self, pfn: int) -> int:
-        return super().holders(pfn) + (1 if self.pinned is self.kernel.folios[pfn] else 0)
+        return super().holders(pfn) + (1 if self.pinned.folio is self.kernel.folios[pfn] else 0)
 
     @thread
     def process(self) -> None:
@@ -228,24 +467,23 @@ class Process(Tenant, GuestMemory):
                 if what == 1:
                     self.direct_io(cpu, pgoff)
                 elif user_access(self.machine, mapping, pgoff, may("write")) is Fault.TRANSLATION:
-                    self.file.fault(cpu, pgoff)
+                    if self.user_fault(cpu, pgoff):
+                        reached("the VMM cannot have a page")
 
     def direct_io(self, cpu: Cpu, pgoff: Pgoff) -> None:
         """O_DIRECT: the kernel takes a reference to a page of the mapping and reads or writes it through the direct map."""
-        folio = gup_fast(self.file.mapping, pgoff)
-        if folio is not None:
-            self.pinned = folio
-            self.transfer(cpu, folio)
-            self.pinned = None
+        if self.pinned.gup_fast(self.kernel, self.file.mapping, pgoff):
+            folio = self.pinned.folio
+            if folio is not None:
+                self.transfer(cpu, folio)
+            self.pinned.unpin(self.kernel)
 
-    @step
     def transfer(self, cpu: Cpu, folio: Folio) -> None:
-        """The disk is done with the page."""
+        """The disk reads or writes the page."""
         if may("it was read from the disk"):
             kernel_store(self.kernel, cpu, folio.frame, Content.SHARED)
         else:
             kernel_load(self.kernel, cpu, folio.frame)
-        folio_put(self.kernel, folio)
 
     @sometimes("a guest and the VMM use a page together")
     def shared_with_guest(self) -> bool:
@@ -268,6 +506,7 @@ class Zeropad(Host):
 
     @step
     def look_up_name(self, cpu: Cpu) -> None:
+        """One step, though it may load twice: the first page is its reader's, who finds it whenever he comes back to it."""
         frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
         when(frame.content is Content.HOST)
         load_unaligned_zeropad(self.kernel, cpu, frame)
@@ -285,14 +524,27 @@ class Kcore(Host):
 
 
 class PlainRead(Host):
-    """Reads of all that the direct map has."""
+    """Reads of what the direct map has, by one who has stopped all others."""
 
     @thread("cpus - 1")
     def plain_read(self, cpu: int) -> None:
-        """Somebody walks memory and reads what the direct map has, with loads that no exception table knows.
+        """Somebody stops all other CPUs and reads what the direct map has, with loads that no exception table knows."""
+        while True:
+            frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
+            self.read_stopped(self.machine.cpus[cpu + 1], frame)
 
-        Stands for every such load; the one that was recorded on pKVM was a module's.
-        """
+    @step
+    def read_stopped(self, cpu: Cpu, frame: Frame) -> None:
+        """One step, as nobody else runs: stop_machine(), or the copy loop of hibernation on its last CPU."""
+        read_present_page(self.kernel, cpu, frame)
+
+
+class Walker(Host):
+    """Reads of what the direct map had when it was asked."""
+
+    @thread("cpus - 1")
+    def walker(self, cpu: int) -> None:
+        """Somebody walks memory: asks whether the direct map has a page, then reads it; no exception table knows the load."""
         while True:
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
             read_present_page(self.kernel, self.machine.cpus[cpu + 1], frame)
@@ -310,6 +562,8 @@ class CrashDump(Host):
 
 class Cast(PlainRead, Kcore, Zeropad, Process, Vcpus, Vmm):
     """The standard cast."""
+
+    must_show = ["a conversion fails"]
 
     def conversion_failed(self) -> None:
         reached("a conversion fails")

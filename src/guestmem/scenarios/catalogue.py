@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,28 @@ from typing import Any
 from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
 from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
-from guestmem.model import Refused, World
+from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnPkvm, TwoOnGunyah, TwoOnKvm
+from guestmem.scenarios.hypervisors import (
+    EagerOnGunyah,
+    OnGunyah,
+    OnKvm,
+    OnPkvm,
+    PartsOnKvm,
+    SignalsOnKvm,
+    TwoOnGunyah,
+    TwoOnKvm,
+    TwoThreadsOnGunyah,
+    TwoThreadsOnKvm,
+    WalkedOnGunyah,
+    WalkedOnKvm,
+    WalkedOnPkvm,
+)
 from guestmem.scenarios.module import ModuleUnload
-from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate
+from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
 from guestmem.scenarios.story import Thread
 from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
@@ -43,15 +58,62 @@ class Scenario:
 
     name: str
     text: str
-    world: Callable[..., World]
+    world: type[World]
     options: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
     arch: str = "arm64"
     small: Mapping[str, int] = field(default_factory=dict)
 
     def build(self, **options: Any) -> World:
-        """The world, with sizes and options over the scenario's own."""
-        return self.world(**{**self.options, **options})
+        """The world, with sizes and options over the scenario's own.  Raises :class:`Refused`, for errors of its own too."""
+        try:
+            return self.world(**{**self.options, **options})
+        except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError, Verdict) as error:
+            raise Refused(self.name, f"{type(error).__name__} while it is built: {error}", "correct its setup()") from error
+
+    def ladder(self, **given: Any) -> list[dict[str, Any]]:
+        """The options to build it with, rung by rung, the cheapest first: those of its world, its own, and those given."""
+        rungs: list[dict[str, Any]] = []
+        for rung in self.world.ladder:
+            options = {**rung, **self.options, **given}
+            if options not in rungs:
+                rungs.append(options)
+        return rungs
+
+    @property
+    def file(self) -> str:
+        """The user's file that it is from; the empty string if it is one of the project's."""
+        file, colon, _ = self.name.rpartition(":")
+        return os.path.abspath(file) if colon else ""
+
+    @property
+    def base(self) -> Scenario | None:
+        """The project's scenario that a user's world derives from: the nearest, without options if there is such a one."""
+        if not self.file:
+            return None
+        derived = (
+            s for cls in self.world.__mro__ for s in sorted(SCENARIOS.values(), key=lambda s: len(s.options)) if s.world is cls
+        )
+        return next(derived, None)
+
+    @property
+    def sizes(self) -> set[str]:
+        """The names of the sizes of its world."""
+        return {name for cls in self.world.__mro__ for name in vars(cls).get("geometry", {})}
+
+    def known_to_break(self, given: Mapping[str, Any]) -> Scenario | None:
+        """The project's scenario that a user's world derives from, if it breaks a rule with what is given."""
+        protection = next((name for name, value in PROTECTIONS.items() if value is given.get("protection")), "")
+        return self.base if self.base and self.base.expected.get(protection) else None
+
+    @property
+    def protection(self) -> Protection | None:
+        """The protection under which it is expected to hold, unmap before others and in doubt; None: it has none."""
+        if "protection" not in self.world.fields():
+            return None
+        expected = (self.base or self).expected
+        safe = [name for name in ("unmap", "fixup", "unmap+fixup") if expected.get(name) == HOLDS]
+        return PROTECTIONS[safe[0] if safe else "unmap"]
 
 
 def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:
@@ -139,7 +201,7 @@ SCENARIOS = {
         Scenario(
             "signals",
             "KVM, where signals end allocations: what was allocated before stays",
-            OnKvm,
+            SignalsOnKvm,
             {"signals": True},
             ON_KVM,
             "",
@@ -154,6 +216,43 @@ SCENARIOS = {
             "",
             SMALL,
         ),
+        # ---- the standard cast, and one who asks whether the direct map has a page before reading it with a plain load
+        Scenario(
+            "kvm-walker",
+            "KVM, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnKvm,
+            expected=_each(HOST_READS_SECRET, NO_PANIC, HOST_READS_SECRET, NO_PANIC),
+            arch="",
+            small=SMALL,
+        ),
+        Scenario(
+            "gunyah-walker",
+            "Gunyah, and a walker of memory: a page leaves the direct map between its question and its load",
+            WalkedOnGunyah,
+            expected=_each(*[NO_PANIC] * 4),
+            small=SMALL,
+        ),
+        Scenario(
+            "pkvm-walker",
+            "pKVM whose guests wait for an answer, and a walker of memory",
+            WalkedOnPkvm,
+            {"asks": True},
+            _each(CONTENTS_SURVIVE, NO_PANIC, CONTENTS_SURVIVE, NO_PANIC),
+            small=SMALL,
+        ),
+        # ---- more who act
+        Scenario("kvm-two-vcpus", "a VM of two vCPUs on KVM", OnKvm, {"vcpus": 2}, ON_KVM, "", SMALL),
+        Scenario(
+            "gunyah-two-vcpus",
+            "a VM of two vCPUs on Gunyah, one of which may find that the other was faster",
+            OnGunyah,
+            {"vcpus": 2},
+            ON_GUNYAH,
+            small=SMALL,
+        ),
+        Scenario("kvm-two-threads", "a VMM of two threads on KVM, that work on one file", TwoThreadsOnKvm, {}, ALWAYS, ""),
+        Scenario("gunyah-two-threads", "a VMM of two threads on Gunyah, that work on one file", TwoThreadsOnGunyah, {}, ALWAYS),
+        Scenario("kvm-parts", "two VMs on KVM that have parts of one file, and touch all of it", PartsOnKvm, {}, ALWAYS, ""),
         # ---- large folios
         Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),
         Scenario("huge-split-gunyah", "a large folio on Gunyah, split when a part of it is shared", HugeOnGunyah, {}, ON_GUNYAH),
@@ -229,7 +328,7 @@ SCENARIOS = {
         Scenario(
             "hibernate-reclaim",
             "hibernation on KVM; what is private and has no guest is discarded first",
-            HibernateOnKvm,
+            ReclaimOnKvm,
             {"pm": Pm.RECLAIM},
             ALWAYS,
             "",
@@ -289,33 +388,38 @@ def find(name: str) -> Scenario:
     path = Path(file)
     if not path.is_file():
         raise Refused(name, f"there is no file {file}", "name a Python file with a World in it")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = path.stem
+    while module_name in sys.modules:  # which may be one that we need
+        module_name += "_"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[module_name] = module
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except Refused:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = _line_in(error, path)
         raise Refused(f"{file}{at}", f"{type(error).__name__}: {error}", "correct the file") from error
     world = getattr(module, attribute, None)
     if not (isinstance(world, type) and issubclass(world, World)):
-        known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == path.stem]
+        known = [
+            n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == module_name
+        ]
         raise Refused(name, f"{attribute!r} is no World of {file}", f"it has: {', '.join(known) or 'none'}")
     return Scenario(name, (world.__doc__ or "").partition("\n")[0], world)
 
 
-def _line_in(error: Exception, path: Path) -> str:
+def _line_in(error: BaseException, path: Path) -> str:
     """The line of a file at which an error arose, as ``:line``."""
     if isinstance(error, SyntaxError):
         return f":{error.lineno}"
     lines = []
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if trace.tb_frame.f_code.co_filename == os.path.abspath(path):
             lines.append(trace.tb_lineno)
         trace = trace.tb_next
     return f":{lines[-1]}" if lines else ""

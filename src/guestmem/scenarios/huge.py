@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import EAGAIN
+
 from guestmem.mm.filemap import Pgoff, xa_load
 from guestmem.mm.folio import Folio, folio_put, folio_try_get
 from guestmem.model import choose, reached, sometimes, thread
@@ -17,6 +19,7 @@ class Huge(PlainRead, Kcore, Vcpus):
     """A file of folios of order 1; one of them fits, and a page beside it."""
 
     geometry = {"frames": 4, "order": 1}
+    must_show = ["a large folio is split", "pages are merged into a large folio"]
 
     @sometimes("a guest has a large folio as one block")
     def block_mapped(self) -> bool:
@@ -40,6 +43,9 @@ class Scanner(GuestMemory):
     """
 
     scanned: Folio | None = None
+
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or super().interfered(err)
 
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + (1 if self.scanned is self.kernel.folios[pfn] else 0)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import EINTR
+
 from guestmem.guest_memfd.library import Driver
 from guestmem.hypervisors.gunyah import EagerGunyahDriver, Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
@@ -11,8 +13,8 @@ from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import part, reached, step
-from guestmem.scenarios.cast import Cast
+from guestmem.model import always, part, reached, step
+from guestmem.scenarios.cast import Cast, Parts, TwoThreads, Walker
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
@@ -22,11 +24,19 @@ __all__ = [
     "OnGunyah",
     "OnKvm",
     "OnPkvm",
+    "PartsOnKvm",
     "PkvmHost",
+    "SignalsOnKvm",
     "TwoOnGunyah",
     "TwoOnKvm",
+    "TwoThreadsOnGunyah",
+    "TwoThreadsOnKvm",
+    "WalkedOnGunyah",
+    "WalkedOnKvm",
+    "WalkedOnPkvm",
 ]
 
+PAIRED = "what invalidate_begin began, invalidate_end ends"
 SECOND = "a VM runs on a page that another VM had before"
 
 
@@ -47,6 +57,10 @@ class KvmHost(GuestMemory):
         """KVM_HC_MAP_GPA_RANGE."""
         if guest.running and guest.entries[gfn].private:
             guest.offer(gfn, Content.SHARED)
+
+    @always(PAIRED)
+    def invalidation_ended(self) -> bool:
+        return self.at_work() or not any(any(guest.invalidating) for guest in self.machine.guests)
 
     def may_share(self, pgoff: Pgoff) -> bool:
         """What the guest has asked for, or what no guest ever had."""
@@ -101,6 +115,7 @@ class PkvmHost(GuestMemory):
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_share_host(guest, gfn)
 
+    @step
     def keep(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_unshare_host(guest, gfn)
 
@@ -117,9 +132,62 @@ class OnKvm(KvmHost, Cast):
 class OnGunyah(GunyahHost, Cast):
     """The standard cast on Gunyah."""
 
+    must_show = ["a VM's memory cannot be taken back", "a page cannot be discarded"]
+
+    def unbinding_failed(self) -> None:
+        reached("a VM's memory cannot be taken back")
+
+    def punching_failed(self) -> None:
+        reached("a page cannot be discarded")
+
 
 class OnPkvm(PkvmHost, Cast):
     """The standard cast on pKVM."""
+
+    must_show = ["a page cannot be discarded"]
+
+    def punching_failed(self) -> None:
+        reached("a page cannot be discarded")
+
+
+class SignalsOnKvm(OnKvm):
+    """Threads in the kernel get signals."""
+
+    must_show = ["a signal ends an allocation"]
+
+    def allocation_failed(self, err: int) -> None:
+        if err == -EINTR:
+            reached("a signal ends an allocation")
+
+
+class PartsOnKvm(KvmHost, Parts):
+    """Two VMs on KVM that have parts of a file."""
+
+    geometry = {"vms": 2}
+
+
+class TwoThreadsOnKvm(KvmHost, TwoThreads):
+    """A VMM of two threads on KVM."""
+
+    geometry = {"pages": 1}
+
+
+class TwoThreadsOnGunyah(GunyahHost, TwoThreads):
+    """A VMM of two threads on Gunyah."""
+
+    geometry = {"pages": 1}
+
+
+class WalkedOnKvm(OnKvm, Walker):
+    """The standard cast on KVM, and a walker of memory."""
+
+
+class WalkedOnGunyah(OnGunyah, Walker):
+    """The standard cast on Gunyah, and a walker of memory."""
+
+
+class WalkedOnPkvm(OnPkvm, Walker):
+    """The standard cast on pKVM, and a walker of memory."""
 
 
 class EagerOnGunyah(OnGunyah):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import ENODEV
+
 from guestmem.guest_memfd.library import Driver
 from guestmem.mm.module import Module, delete_module, init_module
 from guestmem.model import always, part, reached, sometimes, thread
@@ -25,6 +27,9 @@ class ModuleUnload(GunyahHost, Vmm, Vcpus):
         driver = super().client()
         driver.module = self.module
         return driver
+
+    def interfered(self, err: int) -> bool:
+        return err == -ENODEV or super().interfered(err)
 
     @thread
     def modprobe(self) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from errno import ENOENT
+from errno import EAGAIN, EBUSY, ENOENT
 
 from guestmem.guest_memfd.library import Pm
 from guestmem.machine.cpu import Cpu
@@ -12,8 +12,8 @@ from guestmem.machine.machine import HYP_PANIC, Fault
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.hibernation import hibernation_available, snapshot
-from guestmem.model import array, choose, panic, reached, require, step, thread, when
-from guestmem.scenarios.cast import DONE_OR_NOTHING, Process, Vcpus, Vmm
+from guestmem.model import array, choose, panic, reached, require, sometimes, step, thread, when
+from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, PlainRead, Process, Vcpus, Vmm
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost, PkvmHost
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "HibernateOnPkvm",
     "KexecOnGunyah",
     "LiveUpdate",
+    "ReclaimOnKvm",
 ]
 
 
@@ -47,7 +48,7 @@ class Freezable(Vmm, Vcpus):
     @step
     def freeze_processes(self) -> None:
         """Wait until nobody is in the kernel, and let nobody in."""
-        when(not self.working and not any(guest.exited for guest in self.machine.guests))
+        when(not self.working and not any(guest.exited > 0 for guest in self.machine.guests))
         self.set_frozen(True)
 
     @step
@@ -75,6 +76,9 @@ class Hibernate(Freezable):
         super().setup()
         self.file.pm = self.pm
 
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or err == -EBUSY or super().interfered(err)
+
     @thread
     def hibernate(self) -> None:
         """echo disk > /sys/power/state."""
@@ -85,17 +89,25 @@ class Hibernate(Freezable):
         """hibernate(): what is asked before anything is frozen may not be so any more when all is."""
         if not hibernation_available(self.kernel):
             return
-        if self.file.hibernation_prepare() == 0:
+        err = self.file.hibernation_prepare()
+        require(self.caused(err) and (err == 0 or self.against_image()), CAUSE)
+        if err == 0:
             self.freeze_processes()
             snapshot(self.kernel, cpu)
+            require(not self.machine.refused(), CAUSE)
             reached("an image is made")
             self.thaw_processes()
-        self.post_hibernation()
+        self.file.post_hibernation()
 
-    @step
-    def post_hibernation(self) -> None:
-        """PM_POST_HIBERNATION."""
-        self.kernel.hibernating = False
+    def against_image(self) -> bool:
+        """Whether the library has a cause to say that no image may be made."""
+        if self.kernel.lost or (self.pm is Pm.REFUSE and self.file.open):
+            return True
+        for pgoff in Pgoff.span(0, len(self.file.shared)):
+            kept = self.file.bound[pgoff] or self.pm is not Pm.RECLAIM
+            if self.file.mapping.slots[pgoff] is not None and not self.file.shared[pgoff] and kept:
+                return True
+        return False
 
 
 class HibernateOnGunyah(GunyahHost, Hibernate):
@@ -104,6 +116,17 @@ class HibernateOnGunyah(GunyahHost, Hibernate):
 
 class HibernateOnKvm(KvmHost, Hibernate):
     """Hibernation of a host with plain KVM."""
+
+
+class ReclaimOnKvm(HibernateOnKvm):
+    """Hibernation for which the library gives up what it can."""
+
+    @sometimes("a private page without a guest is discarded for an image")
+    def reclaimed(self) -> bool:
+        preparing = self.kernel.pm_lock.holder
+        if preparing == 0 or self.file.mapping.invalidate_lock.writer != preparing:
+            return False
+        return any(folio.refcount > self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
 
 
 class HibernateOnPkvm(PkvmHost, Hibernate):
@@ -140,7 +163,7 @@ class Kexec(Freezable):
             self.machine.hypervisor.vm_stop(guest)
             guest.frozen = True
         if self.file.open:
-            self.file.release()
+            self.close()
         if not self.kernel.lost:
             return True
         reached("kexec is refused")
@@ -161,7 +184,7 @@ class KexecOnGunyah(GunyahHost, Kexec):
     """kexec of a host under Gunyah."""
 
 
-class LiveUpdate(KvmHost, Process, Freezable):
+class LiveUpdate(KvmHost, PlainRead, Process, Freezable):
     """A file that is all shared is handed to the next kernel, which finds in it what was there.
 
     Attributes:
@@ -176,6 +199,9 @@ class LiveUpdate(KvmHost, Process, Freezable):
 
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + (1 if self.reserves and any(one is self.kernel.folios[pfn] for one in self.handed) else 0)
+
+    def interfered(self, err: int) -> bool:
+        return err == -EBUSY or super().interfered(err)
 
     @thread
     def luo(self) -> None:
@@ -197,45 +223,53 @@ class LiveUpdate(KvmHost, Process, Freezable):
 
     @step
     def boot(self) -> int:
-        """Once all processes are frozen: a new kernel, new folios, all free but its own and those that were handed over.
+        """Once all processes are frozen: a new kernel, its direct map, new folios, free but its own and what it was handed.
 
         -ENOENT: the file that was preserved is gone.
         """
-        idle = self.pinned is None and self.rented is None and not self.at_work()
-        when(idle and not self.working and not any(guest.exited for guest in self.machine.guests))
+        idle = self.pinned.folio is None and self.rented is None and not self.at_work()
+        when(idle and not self.working and not any(guest.exited > 0 for guest in self.machine.guests))
         if not self.file.preserved:
             return -ENOENT
+        with self.file.mapping.invalidate_lock.exclusive:
+            for pgoff in Pgoff.span(0, len(self.handed)):
+                self.handed[pgoff] = self.file.mapping.slots[pgoff]
+                self.discarding[pgoff] = True
+                self.file.mapping.slots[pgoff] = None
+                self.file.mapping.user[pgoff].folio = None
+                self.file.mapping.user[pgoff].live = False
         self.set_frozen(True)
-        for pgoff in Pgoff.span(0, len(self.handed)):
-            self.handed[pgoff] = self.file.mapping.slots[pgoff]
-            self.discarding[pgoff] = True
-            self.file.mapping.slots[pgoff] = None
-            self.file.mapping.user[pgoff].folio = None
-            self.file.mapping.user[pgoff].live = False
         for pfn in range(1, len(self.kernel.folios)):
             folio = self.kernel.folios[pfn]
             kept = self.reserves and any(one is folio for one in self.handed)
             folio.free = not kept
-            folio.refcount = 1 if kept else 0
+            folio.refcount = 0
             folio.uptodate = kept
-            if not kept:
+            folio.zapped = False
+            folio.frame.present = True
+            for cpu in self.machine.cpus:
+                cpu.stale[pfn] = False
+            if kept:
+                folio.refcount = 1
+            else:
                 folio.frame.content = Content.HOST
         return 0
 
     @step
     def retrieve(self, pgoff: Pgoff) -> None:
         """Put a folio into the new file."""
-        folio = self.handed[pgoff]
-        if folio is not None:
-            require(not folio.free, DONE_OR_NOTHING)
-            self.file.mapping.slots[pgoff] = folio
-            self.handed[pgoff] = None
-            reached("a page is retrieved by the next kernel")
+        with self.file.mapping.invalidate_lock.shared:
+            folio = self.handed[pgoff]
+            if folio is not None:
+                require(not folio.free, DONE_OR_NOTHING)
+                self.file.mapping.slots[pgoff] = folio
+                self.handed[pgoff] = None
+                reached("a page is retrieved by the next kernel")
 
     @step
     def end(self) -> None:
         """The VMs run on."""
+        self.file.unpreserve()
         for pgoff in Pgoff.span(0, len(self.handed)):
             self.discarding[pgoff] = False
-        self.file.preserved = False
         self.set_frozen(False)

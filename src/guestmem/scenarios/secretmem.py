@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from errno import EBADF
+
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.machine import Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.secretmem import Secretmem
-from guestmem.model import choose, part, thread
-from guestmem.scenarios.cast import Kcore, PlainRead
+from guestmem.model import choose, part, require, thread
+from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, Kcore, PlainRead
 from guestmem.scenarios.host import Host
 
 __all__ = ["SecretMemory"]
@@ -40,10 +42,13 @@ class SecretMemory(PlainRead, Kcore, Host):
         return any(entry.folio is folio for entry in self.file.mapping.user)
 
     def at_work(self) -> bool:
-        return self.file.mapping.invalidate_lock.busy()
+        return super().at_work() or self.file.mapping.invalidate_lock.busy()
 
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + (1 if any(slot is self.kernel.folios[pfn] for slot in self.file.mapping.slots) else 0)
+
+    def secret_files(self) -> int:
+        return 1 if self.file.open else 0
 
     @thread
     def owner(self) -> None:
@@ -67,4 +72,7 @@ class SecretMemory(PlainRead, Kcore, Host):
         """Write to a page, having faulted it in where it is not there."""
         pgoff = Pgoff(choose(len(self.file.mapping.slots), "pgoff"))
         if not self.file.write(pgoff):
-            self.file.fault(cpu, pgoff)
+            err = self.file.fault(cpu, pgoff)
+            refused = self.machine.refused()
+            require(err == 0 or err == -EBADF or refused, CAUSE)
+            require(err != 0 or self.file.mapping.user[pgoff].live, DONE_OR_NOTHING)

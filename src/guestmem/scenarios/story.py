@@ -89,7 +89,7 @@ class Thread(GunyahHost, Tenant, Zeropad):
         """A guest writes a secret to a page, having faulted it in where it is not there."""
         if not guest.touch(gfn):
             err = file.guest_fault(self.machine.cpus[0], guest, gfn)
-            guest.exited = False
+            guest.exited -= 1
             if err == 0:
                 guest.touch(gfn)
                 reached("a guest has a secret")
@@ -124,6 +124,9 @@ class Thread(GunyahHost, Tenant, Zeropad):
 
     def holders(self, pfn: int) -> int:
         return super().holders(pfn) + sum(1 for slot in self.kvm_file.mapping.slots if slot is self.kernel.folios[pfn])
+
+    def files_against_images(self) -> int:
+        return super().files_against_images() + (1 if self.kvm_file.open else 0)
 
     def mapped(self, folio: Folio) -> bool:
         return super().mapped(folio) or any(entry.folio is folio for entry in self.kvm_file.mapping.user)

@@ -3,16 +3,32 @@
 
 from __future__ import annotations
 
+from errno import EAGAIN
+
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
-from guestmem.mm.filemap import Pgoff, follow_pfnmap, gup_fast
-from guestmem.mm.folio import Folio, folio_put
-from guestmem.model import Mutex, Record, always, array, choose, may, part, reached, sometimes, step, thread
-from guestmem.scenarios.cast import PlainRead, Process, RunningVm, Vcpus
-from guestmem.scenarios.host import GuestMemory
+from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
+from guestmem.mm.folio import Folio
+from guestmem.model import (
+    Mutex,
+    Record,
+    always,
+    array,
+    choose,
+    guards,
+    may,
+    part,
+    reached,
+    require,
+    sometimes,
+    step,
+    thread,
+    when,
+)
+from guestmem.scenarios.cast import CAUSE, Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost
 
 __all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pinner"]
@@ -21,21 +37,24 @@ __all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pin
 BROKEN_UNUSED = "broken memory is used no more, and never again"
 
 
-class Pinner(GuestMemory):
+class Pinner(Caller):
     """Somebody who pins a page of the VMM's mapping for long and uses it through the direct map meanwhile.
 
     An io_uring buffer, a pipe filled by vmsplice, the target of O_DIRECT or of process_vm_readv differ in how long.
 
     Attributes:
         counted: it holds a reference, as GUP's users do; without, it is a user that kept the number of a frame.
-        held: the folio.
+        held: what it uses.
     """
 
     counted: bool = True
-    held: Folio | None = None
+    held: Pin = part()
 
     def holders(self, pfn: int) -> int:
-        return super().holders(pfn) + (1 if self.counted and self.held is self.kernel.folios[pfn] else 0)
+        return super().holders(pfn) + (1 if self.counted and self.held.folio is self.kernel.folios[pfn] else 0)
+
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or super().interfered(err)
 
     @thread
     def pinner(self) -> None:
@@ -44,18 +63,20 @@ class Pinner(GuestMemory):
         mapping = self.file.mapping
         while True:
             pgoff = Pgoff(choose(len(mapping.user), "pgoff"))
-            folio = gup_fast(mapping, pgoff) if self.counted else follow_pfnmap(mapping, pgoff)
-            if folio is None:
-                self.file.fault(cpu, pgoff)
+            if self.counted:
+                self.held.gup_fast(self.kernel, mapping, pgoff)
             else:
-                self.held = folio
+                self.held.folio = follow_pfnmap(mapping, pgoff)
+            folio = self.held.folio
+            if folio is None:
+                self.user_fault(cpu, pgoff)
+            else:
                 while choose(2, "use, unpin") == 0:
                     self.use(cpu, folio)
                 if self.counted:
-                    folio_put(self.kernel, folio)
-                self.held = None
+                    self.held.unpin(self.kernel)
+                self.held.folio = None
 
-    @step
     def use(self, cpu: Cpu, folio: Folio) -> None:
         """Read or write the page."""
         if may("write"):
@@ -82,6 +103,11 @@ class Gpc(Record):
     pgoff: Pgoff = Pgoff(0)
     valid: bool = False
     folio: Folio | None = None
+
+    @guards("pgoff", "valid", "folio")
+    def refreshing(self) -> bool:
+        """Nobody uses the translation meanwhile."""
+        return self.lock.held()
 
 
 class GpcDriver(KvmDriver):
@@ -134,6 +160,7 @@ class PfnCache(KvmHost, RunningVm, Vcpus):
         with self.file.mapping.invalidate_lock.shared:
             if self.file.shared[pgoff]:
                 _, folio = self.file.grab_folio(cpu, pgoff, True)
+                self.machine.refused()
                 if folio is not None:
                     with gpc.lock:
                         gpc.pgoff = pgoff
@@ -157,21 +184,22 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
 
     @thread
     def memory_failure(self) -> None:
-        """The machine reports a frame of the file."""
-        while not self.handled:
-            self.report(Pgoff(choose(len(self.file.shared), "pgoff")))
+        """The machine reports a frame of the file, when there is one."""
+        self.report(Pgoff(choose(len(self.file.shared), "pgoff")))
 
     def report(self, pgoff: Pgoff) -> None:
         """memory_failure(): mark the page, have its file let nobody reach it."""
         folio = self.mark(pgoff)
         if folio is not None:
-            self.file.error_remove_folio(pgoff, folio)
+            err = self.file.error_remove_folio(pgoff, folio)
+            require(self.caused(err), CAUSE)
             self.handled = True
 
     @step
     def mark(self, pgoff: Pgoff) -> Folio | None:
         """TestSetPageHWPoison(), with a reference for good."""
         folio = self.file.mapping.slots[pgoff]
+        when(folio is not None)
         if folio is not None:
             folio.hwpoison = True
             folio.refcount += 1

@@ -173,7 +173,7 @@ def _perform(world: Cast, operation: Operation) -> int:
         err = 0
         if not guest.touch(gfn):
             err = file.guest_fault(cpu, guest, gfn)
-            guest.exited = False
+            guest.exited -= 1
             if err == 0:
                 guest.touch(gfn)
         return err

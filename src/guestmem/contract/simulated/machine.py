@@ -21,7 +21,18 @@ __all__ = ["Serial", "SimulatedMachine"]
 class SimulatedMachine(World):
     """A host with some files of guest memory, and for each the guest that uses it."""
 
-    geometry = {"files": 5, "pages": 48, "frames": 300, "cpus": 1, "vms": 5, "users": 30, "block": 0, "table": 0, "order": 0}
+    geometry = {
+        "files": 5,
+        "pages": 48,
+        "frames": 300,
+        "cpus": 1,
+        "vms": 5,
+        "vcpus": 1,
+        "users": 30,
+        "block": 0,
+        "table": 0,
+        "order": 0,
+    }
 
     jobs: ClassVar[list[Callable[[], None]]]
 

@@ -82,10 +82,11 @@ class Race:
         for turn in range(TURNS):
             gfn = Gfn(self.places[turn * 3 % len(self.places)])
             while not self.gmem.guest.touch(gfn):
-                if self.file.guest_fault(self.machine.cpus[0], self.gmem.guest, gfn) not in AGAIN:
+                err = self.file.guest_fault(self.machine.cpus[0], self.gmem.guest, gfn)
+                self.gmem.guest.exited -= 1
+                if err not in AGAIN:
                     self.wrong.append("the guest cannot fault a page in")
                     return
-                self.gmem.guest.exited = False
             frame = self.gmem.guest.entries[gfn].frame
             if frame is not None:
                 self.seen("the guest", frame.content)

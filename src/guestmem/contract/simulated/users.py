@@ -12,7 +12,7 @@ from guestmem.contract.simulated.mappings import NOT_FAULTABLE, Mappings
 from guestmem.contract.simulated.objects import Gmem, Mapping, Pinned, Secret
 from guestmem.linux.uapi import PROT_READ, PROT_WRITE
 from guestmem.machine.frame import Content
-from guestmem.mm.filemap import gup_fast
+from guestmem.mm.filemap import Pin
 from guestmem.model.control import running
 
 __all__ = ["Users"]
@@ -129,9 +129,11 @@ class Users(Mappings):
         with running(self.serial):
             for _, first, count in self.gup(mapping, offset, length, write):
                 assert isinstance(mapping.file, Gmem)
-                folio = gup_fast(mapping.file.file.mapping, mapping.file.at((mapping.offset + offset) // PAGE_SIZE))
-                assert folio is not None
-                pinned.parts.append((folio, first, count))
+                pin = Pin()
+                pgoff = mapping.file.at((mapping.offset + offset) // PAGE_SIZE)
+                pin.gup_fast(self.kernel, mapping.file.file.mapping, pgoff)
+                assert pin.folio is not None
+                pinned.parts.append((pin.folio, first, count))
                 offset += count
         return pinned
 
