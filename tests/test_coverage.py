@@ -221,6 +221,14 @@ def test_what_properties_look_at_is_executed(tmp_path: Path, capsys: pytest.Capt
     assert checked(write(tmp_path, "self.cell.count = 2", more), capsys)["never"] == []
 
 
+def test_the_project_s_own_files_are_looked_at_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked("secretmem-clears-first", capsys)["never"] == []
+    found = checked("secretmem-clears-first", capsys, "--coverage")
+    assert "Secretmem.create" in {never["function"] for never in found["never"]}
+    assert "Mutex.try_acquire" in found["uncalled"]
+    assert found["same_as"] == ""
+
+
 @pytest.mark.parametrize("name", ["gunyah", "secretmem-clears-first"])
 def test_watching_changes_no_count(name: str) -> None:
     scenario = SCENARIOS[name]
