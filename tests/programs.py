@@ -898,7 +898,8 @@ def imported(text: str, directory: Path, name: str) -> Iterator[Any]:
         yield module
     finally:
         del sys.modules[name]
-        for cache in (source.function_of, source._definitions, source._lines):
+        source.READ.clear()
+        for cache in (source._definitions, source._lines):
             cache.cache_clear()
         file.unlink()
 
@@ -1021,6 +1022,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the number of the program to begin with")
     parser.add_argument("--statistics", action="store_true", help="how many programs contain what, and why some were refused")
     parser.add_argument("--as-drawn", action="store_true", help="print a program that differs as it is, not made smaller")
     arguments = parser.parse_args()
@@ -1029,7 +1031,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = scratch
-        for number in range(arguments.programs):
+        for number in range(arguments.first, arguments.first + arguments.programs):
             random = Random(f"{arguments.seed} {number}")
             text = Author(random.randrange).program()
             how = failure(text, Path(scratch), tally)

@@ -126,13 +126,13 @@ class Marked(World):
         return self.n < 2
 
     @sometimes("n is one")
-    def shows(self) -> bool:
+    def visible(self) -> bool:
         return self.n == 1
 
 
 @pytest.mark.parametrize(
     ("name", "decorator"),
-    [("runs", "@thread"), ("one", "@step"), ("small", "@always(rule)"), ("shows", "@sometimes(situation)")],
+    [("runs", "@thread"), ("one", "@step"), ("small", "@always(rule)"), ("visible", "@sometimes(situation)")],
 )
 def test_a_lost_mark_is_refused(name: str, decorator: str) -> None:
     def unmarked(self: World) -> bool:
@@ -160,7 +160,7 @@ def test_what_is_marked_again_replaces() -> None:
                 self.one()
 
     class Without(Marked):
-        shows = None  # type: ignore[assignment]  # not asked for here
+        visible = None  # type: ignore[assignment]  # not asked for here
 
     assert Model(Again()).explore().verdict == "holds"
     assert Model(Without()).translation.situations == []

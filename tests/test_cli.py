@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
     saved = tmp_path / "trace.json"
     assert cli.main(["check", "gunyah", "--protection", "none", *SMALL, "--save-trace", str(saved)]) == 1
     printed = capsys.readouterr().out
-    assert "violated in 13 steps" in printed
+    assert re.search(r"^gunyah pages=1 frames=2 protection=none: violated in \d+ steps$", printed, re.M)
     assert "Zeropad.zeropad" in printed
     assert "self.look_up_name(" in printed
     assert "driver.provided[1]: no -> yes" in printed
@@ -193,14 +194,16 @@ def test_what_the_base_breaks_too_is_known(capsys: pytest.CaptureFixture[str], t
     name = f"{tmp_path}/mine.py:On"
     assert cli.main(["check", f"{name}Renamed", "--protection", "none", *SMALL]) == 1
     printed = capsys.readouterr().out
-    assert "violated as OnGunyah is: nothing new\nknown, also in OnGunyah:\n    13  zeropad0     no host access" in printed
+    assert "violated as OnGunyah is: nothing new\nknown, also in OnGunyah:\n" in printed
+    assert re.search(r"^ +\d+  zeropad0     no host access ends in a panic$", printed, re.M)
     assert cli.main(["check", f"{name}Careless", "--protection", "none", *SMALL]) == 1
-    first, *printed_lines = capsys.readouterr().out.splitlines()
-    assert first.endswith("Careless pages=1 frames=2 protection=none: violated in 21 steps")
-    assert "     >             " + f"{tmp_path}/mine.py:13 Careless.prepare_accessible" in printed_lines
-    assert "                     -EBUSY from Gunyah.addrspace_unmap, GunyahDriver.reclaim_page" in printed_lines
-    assert "      broken: a folio is freed only when nothing refers to it or maps it" in printed_lines
-    assert "    13  kcore0       no host access ends in a panic" in printed_lines
+    printed = capsys.readouterr().out
+    assert re.search(r"^\S+Careless pages=1 frames=2 protection=none: violated in \d+ steps$", printed, re.M)
+    assert re.search(r"^     >             \S+/mine.py:13 Careless.prepare_accessible$", printed, re.M)
+    assert re.search(r"^                     -EBUSY from Gunyah.addrspace_unmap, GunyahDriver.reclaim_page$", printed, re.M)
+    new, known = printed.split("known, also in OnGunyah:\n")
+    assert "  kcore0       no host access ends in a panic\n" in known
+    assert "  kcore0       no host access ends in a panic\n" not in new
 
 
 def test_none_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +216,11 @@ def test_all_rules_from_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     at = printed.index("each broken rule, in how many steps and by whom:")
     panic = "no host access ends in a panic"
-    assert printed[at + 1 : -1] == [f"    13  {who:<12} {panic}" for who in ("zeropad0", "kcore0", "plain_read0")]
+    found = [line.split(maxsplit=2) for line in printed[at + 1 : -1]]
+    assert {"zeropad0", "kcore0", "plain_read0"} <= {who for _, who, rule in found if rule == panic}
+    steps = [int(steps) for steps, *_ in found]
+    assert steps == sorted(steps)
+    assert printed[0].endswith(f": violated in {steps[0]} steps")
 
 
 def test_a_counterexample_that_does_not_happen_is_a_defect_of_the_checker(
@@ -301,7 +308,7 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: li
     assert says in one_line(capsys, *arguments)
 
 
-def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "bad.py"
     file.write_text(TWO_LOCKS.replace("pass", "x = 'text'"))
     line = one_line(capsys, "check", f"{file}:Two")
@@ -309,9 +316,18 @@ def test_a_file_outside_the_language(capsys: pytest.CaptureFixture[str], tmp_pat
     file.write_text("from guestmem.model import World\n\nclass Two(World):\n    n: int = 0\n")
     assert "an int without bounds: write bounded(hi)" in one_line(capsys, "check", f"{file}:Two")
     file.write_text("import nothing_of_this_name\n")
-    assert "bad.py:1: ModuleNotFoundError" in one_line(capsys, "check", f"{file}:Two")
+    monkeypatch.chdir(tmp_path)
+    assert "bad.py:1: ModuleNotFoundError" in one_line(capsys, "check", "bad.py:Two")
     file.write_text("def (:\n")
     assert "bad.py:1: SyntaxError" in one_line(capsys, "check", f"{file}:Two")
+    file.write_text("\nraise SystemExit(1)\n")
+    assert "bad.py:2: SystemExit: 1" in one_line(capsys, "check", f"{file}:Two")
+
+
+def test_a_file_may_have_the_name_of_a_module_that_is_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "ast.py").write_text(TWO_LOCKS)
+    assert cli.main(["check", f"{tmp_path}/ast.py:Two"]) == 1
+    assert "every thread waits" in capsys.readouterr().out
 
 
 def test_no_compiler(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

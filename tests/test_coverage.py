@@ -4,15 +4,22 @@
 import importlib
 import json
 import re
+import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from guestmem.checker import Model
 from guestmem.checker.coverage import any_file, explored, users_file
+from guestmem.checker.explore import Edge
+from guestmem.checker.source import Place
 from guestmem.cli import main as cli
+from guestmem.model.schedule import Schedule
 from guestmem.scenarios.catalogue import SCENARIOS, find
+from lockstep import Lockstep
 
 CASES = Path(__file__).parent / "silence"
 UNMAP = ["--protection", "unmap", "--pages", "1"]
@@ -181,6 +188,20 @@ def test_a_step_that_broke_a_rule_was_executed(tmp_path: Path, capsys: pytest.Ca
     assert checked(write(tmp_path, act), capsys, code=1)["never"] == []
 
 
+def test_a_method_that_is_overridden_is_not_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = "\nclass W(W):\n    @step\n    def act(self) -> None:\n        self.cell.fill_it(True)\n"
+    assert checked(write(tmp_path, "self.cell.count = 1", more), capsys)["uncalled"] == []
+
+
+def test_a_step_after_a_choice_that_waits_has_not_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = "\n    @thread\n    def other(self) -> None:\n        while True:\n            if choose(2) == 1:\n"
+    more += "                self.never()\n            else:\n                self.act()\n"
+    more += "\n    @step\n    def never(self) -> None:\n        x = 1\n"
+    more += "        when(self.cell.count == 3)\n        self.cell.count = x\n"
+    found = checked(write(tmp_path, "self.cell.count = 1", more), capsys, code=1)  # who chose it waits for ever
+    assert [(n["function"], n["last"] - n["first"]) for n in found["never"]] == [("W.other", 0), ("W.never", 2)]
+
+
 def test_incomplete_exploration_says_what_it_did_not_execute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     act = "if self.cell.count < 3:\n    self.cell.count += 1\nelse:\n    self.cell.count = 0"
     scenario = write(tmp_path, act)
@@ -207,6 +228,41 @@ def test_watching_changes_no_count(name: str) -> None:
     assert plain.translation.marks.words == 0 < watched.translation.marks.words
     counts = [(o.verdict, o.states, o.transitions) for o in (plain.explore(), watched.explore())]
     assert counts[0] == counts[1]
+
+
+class Checked(Lockstep):
+    """A lockstep that evaluates the properties too."""
+
+    def take(self, schedule: Schedule, edge: Edge) -> bool:
+        goes_on = super().take(schedule, edge)
+        if goes_on:
+            schedule.broken()
+        return goes_on
+
+
+def test_what_is_marked_is_what_python_executes() -> None:
+    scenario = SCENARIOS["secretmem-clears-first"]
+    model = Model(scenario.build(**scenario.small), any_file)
+    assert model.explore().verdict == "holds"
+    marked, _ = model.translation.marks.read(model.marks())
+    places = {statement.place for statement in model.translation.marks.statements}
+    files = {place.file for place in places}
+    executed: set[Place] = set()
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        executed.add(Place(frame.f_code.co_filename, frame.f_lineno))
+        return trace if frame.f_code.co_filename in files else None
+
+    outer = sys.gettrace()
+    threading.settrace(trace)
+    sys.settrace(trace)
+    try:
+        for seed in range(10):
+            Checked(lambda: scenario.build(**scenario.small), model).run(seed, 300)
+    finally:
+        threading.settrace(outer)
+        sys.settrace(outer)
+    assert places & executed == {statement.place for statement in marked}
 
 
 # ---- names

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guestmem.checker.emit import Translation
-from guestmem.checker.frontend.classes import definition_of, is_own, unused
+from guestmem.checker.frontend.classes import definition_of, is_method, is_own, unused
 from guestmem.checker.ir import Decision, Statement
 from guestmem.checker.lower import says_nothing
 from guestmem.checker.source import Place, tree_of
@@ -30,13 +30,13 @@ NEVER_DECIDED = "never decided"
 
 
 def users_file(file: str) -> bool:
-    """Whether a file is a user's: not one of this package."""
-    return not Path(file).is_relative_to(PACKAGE)
+    """Whether a file is a user's Python: not of this package."""
+    return any_file(file) and not Path(file).is_relative_to(PACKAGE)
 
 
 def any_file(file: str) -> bool:
-    """Whether a file is watched when all are."""
-    return True
+    """Whether a file is Python, this package's or a user's."""
+    return file.endswith(".py")
 
 
 @dataclass
@@ -44,25 +44,32 @@ class Executed:
     """What was executed, of one world or of several.
 
     Attributes:
-        functions: where the functions begin that are part of the model or ran while it was built.
-        statements, decisions: the statements that a step executed; of each decision which alternatives were taken.
+        watched: the statements that are part of a model.
+        statements, decisions: those that were executed; of each decision which alternatives were taken.
         lines: what ran while a world was built.
     """
 
-    functions: set[Place] = field(default_factory=set)
+    watched: set[Statement] = field(default_factory=set)
     statements: set[Statement] = field(default_factory=set)
     decisions: dict[Decision, list[bool]] = field(default_factory=dict)
     lines: set[Place] = field(default_factory=set)
 
+    def ran(self, file: str, node: ast.stmt) -> bool:
+        """Whether a statement ran while a world was built."""
+        return any(Place(file, line) in self.lines for line in lines_of(node))
+
     def has(self, file: str, node: ast.stmt) -> bool:
         """Whether a statement was executed, or ran while a world was built."""
-        statement = Statement(Place(file, node.lineno), node.col_offset)
-        return statement in self.statements or any(Place(file, line) in self.lines for line in lines_of(node))
+        return statement(file, node) in self.statements or self.ran(file, node)
+
+    def knows(self, file: str, node: ast.stmt) -> bool:
+        """Whether a statement is part of a model, or ran while a world was built."""
+        return statement(file, node) in self.watched or self.ran(file, node)
 
     def explored(self, model: Model) -> None:
         """Add what the last exploration of a model executed."""
-        program, marks = model.translation.program, model.translation.marks
-        self.functions |= {Place(f.file, f.python.__code__.co_firstlineno) for f in program.functions}
+        marks = model.translation.marks
+        self.watched |= marks.statements.keys()
         statements, decisions = marks.read(model.marks())
         self.statements |= statements
         for decision, taken in decisions.items():
@@ -78,7 +85,6 @@ class Executed:
             file = frame.f_code.co_filename
             if not watches(file):
                 return None
-            self.functions.add(Place(file, frame.f_code.co_firstlineno))
             self.lines.add(Place(file, frame.f_lineno))
             return trace
 
@@ -170,13 +176,25 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     ``options`` are those that the world was built with.
     """
     world = model.world
-    classes = {c for record in records_of(world) for c in type(record).__mro__ if issubclass(c, Record)} - {Record, World}
-    files = {definition_of(cls)[0] for cls in classes} | {function.file for function in model.translation.program.functions}
+    present = {type(record) for record in records_of(world)}
+    classes = {base for cls in present for base in cls.__mro__ if issubclass(base, Record)} - {Record, World}
+    files = {definition_of(cls)[0] for cls in classes} | {watched.place.file for watched in executed.watched}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
+    found.uncalled = [name for name in found.uncalled if name not in replaced(present, classes)]
     found.unused = [cls.__name__ for cls in unused(world)]
     found.wrong = model.translation.program.notes
     found.same_as = same_as(model.translation, watches, options)
     return found
+
+
+def replaced(present: Collection[type[Record]], classes: Iterable[type[Record]]) -> set[str]:
+    """The methods of some classes that no class present has as its own, as each overrides them."""
+
+    def is_had(owner: type[Record], name: str, value: Any) -> bool:
+        return any(getattr(cls, name) is value for cls in present if issubclass(cls, owner))
+
+    methods = ((owner, name, value) for owner in classes for name, value in vars(owner).items() if is_method(value))
+    return {f"{owner.__name__}.{name}" for owner, name, value in methods if not is_had(owner, name, value)}
 
 
 def unexecuted(files: Iterable[str], classes: Collection[type[Record]], executed: Executed) -> Silence:
@@ -189,7 +207,7 @@ def unexecuted(files: Iterable[str], classes: Collection[type[Record]], executed
                 continue
             name = f"{owner}.{node.name}" if owner else node.name
             statements = list(statements_in(node.body))
-            if Place(file, min([node.lineno, *(d.lineno for d in node.decorator_list)])) in executed.functions:
+            if any(executed.knows(file, inside) for inside in statements):
                 _look(found, file, name, statements, executed)
             elif statements:
                 found.uncalled.append(name)
@@ -209,6 +227,11 @@ def statements_in(nodes: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
         if not says_nothing(node):
             yield node
         yield from statements_in(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
+
+
+def statement(file: str, node: ast.stmt) -> Statement:
+    """What stands for a statement among those watched."""
+    return Statement(Place(file, node.lineno), node.col_offset)
 
 
 def head(node: ast.stmt) -> list[ast.expr]:
@@ -232,7 +255,7 @@ def _look(found: Silence, file: str, function: str, statements: list[ast.stmt], 
             found.never.append(Never(file, function, run[0], run[-1]))
             run = []
     for node in statements:
-        if Statement(Place(file, node.lineno), node.col_offset) in executed.statements:
+        if statement(file, node) in executed.statements:
             calls = [expr for expr in head(node) if isinstance(expr, ast.Call)]
             found.alternatives += filter(None, (never_taken(file, function, call, executed) for call in calls))
 

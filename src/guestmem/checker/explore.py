@@ -16,7 +16,7 @@ from guestmem.checker.emit import Site, Translation, text_of
 from guestmem.checker.lower import Watches
 from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
-from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
+from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
 
@@ -26,7 +26,11 @@ MOST_CHOICES = 64
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
 RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
-IN_STEP, IN_STATE, WAITS_FOR_EVER = range(3)
+IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS = range(4)
+
+
+class _Turn(ctypes.Structure):
+    _fields_ = (("thread", ctypes.c_uint32), ("state", ctypes.c_uint32))
 
 
 class _Violation(ctypes.Structure):
@@ -36,6 +40,8 @@ class _Violation(ctypes.Structure):
         ("site", ctypes.c_int),
         ("state", ctypes.c_uint32),
         ("depth", ctypes.c_uint32),
+        ("cycle", ctypes.POINTER(_Turn)),
+        ("turns", ctypes.c_uint32),
         ("stepped", ctypes.c_int),
         ("choices", ctypes.c_int),
         ("chosen", ctypes.c_int * MOST_CHOICES),
@@ -56,7 +62,8 @@ class Violation:
     """A broken rule and the shortest way to it.
 
     ``thread`` is the index of the thread that broke it: who made the last step; of a wait, who waits; None if nobody made a
-    step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.
+    step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.  Where a thread
+    goes round for ever, ``cycle`` is what happens again and again after the trace.
     """
 
     rule: str
@@ -64,6 +71,7 @@ class Violation:
     thread: int | None
     place: Place | None
     slices: tuple[Slice, ...]
+    cycle: tuple[Slice, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -96,6 +104,14 @@ class Outcome:
             found.setdefault((violation.rule, violation.thread), violation)
         return found
 
+    def found(self, violations: list[Violation]) -> None:
+        """Note what broke.  A number that the checker cannot compute with breaks no rule: what follows it is not known."""
+        self.violations = [v for v in violations if v.rule != TOO_LARGE]
+        self.verdict = "violated" if self.violations or self.missed else "incomplete"
+        for violation in violations:
+            if violation.rule == TOO_LARGE:
+                self.why = f"{violation.place}: not so of {violation.detail!r}: {TOO_LARGE}"
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -109,15 +125,21 @@ class Edge:
 class Steps:
     """A world translated and compiled, to be looked at one state at a time.
 
-    ``watches`` says of which files it is noted what was executed.
+    ``watches`` says of which files it is noted what was executed; ``translation`` is the world's, where that was made before.
     """
 
     #: The files of C that are added to the translation.
     engine: tuple[str, ...] = ()
 
-    def __init__(self, world: World, watches: Watches = nothing, flags: Sequence[str] = compiling.FLAGS) -> None:
+    def __init__(
+        self,
+        world: World,
+        watches: Watches = nothing,
+        flags: Sequence[str] = compiling.FLAGS,
+        translation: Translation | None = None,
+    ) -> None:
         self.world = world
-        self.translation = Translation(world, watches)
+        self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
         self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
         lib.model_broken_rules.restype = ctypes.c_uint64
@@ -168,10 +190,16 @@ class Steps:
 class Model(Steps):
     """A world translated and compiled, to be explored."""
 
-    engine = ("search.c",)
+    engine = ("search.c", "engine/waits.c")
 
-    def __init__(self, world: World, watches: Watches = nothing) -> None:
-        super().__init__(world, watches)
+    def __init__(
+        self,
+        world: World,
+        watches: Watches = nothing,
+        flags: Sequence[str] = compiling.FLAGS,
+        translation: Translation | None = None,
+    ) -> None:
+        super().__init__(world, watches, flags, translation)
         lib = self.library
         lib.search_new.restype = ctypes.c_void_p
         lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
@@ -210,8 +238,9 @@ class Model(Steps):
         self.library.marks_clear()
         words, broken = self.start()
         if broken is not None:
-            violation = Violation(broken.rule, broken.detail, None, broken.place, ())
-            return Outcome("violated", 1, 0, 0, time.monotonic() - began, 0, [violation])
+            outcome = Outcome("violated", 1, 0, 0, time.monotonic() - began, 0)
+            outcome.found([Violation(broken.rule, broken.detail, None, broken.place, ())])
+            return outcome
         lib = self.library
         limit = min(max_states if max_states is not None else NOBODY - 1, NOBODY - 1)
         budget = memory or default_memory()
@@ -230,8 +259,8 @@ class Model(Steps):
                         break
             except KeyboardInterrupt:
                 status = INTERRUPTED
-            if status == COMPLETE and not lib.search_waits(search):
-                status = NO_MEMORY
+            if status == COMPLETE:
+                status = lib.search_waits(search)
             return self._outcome(search, status, limit, budget, time.monotonic() - began)
         finally:
             lib.search_free(search)
@@ -250,11 +279,13 @@ class Model(Steps):
     def _outcome(self, search: Any, status: int, limit: int, budget: int, seconds: float) -> Outcome:
         summary = self._summary(search)
         violations = [self._violation(search, i) for i in range(summary.violations)]
-        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes, violations)
+        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes)
         if status == COMPLETE:
             names = self.translation.situations
             outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
-        if violations or outcome.missed:
+        if violations:
+            outcome.found(violations)
+        elif outcome.missed:
             outcome.verdict = "violated"
         elif status != COMPLETE:
             outcome.verdict = "incomplete"
@@ -265,7 +296,7 @@ class Model(Steps):
             INTERRUPTED: "it was interrupted",
             OUT_OF_TIME: "the time is used up",
         }
-        outcome.why = whys.get(status, "")
+        outcome.why = outcome.why or whys.get(status, "")
         return outcome
 
     def _state(self, search: Any, index: int) -> tuple[int, ...]:
@@ -298,8 +329,25 @@ class Model(Steps):
                 edges = self.edges(self._state(search, v.state))
                 slices.append(next(e.slice for e in edges if e.slice.thread == thread and self._breaks(e, site)))
             return Violation(site.rule, site.detail, thread, site.place, tuple(slices))
+        if v.kind == SPINS:
+            assert thread is not None
+            cycle = self._cycle(search, v)
+            place = self.translation.loops[v.site][1].place
+            detail = f"{self.world.threads[thread].name} goes round for ever"
+            return Violation(NO_DEADLOCK, detail, thread, place, tuple(slices), cycle)
         who = "every thread waits" if thread is None else f"{self.world.threads[thread].name} waits for ever"
         return Violation(NO_DEADLOCK, who, thread, None, tuple(slices))
+
+    def _cycle(self, search: Any, v: Any) -> tuple[Slice, ...]:
+        """The slices of a cycle that begins and ends in the state of a violation."""
+        state = self._state(search, v.state)
+        slices = []
+        for turn in v.cycle[: v.turns]:
+            after = self._state(search, turn.state)
+            taken = (e for e in self.edges(state) if e.slice.thread == turn.thread and e.state == after and e.broken is None)
+            slices.append(next(taken).slice)
+            state = after
+        return tuple(slices)
 
     def _breaks(self, edge: Edge, site: Site) -> bool:
         """Whether the state after an edge breaks a property."""

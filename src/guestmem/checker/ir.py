@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 BOOL = BoolType()
 
-#: The bounds of an integer about which nothing is known.
-INT_LO, INT_HI = -(2**31), 2**31 - 1
+#: The bounds of an integer about which nothing is known: what the checker computes with.
+INT_LO, INT_HI = -(2**63) + 1, 2**63 - 1
 INT = IntType(INT_LO, INT_HI)
 
 Interval = tuple[int, int]
@@ -90,6 +90,7 @@ class Op(Expr):
     op: str
     args: list[Expr]
     type: ScalarType
+    place: Place | None = None  # of arithmetic: where a result that does not fit is reported
 
 
 @dataclass
@@ -163,6 +164,21 @@ class Reached:
     situation: str
 
 
+@dataclass(eq=False)
+class Loop:
+    """A ``while`` of a thread: ``place`` is the line that spins, ``outer`` the loop around it, through inlined calls."""
+
+    place: Place
+    outer: Loop | None
+
+
+@dataclass
+class Left:
+    """Note that a loop is over."""
+
+    loop: Loop
+
+
 @dataclass(frozen=True)
 class Statement:
     """A statement that is watched; ``column`` tells two in one line apart."""
@@ -190,7 +206,7 @@ class Mark:
     n: Expr | None = None
 
 
-Instr = Set | Store | Call | Choose | When | Require | Reached | Mark
+Instr = Set | Store | Call | Choose | When | Require | Reached | Mark | Left
 
 
 @dataclass(eq=False)
@@ -199,6 +215,7 @@ class Boundary:
 
     kind: str  # "step", "choose", "end" or "start"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
+    loop: Loop | None = None  # the innermost loop it lies in
     pc: int = -1
     live: list[Var] = field(default_factory=list)
 
@@ -255,6 +272,11 @@ class Block:
             case Suspend(_, resume):
                 return [resume]
         return []
+
+
+def around(loop: Loop | None) -> list[Loop]:
+    """A loop and those it lies in, innermost first."""
+    return [] if loop is None else [loop, *around(loop.outer)]
 
 
 def children(expr: Expr) -> list[Expr]:

@@ -25,6 +25,8 @@ from guestmem.checker.frontend.order import Operands
 from guestmem.checker.ir import (
     BOOL,
     INT,
+    INT_HI,
+    INT_LO,
     ArrayOf,
     Block,
     Boundary,
@@ -37,8 +39,10 @@ from guestmem.checker.ir import (
     If,
     Instr,
     Interval,
+    Left,
     Load,
     Local,
+    Loop,
     Mark,
     Op,
     Part,
@@ -51,6 +55,7 @@ from guestmem.checker.ir import (
     Suspend,
     Var,
     When,
+    around,
     begins,
     expressions,
     locals_in,
@@ -120,20 +125,23 @@ class Body:
     calls: list[Body] = field(default_factory=list)
     writes: set[Field] = field(default_factory=set)  # by itself and by what it calls
     reads: bool = False
-    may_stop: bool = False
     chooses: bool = False
     interruptible: bool = False
 
 
 @dataclass(eq=False)
 class ThreadBody:
-    """A lowered thread: its graph, and the boundaries in it (``boundaries[pc]``)."""
+    """A lowered thread: its graph, the boundaries in it (``boundaries[pc]``), the loops in which it could go on for ever.
+
+    Those are the ``while`` loops that contain a boundary and can be left, inner ones first.
+    """
 
     name: str
     blocks: list[Block]
     boundaries: list[Boundary]
     writes: set[Field]
     calls: list[Body]
+    loops: list[Loop]
 
 
 @dataclass
@@ -150,6 +158,7 @@ class Frame:
     guards: list[Callable[[], None]] = field(default_factory=list)
     loops: list[tuple[Block, Block, int]] = field(default_factory=list)  # continue, break, guards held outside
     at: Place | None = None
+    around: Loop | None = None  # the loop that its caller is in
 
 
 class Program:
@@ -159,14 +168,12 @@ class Program:
     ``watches`` says of a file whether its statements and decisions are marked.
 
     Attributes:
-        functions: those lowered.
         notes: what is wrong in methods of the user's that nothing calls.
     """
 
     def __init__(self, pools: Pools, changing: set[Field] | None, watches: Watches) -> None:
         self.pools = pools
         self.watches = watches
-        self.functions: set[Function] = set()
         self.changing = changing  # None: not known yet, every field may change
         self._bodies: dict[tuple[Function, type[Record] | None], Body] = {}
         self._pending: list[Function] = []
@@ -327,6 +334,7 @@ class Lowering:
         self.number: int | None = None
         self.not_none: set[Var] = set()
         self.calls: dict[Body, None] = {}
+        self.within: Loop | None = None  # the innermost `while` of a thread that is being lowered
         self.is_dead = False
 
     # ---- bodies
@@ -359,7 +367,6 @@ class Lowering:
         ends = [block.end.condition for block in body.blocks if isinstance(block.end, If)]
         body.reads = any(reads_state(e) for i in instrs for e in expressions(i)) or any(map(reads_state, ends))
         body.reads = body.reads or bool(body.writes) or any(callee.reads for callee in body.calls)
-        body.may_stop = any(map(can_stop, instrs)) or any(callee.may_stop for callee in body.calls)
         body.chooses = any(isinstance(i, Choose) for i in instrs)
         body.interruptible = not function.is_step and (
             body.chooses or any(c.function.is_step or c.interruptible for c in body.calls)
@@ -396,7 +403,18 @@ class Lowering:
             boundary.pc = pc
         writes = {i.field for block in blocks for i in block.instrs if isinstance(i, Store)}
         used = {i.body for block in blocks for i in block.instrs if isinstance(i, Call)}
-        return ThreadBody(name, blocks, boundaries, writes, [body for body in self.calls if body in used])
+        calls = [body for body in self.calls if body in used]
+        return ThreadBody(name, blocks, boundaries, writes, calls, self.loops(blocks, boundaries))
+
+    @staticmethod
+    def loops(blocks: list[Block], boundaries: list[Boundary]) -> list[Loop]:
+        """The loops in which a thread could go on for ever; that others are over is not noted."""
+        left = {instr.loop for block in blocks for instr in block.instrs if isinstance(instr, Left)}
+        nested = [loop for boundary in boundaries for loop in around(boundary.loop) if loop in left]
+        found = sorted(dict.fromkeys(nested), key=lambda loop: -len(around(loop)))
+        for block in blocks:
+            block.instrs = [i for i in block.instrs if not (isinstance(i, Left) and i.loop not in found)]
+        return found
 
     def check_guards_first(self, body: Body) -> None:
         """Refuse a step that may wait after it has changed something: it could not be taken back."""
@@ -439,8 +457,8 @@ class Lowering:
 
     def enter(self, function: Function, receiver: type[Record] | None, env: dict[str, Expr], results: list[ScalarType]) -> None:
         variables = [self.new_var("", type_) for type_ in results]
-        self.program.functions.add(function)
-        self.frames.append(Frame(function, receiver, env, function.assigned_once, variables, self.new_block()))
+        frame = Frame(function, receiver, env, function.assigned_once, variables, self.new_block(), around=self.within)
+        self.frames.append(frame)
 
     def new_block(self) -> Block:
         block = Block(len(self.blocks))
@@ -520,7 +538,7 @@ class Lowering:
         resume = self.new_block()
         while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
             resume.instrs.insert(0, self.block.instrs.pop())
-        self.block.end = Suspend(Boundary(kind, stack), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
         self.block = resume
 
     # ---- types
@@ -699,12 +717,11 @@ class Lowering:
 
     def check_guard(self, node: ast.stmt, declared: Field, ref: Expr) -> None:
         """Have the guard of a field, if it has one, say whether the running thread may change it."""
-        guard = declared.owner.guarded().get(declared.name)
-        if guard is not None:
+        if declared.guard:
             for cls in self.classes(ref):
-                self.program.predicate(function_of(getattr(cls, guard)), cls)
-            may_change = self.one(self.invoke_on(cast(ast.expr, node), ref, guard, []))
-            self.emit(Require(may_change, GUARDED, f"{declared!r}, not {guard}()", self.place(node)))
+                self.program.predicate(function_of(getattr(cls, declared.guard)), cls)
+            may_change = self.one(self.invoke_on(cast(ast.expr, node), ref, declared.guard, []))
+            self.emit(Require(may_change, GUARDED, f"{declared!r}, not {declared.guard}()", self.place(node)))
 
     def assign_name(self, node: ast.stmt, name: str, value: Expr, type_: ScalarType | None = None) -> None:
         if isinstance(value, ArrayOf):
@@ -717,7 +734,7 @@ class Lowering:
             return
         known = frame.env.get(name)
         if not isinstance(known, Local):
-            if type_ is None and isinstance(value.type, RefType) and isinstance(value, Const) and value.value == 0:
+            if type_ is None and is_none(value):
                 self.refuse(node, f"None in {name!r}, which has no type yet", f"write {name}: Record | None = None")
             known = Local(self.new_var(name, type_ or self.widened(value.type)))
             frame.env[name] = known
@@ -798,6 +815,7 @@ class Lowering:
         head, inside, done = self.new_block(), self.new_block(), self.new_block()
         self.goto(head)
         self.block = head
+        loop = self.within = Loop(self.place(test), self.within)
         with self.loop(head, done, body):
             condition = self.condition(test)
             self.branch(condition, inside, done)
@@ -811,6 +829,14 @@ class Lowering:
         self.block = done
         if isinstance(condition, Const) and condition.value and not any(done in b.successors() for b in self.blocks):
             done.end = Goto(done)
+        self.within = loop.outer
+        self.leave(loop)
+
+    def leave(self, *loops: Loop) -> None:
+        """Note that loops are over, where they can be interrupted."""
+        if self.is_thread:
+            for loop in loops:
+                self.emit(Left(loop))
 
     def for_statement(self, target: ast.expr, iterable: ast.expr, body: list[ast.stmt]) -> None:
         names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
@@ -949,6 +975,7 @@ class Lowering:
         for var, result in zip(wanted, values, strict=True):
             self.expect(node, var.type, result, "the result")
             self.emit(Set(var, result))
+        self.leave(*around(self.within)[: len(around(self.within)) - len(around(frame.around))])
         self.release(0)
         frame.returns.append(set(self.not_none))
         self.goto(frame.exit)
@@ -1032,7 +1059,7 @@ class Lowering:
 
     def expect(self, node: ast.AST, type_: ScalarType, value: Expr, what: str, rule: str = NO_NONE) -> None:
         """Refuse a value of another type than ``type_``; a None that must not be breaks ``rule`` when running."""
-        if isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record:  # None, written here
+        if is_none(value):
             if not isinstance(type_, RefType) or not type_.optional:
                 self.refuse(node, f"None for {what}", f"annotate it {type_!r} | None")
             return
@@ -1050,6 +1077,7 @@ class Lowering:
             case ast.Constant(value=bool(value)):
                 return Const(int(value), BOOL)
             case ast.Constant(value=int(value)):
+                self.fits(node, value)
                 return Const(value, IntType(value, value))
             case ast.Constant(value=None):
                 return Const(0, RefType(Record, True))
@@ -1068,7 +1096,7 @@ class Lowering:
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return self.fold("==", [self.condition(operand), Const(0, INT)], BOOL)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self.fold("-", [Const(0, INT), self.integer(operand)], INT)
+                return self.fold("-", [Const(0, INT), self.integer(operand)], INT, self.place(node))
             case ast.BoolOp(op=op, values=values):
                 return self.bool_op(isinstance(op, ast.And), values, self.boolean)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
@@ -1094,7 +1122,16 @@ class Lowering:
             condition = self.fold("!=" if divides else ">=", [b, Const(0, INT)], BOOL)
             what = "division by zero" if divides else "negative shift count"
             self.emit(Require(condition, IN_RANGE, f"{ast.unparse(node)}: {what}", self.place(node)))
-        return self.fold(op, [a, b], INT)
+        if isinstance(a, Const) and isinstance(b, Const) and op == "<<" and b.value > 64 and a.value != 0:
+            return self.fits(node, 1 << 64)
+        result = self.fold(op, [a, b], INT, self.place(node))
+        return self.fits(node, result.value) if isinstance(result, Const) else result
+
+    def fits(self, node: ast.AST, value: int) -> Const:
+        """A number known now."""
+        if not INT_LO <= value <= INT_HI:
+            self.refuse(node, "a number of more than 64 bits", "use smaller ones")
+        return Const(value, INT)
 
     def name(self, node: ast.expr, name: str) -> Expr:
         frame = self.frame
@@ -1109,9 +1146,15 @@ class Lowering:
         match value:
             case bool():
                 return Const(int(value), BOOL)
+            case Index():
+                kind = IntType(0, f"{value.below} - 1", type(value))
+                first, last = self.pools.interval(kind)
+                if not first <= value <= last and not self.is_dead:
+                    self.refuse(node, f"{int(value)} for {kind!r}, which is {first}..{last}", "use one inside, or a larger world")
+                return Const(int(value), kind)
             case int():
-                index = type(value) if isinstance(value, Index) else None
-                return Const(int(value), IntType(int(value), int(value), index))
+                self.fits(node, value)
+                return Const(value, IntType(value, value))
             case enum.Enum():
                 return Const(list(type(value)).index(value), EnumType(type(value)))
         self.refuse(node, f"{ast.unparse(node)}, a {type(value).__name__}", "use numbers, enums, records and functions")
@@ -1187,6 +1230,8 @@ class Lowering:
             return None
         first = self.pools.interval(RefType(declared.owner, False))[0]
         offset = index.value if isinstance(index, Const) else 0
+        if not 0 <= offset < self.pools.length(declared):
+            return None  # never reached: the index has broken a rule
         return (ref.value - first) * self.pools.length(declared) + offset
 
     def element(self, whole: ArrayOf, index: Expr) -> Expr:
@@ -1208,7 +1253,7 @@ class Lowering:
         above = self.fold(">=", [value, Const(low, INT)], BOOL)
         return self.fold("&&", [above, self.fold("<=", [value, Const(high, INT)], BOOL)], BOOL)
 
-    def fold(self, op: str, args: list[Expr], type_: ScalarType) -> Expr:
+    def fold(self, op: str, args: list[Expr], type_: ScalarType, place: Place | None = None) -> Expr:
         """An operation, computed now if it can be."""
         a, b = args
         undefined = isinstance(b, Const) and ((op.startswith("floor") and b.value == 0) or (op in ("<<", ">>") and b.value < 0))
@@ -1219,7 +1264,7 @@ class Lowering:
                 if isinstance(one, Const):
                     absorbs = bool(one.value) == (op == "||")
                     return Const(int(op == "||"), BOOL) if absorbs else two
-        return Op(op, args, type_)
+        return Op(op, args, type_, place)
 
     def compare(self, node: ast.expr, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> Expr:
         a, b = self.operands_of_comparison(self.expr(left), comparators[0])
@@ -1316,7 +1361,7 @@ class Lowering:
             results.append((self.block, result))
         self.not_none = before
         (_, a), (_, b) = results
-        kind = self.widened(b.type if isinstance(a, Const) and isinstance(a.type, RefType) else a.type)
+        kind = self.widened(b.type if is_none(a) else a.type)
         var = self.new_var("", kind)
         for block, result in results:
             self.block = block
@@ -1595,7 +1640,10 @@ class Lowering:
 
         def each(again: Block) -> None:
             if name == "sum":
-                self.emit(Set(result, Op("+", [Local(result), self.expr(value)], INT)))
+                element = self.value(value)
+                if not isinstance(element.type, (IntType, BoolType)):
+                    self.refuse(value, f"{ast.unparse(value)} where an integer is expected", "use an integer")
+                self.emit(Set(result, Op("+", [Local(result), element], INT, self.place(value))))
                 return
             condition = self.boolean(value)
             found = self.new_block()
@@ -1707,6 +1755,11 @@ def says_nothing(node: ast.stmt) -> bool:
 
 def void(_: object) -> None:
     """Drop a result."""
+
+
+def is_none(value: Expr) -> bool:
+    """Whether a value is the None that is written in the source, which has no type yet."""
+    return isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record
 
 
 def skip(block: Block) -> Block:

@@ -6,6 +6,7 @@
 
 typedef uint64_t u64;
 typedef uint32_t u32;
+typedef int64_t num; /* every value of the model */
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -20,16 +21,18 @@ struct ctx {
 	int stepped;  /* whether the slice executed a step */
 	int turns;    /* of loops without a step, in the slice */
 	int site;     /* where a rule broke */
+	int loop;     /* 0, or 1 + the loop that is looked at */
+	int left;     /* whether that was left */
 	u64 reached;  /* situations met */
 	int chosen[MOST_CHOICES];
 	int of[MOST_CHOICES];
 };
 
-static inline int choose(struct ctx *c, int n, int *result)
+static inline int choose(struct ctx *c, num n, num *result)
 {
 	int i = c->cursor;
 
-	if (i == MOST_CHOICES) {
+	if (i == MOST_CHOICES || n > INT32_MAX) {
 		c->site = ENDLESS;
 		return BROKEN;
 	}
@@ -54,10 +57,22 @@ static inline int next_choices(struct ctx *c)
 	return 0;
 }
 
-static inline int min_int(int a, int b) { return a < b ? a : b; }
-static inline int max_int(int a, int b) { return a > b ? a : b; }
-static inline int floordiv_int(int a, int b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-static inline int floormod_int(int a, int b) { return a - b * floordiv_int(a, b); }
+static inline num min_num(num a, num b) { return a < b ? a : b; }
+static inline num max_num(num a, num b) { return a > b ? a : b; }
+static inline num floordiv_num(num a, num b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+static inline num floormod_num(num a, num b) { return a - b * floordiv_num(a, b); }
+static inline num shl_num(num a, num b) { return a * ((num)1 << b); }
+static inline num shr_num(num a, num b) { return a >> (b < 63 ? b : 63); }
+
+/* Whether a result does not fit; it is not INT64_MIN either, so that every number has its negative. */
+static inline int add_overflow(num a, num b, num *r) { return __builtin_add_overflow(a, b, r) || *r == INT64_MIN; }
+static inline int sub_overflow(num a, num b, num *r) { return __builtin_sub_overflow(a, b, r) || *r == INT64_MIN; }
+static inline int mul_overflow(num a, num b, num *r) { return __builtin_mul_overflow(a, b, r) || *r == INT64_MIN; }
+static inline int shl_overflow(num a, num b, num *r) { return mul_overflow(a, b < 63 && a ? (num)1 << b : !!a, r) || (a && b > 62); }
+
+/* An operation whose result may not fit: the body ends there. */
+#define CHECKED(op, a, b, number) \
+	({ num r; if (op##_overflow(a, b, &r)) { c->site = number; return BROKEN; } r; })
 
 /* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
 #define BATCH 1024
@@ -80,16 +95,29 @@ typedef u64 rules_t;
 #endif
 
 enum status { RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY };
-enum kind { IN_STEP, IN_STATE, WAITS_FOR_EVER };
+enum kind { IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS };
 
 struct violation {
 	int kind;
-	int thread;         /* who made the last step, -1: nobody; for WAITS_FOR_EVER who waits, -1: everybody */
-	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site */
-	u32 state;          /* before the step; for WAITS_FOR_EVER and where there is no step, the state itself */
+	int thread;         /* who made the last step, -1: nobody; for WAITS_FOR_EVER who waits, -1: everybody; for SPINS who */
+	int site;           /* IN_STEP: the place in the source; IN_STATE: the property, or -1 - site; SPINS: the loop */
+	u32 state;          /* before the step; where there is no step, the state itself */
 	u32 depth;          /* steps of the trace */
+	struct turn *cycle; /* SPINS: from the state and back to it */
+	u32 turns;
 	int stepped, choices;
 	int chosen[MOST_CHOICES];
+};
+
+/* A loop that a thread must leave: the number of the loop around it or -1, and for each of its boundaries '1' if that lies inside. */
+struct loop {
+	int thread, outer, boundaries;
+	const char *inside;
+};
+
+/* A step of a cycle: who made it, and the state after it. */
+struct turn {
+	u32 thread, state;
 };
 
 struct edge {

@@ -478,6 +478,8 @@ void search_free(struct search *x)
 	free(x->batch_parents);
 	free(x->fresh);
 	free(x->batch_threads);
+	for (int i = 0; i < x->violations; i++)
+		free(x->violation[i].cycle);
 	free(x->violation);
 	free(x);
 }
@@ -553,121 +555,6 @@ int search_run(struct search *x, u64 most)
 		x->head++;
 	}
 	return x->status;
-}
-
-static u32 depth_of(const struct search *x, u64 state)
-{
-	u32 depth = 0;
-
-	for (; x->parents[state] != NONE; depth++)
-		state = x->parents[state];
-	return depth;
-}
-
-/*
- * The threads that can go on in a state or in one that follows it, as far as is known.  Who can do nothing but break a
- * rule is dead; what others wait for then is nothing to blame them for, so all count as going on.
- */
-static threads_t going_on(const struct search *x, const struct set *set, u64 i)
-{
-	const u64 *now = x->states + i * WORDS;
-	threads_t mask = x->moved[i];
-	struct ctx c;
-
-	memset(&c, 0, sizeof(c));
-	for (int t = 0; t < THREADS; t++) {
-		int done = 0, broken = 0;
-
-		c.depth = 0;
-		do {
-			u64 next[WORDS];
-			int status;
-
-			if (mask == ALL_THREADS)
-				return mask;
-			memcpy(next, now, sizeof(next));
-			c.cursor = 0;
-			c.stepped = 0;
-			c.turns = 0;
-			status = advance[t](next, &c);
-			done |= status == DONE;
-			broken |= status == BROKEN;
-			if (status == DONE && !same(next, now)) {
-				u64 slot = *index_find(set, x->states, next, hash(next));
-
-				mask |= slot ? x->moved[(u32)slot - 1] : ALL_THREADS;
-			}
-		} while (next_choices(&c));
-		if (broken && !done)
-			return ALL_THREADS;
-	}
-	return mask;
-}
-
-/* Hand on what is known of the threads that can go on, from states to those they follow; whether that told anything. */
-static int hand_on(struct search *x)
-{
-	int news = 0;
-
-	for (u64 i = x->count; i-- > 0;) {
-		threads_t mask = x->moved[i];
-
-		if (x->others)
-			mask |= x->moved[x->others[i]];
-		news |= mask != x->moved[i];
-		x->moved[i] = mask;
-		if (i)
-			x->moved[x->parents[i]] |= mask;
-	}
-	return news;
-}
-
-/*
- * A wait ends: from every state in which a thread cannot go on, some state can be reached in which it can.  Call when
- * complete; notes the first state of each thread that waits for ever.  0: not enough memory.
- *
- * Two successors of a state are known from the search, its child in the tree and another; only where they are not
- * enough are all of them generated again.
- */
-int search_waits(struct search *x)
-{
-	struct set own = {0}, *set = &x->set;
-	int changed = 1;
-
-	if (THREADS == 1)
-		return 1;
-	if (WORDS == 1) {
-		u64 size = (x->count + x->count / 2) / LINE * LINE + 2 * LINE;
-
-		set = &own;
-		if (!set_init(&own, size, size))
-			return 0;
-		for (u64 i = 0; i < x->count; i++) {
-			u64 h = hash(x->states + i * WORDS);
-
-			*index_find(&own, x->states, x->states + i * WORDS, h) = index_slot(h, i);
-		}
-	}
-	while (changed) {
-		changed = 0;
-		while (hand_on(x))
-			;
-		for (u64 i = x->count; i-- > 0;) {
-			threads_t mask = x->moved[i];
-
-			if (mask == ALL_THREADS)
-				continue;
-			x->moved[i] = going_on(x, set, i);
-			changed |= x->moved[i] != mask;
-		}
-	}
-	for (u64 i = 0; i < x->count; i++)
-		for (int t = 0; x->moved[i] != ALL_THREADS && t < THREADS; t++)
-			if (!(x->moved[i] >> t & 1))
-				violate(x, WAITS_FOR_EVER, t, 0, (u32)i, depth_of(x, i));
-	if (own.slots)
-		munmap(own.slots, own.room * sizeof(u64));
-	return 1;
 }
 
 struct summary {

@@ -99,7 +99,6 @@ class Report:
         self.watch = watch
         self.arguments = arguments
         self.traces: dict[tuple[str, str], list[Row]] = {}
-        self.lines: list[str] = []
         self.own = next(rung for rung in rungs if rung.own)
         self.what = f"{scenario.name} {text(given)}".rstrip()
         if len(rungs) > 1:
@@ -168,7 +167,7 @@ class Report:
         else:
             for line in self.conclusion(rung, worst):
                 print(line)
-            code = self.arguments.coverage or self.verdict != "violated"
+            code = self.arguments.coverage or worst is None
             for line in silence_lines(self.watch.silence(), self.scenario.world.__name__, code=code):
                 print(line)
         if self.arguments.save_trace and worst is not None:
@@ -195,10 +194,11 @@ class Report:
 
     def violations(self, what: str, rung: Rung) -> Iterator[str]:
         """Which rules are broken, and the shortest way there."""
-        base = self.scenario.base
+        base, outcome = self.scenario.base, rung.outcome
         if not rung.new:
-            assert base is not None
-            yield f"{what}: violated as {base.world.__name__} is: nothing new"
+            assert base is not None and outcome is not None
+            far = f" up to {outcome.depth} steps: {outcome.why}" if outcome.why else ""
+            yield f"{what}: violated as {base.world.__name__} is: nothing new{far}"
         else:
             (breach, violation), *others = rung.new.items()
             yield f"{what}: violated in {violation.steps} steps"
@@ -279,9 +279,10 @@ def describe(rung: Rung, scenario: Scenario) -> str:
     depth = f"{outcome.states} states, {outcome.depth} steps deep"
     if rung.verdict == "incomplete":
         return f"not finished: {depth}: {outcome.why}"
-    verdict = f"violated as {base} is: nothing new" if rung.verdict == "known" else rung.verdict
+    if rung.verdict == "known":
+        return f"violated as {base} is: nothing new{f': not finished: {depth}: {outcome.why}' if outcome.why else ''}"
     missed = f"; does not show: {'; '.join(outcome.missed)}" if outcome.missed else ""
-    return f"{verdict:<10} {outcome.states:>10} states {rung.seconds:>7.1f} s{missed}"
+    return f"{rung.verdict:<10} {outcome.states:>10} states {rung.seconds:>7.1f} s{missed}"
 
 
 def rung_json(rung: Rung) -> dict[str, Any]:

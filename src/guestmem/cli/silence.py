@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from guestmem.checker.coverage import Silence
     from guestmem.checker.explore import Model
+    from guestmem.model.world import World
     from guestmem.scenarios.catalogue import Scenario
 
 __all__ = ["Watch", "silence_json", "silence_lines"]
@@ -29,7 +30,13 @@ class Watch:
         self.last: tuple[Model, Mapping[str, Any]] | None = None
         self.watches: Callable[[str], bool] = any_file if everything else users_file
         self.executed = Executed()
-        refuse_unplugged(self.executed.built(lambda: scenario.build(**given), self.watches))
+
+        def build() -> World:
+            world = scenario.build(**given)
+            world.begun()  # as a trace asks
+            return world
+
+        refuse_unplugged(self.executed.built(build, self.watches))
 
     def explored(self, model: Model, options: Mapping[str, Any]) -> None:
         """Take in what the last exploration of a model executed; it was built with these options."""

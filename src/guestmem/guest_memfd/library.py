@@ -5,7 +5,7 @@ A page of a file is private to the guest or shared with the host.  Where the pro
 the file and not in the direct map; it leaves the direct map before any guest can reach it, and comes back after the
 last guest has lost it and its content is gone.
 
-Lock order: the kernel's pm_lock, invalidate lock (shared to add pages, exclusive to remove or convert), folio lock, the
+Lock order: invalidate lock (shared to add pages, exclusive to remove or convert), the kernel's pm_lock, folio lock, the
 driver's own.
 """
 
@@ -41,7 +41,7 @@ from guestmem.mm.filemap import (
 from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.mm.signal import signal_pending
-from guestmem.model import Record, array, bounded, charge, guards, part, step
+from guestmem.model import Record, array, bounded, charge, guards, part
 
 __all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
 
@@ -278,9 +278,8 @@ class GuestMemfd(Record):
                 return 0
         return self.order
 
-    @step
     def put_folio(self, folio: Folio) -> None:
-        """Let go of a page that was grabbed."""
+        """Let go of a page that was grabbed (folio_unlock, folio_put)."""
         folio.lock.release()
         folio_put(self.kernel, folio)
 
@@ -552,18 +551,13 @@ class GuestMemfd(Record):
         """The PM notifier, before processes are frozen.  -EBUSY: there must be no image now."""
         if self.pm is Pm.UNAWARE or self.pm is Pm.AVAILABLE:
             return 0
-        with self.kernel.pm_lock:
-            err = self.begin_hibernation()
-        return err
-
-    def begin_hibernation(self) -> int:
-        """Let nothing become private, or nothing be opened, from now on; -EBUSY where something is already."""
         with self.mapping.invalidate_lock.exclusive:
             if self.pm is Pm.RECLAIM:
                 self.discard_unbound()
-            if self.kernel.lost or (self.pm is Pm.REFUSE and self.open) or self.has_private():
-                return -EBUSY
-            self.kernel.hibernating = True
+            with self.kernel.pm_lock:
+                if self.kernel.lost or (self.pm is Pm.REFUSE and self.open) or self.has_private():
+                    return -EBUSY
+                self.kernel.hibernating = True
         return 0
 
     def post_hibernation(self) -> None:

@@ -116,7 +116,10 @@ class Gunyah(Hypervisor):
 
     @step
     def vm_stop(self, guest: Guest) -> None:
-        """The resource manager ends the VM; on exit, what it had for itself is sanitised unconditionally."""
+        """The resource manager ends the VM; on exit, what it had for itself is sanitised unconditionally.
+
+        One step, as the driver goes on when it is notified of the exit, after both.
+        """
         guest.stop()
         for entry in guest.entries:
             if entry.frame is not None and entry.private:

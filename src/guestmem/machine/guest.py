@@ -152,7 +152,10 @@ class Guest(Record):
 
     @step
     def flush(self, gfn: Gfn) -> None:
-        """Flush an entry, all of a block, from the guest's TLB, which loads it again where the table still has it."""
+        """Flush an entry, all of a block, from the guest's TLB, which loads it again where the table still has it.
+
+        The step is its end, as in ``tlbi_kernel``.
+        """
         charge(Cost.GUEST_FLUSH)
         start = self.block_start(gfn)
         for at in Gfn.span(start, start + (1 << self.entries[gfn].order)):

@@ -211,7 +211,10 @@ class Machine(Record):
 
     @step
     def tlbi_kernel(self, start: int, end: int) -> None:
-        """Invalidate frames start <= pfn < end of the direct map on all CPUs: TLBI VAALE1IS; DSB ISH."""
+        """Invalidate frames start <= pfn < end of the direct map on all CPUs: TLBI VAALE1IS; DSB ISH.
+
+        CPUs lose entries one by one; as each may lack them before, the step is the moment at which the last is gone.
+        """
         charge(Cost.KERNEL_FLUSH)
         for pfn in Pfn.span(start, end):
             for cpu in self.cpus:

@@ -80,7 +80,8 @@ def xa_load(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
 def filemap_lock_folio(mapping: AddressSpace, pgoff: Pgoff) -> Folio | None:
     """Look a folio up, take a reference, lock it.
 
-    One step: while the lock is waited for, the invalidate lock, held shared, keeps the folio where it is.
+    One step: while the lock is waited for, the invalidate lock keeps the folio where it is, and everybody from counting
+    its references.
     """
     require(mapping.invalidate_lock.held(), GUARDED)
     folio = mapping.slots[pgoff]
@@ -214,7 +215,7 @@ def clear_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
 
 @step
 def flush_user(mapping: AddressSpace, pgoff: Pgoff) -> None:
-    """Flush a cleared entry of the VMM's page table from all TLBs."""
+    """Flush a cleared entry of the VMM's page table from all TLBs.  The step is its end, as in ``tlbi_kernel``."""
     charge(Cost.USER_FLUSH)
     mapping.user[pgoff].folio = None
 

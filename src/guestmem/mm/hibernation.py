@@ -18,14 +18,37 @@ from guestmem.model import step
 __all__ = ["hibernation_available", "safe_copy_page", "snapshot"]
 
 
-@step
 def hibernation_available(kernel: Kernel) -> bool:
-    """Whether nobody has memory that must not get into an image: secretmem_active(), and the same for guest memory."""
-    return not kernel.lost and kernel.secretmem_users == 0 and kernel.guest_memfd_users == 0
+    """Whether nobody has memory that must not get into an image.
+
+    Three questions, between which others run.  What is lost is asked last: a file that closes may leave it behind.
+    """
+    return not secretmem_active(kernel) and not guest_memfd_active(kernel) and not memory_lost(kernel)
+
+
+@step
+def secretmem_active(kernel: Kernel) -> bool:
+    """Whether somebody has secret memory: one load of a counter."""
+    return kernel.secretmem_users > 0
+
+
+@step
+def guest_memfd_active(kernel: Kernel) -> bool:
+    """The same for guest memory."""
+    return kernel.guest_memfd_users > 0
+
+
+@step
+def memory_lost(kernel: Kernel) -> bool:
+    """Whether a page was given up, of which nobody knows who owns it: one load of a flag that stays."""
+    return kernel.lost
 
 
 def snapshot(kernel: Kernel, cpu: Cpu) -> None:
-    """Copy all of memory, while no process runs and no other CPU (copy_data_pages)."""
+    """Copy all of memory, while no process runs and no other CPU (copy_data_pages).
+
+    So nothing comes between what ``safe_copy_page`` asks and what it loads, though these are steps of their own.
+    """
     for frame in kernel.machine.frames:
         safe_copy_page(kernel, cpu, frame)
 

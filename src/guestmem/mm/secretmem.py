@@ -49,7 +49,10 @@ class Secretmem(Record):
 
     @step
     def create(self) -> int:
-        """memfd_secret(2).  -ENOSYS: the direct map cannot be changed."""
+        """memfd_secret(2).  -ENOSYS: the direct map cannot be changed.
+
+        One step, as nobody has the file before its end; that it is counted earlier only has hibernation refused earlier.
+        """
         if not can_set_direct_map(self.kernel):
             return -ENOSYS
         self.open = True
@@ -105,7 +108,6 @@ class Secretmem(Record):
         flush_tlb_kernel_range(self.kernel.machine, folio.frame, 0)
         return 0, folio
 
-    @step
     def put_folio(self, folio: Folio) -> None:
         """Let go of a page that was faulted in."""
         folio.lock.release()

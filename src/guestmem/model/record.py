@@ -165,7 +165,7 @@ class Field:
 
     ``kind`` is "scalar", "part" (a record inside) or "array" (``length`` of them); ``type`` is the type of the scalar,
     of the part (a RefType that is never None) or of an element; ``parts`` tells an array of records from one of
-    references.
+    references.  ``guard`` names the method that says whether the running thread may change it; empty: it always may.
     """
 
     def __init__(self, owner: type[Record], name: str, kind: str, type_: ScalarType, default: Any) -> None:
@@ -176,6 +176,7 @@ class Field:
         self.default = default
         self.length: int | str = 0
         self.parts = False
+        self.guard = ""
 
     def __repr__(self) -> str:
         return f"{self.owner.__name__}.{self.name}"
@@ -243,7 +244,7 @@ MARKS = {"_thread": "@thread", "_always": "@always(rule)", "_sometimes": "@somet
 
 def _check_marks(cls: type[Record]) -> None:
     """Refuse a method that overrides one with a mark and has none: the thread, rule or step would be gone unnoticed."""
-    for name in {name for base in cls.__mro__ for name in vars(base)}:
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in vars(base)):
         method, *hidden = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
         if not isinstance(method, types.FunctionType):
             continue
@@ -284,14 +285,12 @@ class Record:
     """Base class of everything a world is made of.  See the module's text for the fields a subclass may declare."""
 
     _declared_fields: ClassVar[dict[str, Field] | None] = None
-    _guarded_fields: ClassVar[dict[str, str] | None] = None
     _root: ClassVar[bool] = False  # a world, which may have a variant of a record where its base class has the record
     _geometry: Mapping[str, int]
     _name: str
 
     def __init_subclass__(cls) -> None:
         cls._declared_fields = None
-        cls._guarded_fields = None
         _check_names(cls)
         _check_marks(cls)
         for name, value in vars(cls).items():
@@ -312,29 +311,18 @@ class Record:
                 if field.name in fields and not (cls._root and field.narrows(fields[field.name])):
                     raise Refused(_where(cls, field.name), "a field declared twice", "set another value in setup()")
                 fields[field.name] = field
+            for name, method in vars(cls).items():
+                for guarded in getattr(method, "_guards", ()):
+                    if guarded not in fields or fields[guarded].owner is not cls or fields[guarded].kind == "part":
+                        raise Refused(_where(cls, name), f"a guard of {guarded!r}", "name fields of the same class")
+                    fields[guarded].guard = name
             cls._declared_fields = fields
         return cls._declared_fields
 
-    @classmethod
-    def guarded(cls) -> dict[str, str]:
-        """The fields that a lock guards, each with the name of the method that says so."""
-        if cls._guarded_fields is None:
-            found: dict[str, str] = {}
-            for base in reversed(cls.__mro__):
-                for name, method in vars(base).items():
-                    for guarded in getattr(method, "_guards", ()):
-                        field = cls.fields().get(guarded)
-                        if field is None or field.owner is not base or field.kind == "part":
-                            raise Refused(_where(cls, name), f"a guard of {guarded!r}", "name fields of the same class")
-                        found[guarded] = name
-            cls._guarded_fields = found
-        return cls._guarded_fields
-
     def _check_guard(self, field: Field) -> None:
         """Raise :class:`Verdict` unless the running thread may change a field now."""
-        guard = self.guarded().get(field.name)
-        if guard is not None and control.others_run() and not getattr(self, guard)():
-            raise Verdict(GUARDED, f"{field!r}, not {guard}()")
+        if field.guard and control.others_run() and not getattr(self, field.guard)():
+            raise Verdict(GUARDED, f"{field!r}, not {field.guard}()")
 
     def __init__(self, geometry: Mapping[str, int] | None = None, name: str = "") -> None:
         put = super().__setattr__

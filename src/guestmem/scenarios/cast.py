@@ -431,14 +431,9 @@ class Tenant(Host):
         require(folio is not None or self.machine.refused(), CAUSE)
         if folio is not None:
             self.rented = folio
-            self.write_and_free(cpu, folio)
+            kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
+            folio_put(self.kernel, folio)
             self.rented = None
-
-    @step
-    def write_and_free(self, cpu: Cpu, folio: Folio) -> None:
-        """Its user is done with the page."""
-        kernel_store(self.kernel, cpu, folio.frame, Content.HOST)
-        folio_put(self.kernel, folio)
 
 
 class Process(Tenant, Caller):
@@ -483,7 +478,6 @@ class Process(Tenant, Caller):
                 self.transfer(cpu, folio)
             self.pinned.unpin(self.kernel)
 
-    @step
     def transfer(self, cpu: Cpu, folio: Folio) -> None:
         """The disk reads or writes the page."""
         if may("it was read from the disk"):
@@ -512,6 +506,7 @@ class Zeropad(Host):
 
     @step
     def look_up_name(self, cpu: Cpu) -> None:
+        """One step, though it may load twice: the first page is its reader's, who finds it whenever he comes back to it."""
         frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
         when(frame.content is Content.HOST)
         load_unaligned_zeropad(self.kernel, cpu, frame)

@@ -397,33 +397,38 @@ def find(name: str) -> Scenario:
     path = Path(file)
     if not path.is_file():
         raise Refused(name, f"there is no file {file}", "name a Python file with a World in it")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = path.stem
+    while module_name in sys.modules:  # which may be one that we need
+        module_name += "_"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[module_name] = module
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except Refused:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = _line_in(error, path)
         raise Refused(f"{file}{at}", f"{type(error).__name__}: {error}", "correct the file") from error
     world = getattr(module, attribute, None)
     if not (isinstance(world, type) and issubclass(world, World)):
-        known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == path.stem]
+        known = [
+            n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == module_name
+        ]
         raise Refused(name, f"{attribute!r} is no World of {file}", f"it has: {', '.join(known) or 'none'}")
     return Scenario(name, (world.__doc__ or "").partition("\n")[0], world)
 
 
-def _line_in(error: Exception, path: Path) -> str:
+def _line_in(error: BaseException, path: Path) -> str:
     """The line of a file at which an error arose, as ``:line``."""
     if isinstance(error, SyntaxError):
         return f":{error.lineno}"
     lines = []
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if trace.tb_frame.f_code.co_filename == os.path.abspath(path):
             lines.append(trace.tb_lineno)
         trace = trace.tb_next
     return f":{lines[-1]}" if lines else ""

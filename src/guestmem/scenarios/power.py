@@ -90,7 +90,7 @@ class Hibernate(Freezable):
         if not hibernation_available(self.kernel):
             return
         err = self.file.hibernation_prepare()
-        require(self.caused(err), CAUSE)
+        require(self.caused(err) and (err == 0 or self.against_image()), CAUSE)
         if err == 0:
             self.freeze_processes()
             snapshot(self.kernel, cpu)
@@ -98,6 +98,16 @@ class Hibernate(Freezable):
             reached("an image is made")
             self.thaw_processes()
         self.file.post_hibernation()
+
+    def against_image(self) -> bool:
+        """Whether the library has a cause to say that no image may be made."""
+        if self.kernel.lost or (self.pm is Pm.REFUSE and self.file.open):
+            return True
+        for pgoff in Pgoff.span(0, len(self.file.shared)):
+            kept = self.file.bound[pgoff] or self.pm is not Pm.RECLAIM
+            if self.file.mapping.slots[pgoff] is not None and not self.file.shared[pgoff] and kept:
+                return True
+        return False
 
 
 class HibernateOnGunyah(GunyahHost, Hibernate):

@@ -12,7 +12,22 @@ from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
 from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
 from guestmem.mm.folio import Folio
-from guestmem.model import Mutex, Record, always, array, choose, guards, may, part, reached, require, sometimes, step, thread
+from guestmem.model import (
+    Mutex,
+    Record,
+    always,
+    array,
+    choose,
+    guards,
+    may,
+    part,
+    reached,
+    require,
+    sometimes,
+    step,
+    thread,
+    when,
+)
 from guestmem.scenarios.cast import CAUSE, Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost
 
@@ -62,7 +77,6 @@ class Pinner(Caller):
                     self.held.unpin(self.kernel)
                 self.held.folio = None
 
-    @step
     def use(self, cpu: Cpu, folio: Folio) -> None:
         """Read or write the page."""
         if may("write"):
@@ -170,9 +184,8 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
 
     @thread
     def memory_failure(self) -> None:
-        """The machine reports a frame of the file."""
-        while not self.handled:
-            self.report(Pgoff(choose(len(self.file.shared), "pgoff")))
+        """The machine reports a frame of the file, when there is one."""
+        self.report(Pgoff(choose(len(self.file.shared), "pgoff")))
 
     def report(self, pgoff: Pgoff) -> None:
         """memory_failure(): mark the page, have its file let nobody reach it."""
@@ -186,6 +199,7 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
     def mark(self, pgoff: Pgoff) -> Folio | None:
         """TestSetPageHWPoison(), with a reference for good."""
         folio = self.file.mapping.slots[pgoff]
+        when(folio is not None)
         if folio is not None:
             folio.hwpoison = True
             folio.refcount += 1

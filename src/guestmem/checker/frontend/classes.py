@@ -20,7 +20,7 @@ from guestmem.model.errors import Refused
 from guestmem.model.record import Field, Record, RefType
 from guestmem.model.world import World, records_of
 
-__all__ = ["is_own", "refuse_lost_overrides", "refuse_unplugged", "unused"]
+__all__ = ["definition_of", "is_method", "is_own", "refuse_lost_overrides", "refuse_unplugged", "unused"]
 
 #: How alike two names are, of which one is taken for the other misspelt (difflib's ratio).
 NEAR = 0.8
