@@ -71,7 +71,7 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
 def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "gunyah", "--protection", "unmap", *SMALL, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
-    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 47174, None)
+    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 53488, None)
 
 
 def test_a_budget_that_runs_out_is_not_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
