@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from guestmem.checker import Model
-from guestmem.checker.trace import Unreplayed, counterexample, table
+from guestmem.checker.trace import Unreplayed, counterexample, ended, table
 from guestmem.cli import main as cli
 from guestmem.model import Mutex, Record, World, choose, part, require, step, thread, when
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
@@ -78,7 +78,12 @@ GOLDEN = """\
 
 def lines_of(text: str) -> str:
     """A table without the numbers of lines, which are others when a file changes; columns stay."""
-    return re.sub(r"\.py:(\d+)( *)", lambda m: ".py:N" + " " * (len(m[1]) - 1 + len(m[2])), text)
+
+    def without(found: re.Match[str]) -> str:
+        number, blank = found.groups()
+        return ".py:N" + " " * (len(number) - 1 + len(blank) if blank else 0)
+
+    return re.sub(r"\.py:(\d+)( *)", without, text)
 
 
 def test_a_trace_ends_at_the_line_that_broke_the_rule() -> None:
@@ -175,6 +180,40 @@ def test_what_waits_or_never_ends_breaks_no_rule_in_a_step() -> None:
 def test_a_wait_that_is_none(slices: list[Slice], waiting: list[int], says: str) -> None:
     with pytest.raises(Unreplayed, match=says):
         counterexample(Raises(), NO_DEADLOCK, slices, waiting=waiting)
+
+
+class Spins(World):
+    """One looks again and again for what nobody sets."""
+
+    flag: bool = False
+    looked: bool = False
+
+    @step
+    def look(self) -> bool:
+        self.looked = True
+        return self.flag
+
+    @thread
+    def waiter(self) -> None:
+        while not self.look():
+            pass
+
+
+def test_what_goes_round_for_ever_is_shown_once() -> None:
+    (violation,) = Model(Spins()).explore().violations
+    rows = counterexample(Spins(), violation.rule, violation.slices, cycle=violation.cycle)
+    assert (violation.rule, len(violation.slices), len(rows)) == (NO_DEADLOCK, 1, 2)
+    printed = list(table(rows, cycle=1)) + list(ended(rows, violation.rule, violation.detail, violation.place))
+    assert [lines_of(line) for line in printed] == [
+        "   1   waiter      tests/test_trace.py:N      Spins.waiter: while not self.look():",
+        "                     looked: no -> yes",
+        "      again and again:",
+        "   2   waiter      tests/test_trace.py:N      Spins.waiter: while not self.look():",
+        "      broken: no deadlock; a wait ends: waiter goes round for ever",
+        "          at: tests/test_trace.py:N: while not self.look():",
+    ]
+    with pytest.raises(Unreplayed, match="what goes round for ever does not come back"):
+        counterexample(Spins(), violation.rule, [], cycle=violation.cycle)
 
 
 @pytest.fixture

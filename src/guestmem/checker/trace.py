@@ -134,19 +134,30 @@ def replay(world: World, slices: Iterable[Slice], debug_at: int | None = None, w
 
 
 def counterexample(
-    world: World, rule: str, slices: Sequence[Slice], debug_at: int | None = None, waiting: Sequence[int] = ()
+    world: World,
+    rule: str,
+    slices: Sequence[Slice],
+    debug_at: int | None = None,
+    waiting: Sequence[int] = (),
+    cycle: Sequence[Slice] = (),
 ) -> list[Row]:
-    """The rows of a trace that breaks a rule with its last step, or after which threads wait.
+    """The rows of a trace that breaks a rule with its last step, or after which threads wait, or that ends in a cycle.
 
     Raises :class:`Unreplayed` where it does not.
     """
     if not slices and rule not in WITHOUT_A_STEP:
         _start(world, rule)
         return []
-    if not slices and rule == ALWAYS_A_STEP:
+    if not slices and rule == ALWAYS_A_STEP and not cycle:
         return []  # starting the threads would not end
-    rows = list(replay(world, slices, debug_at, waiting))
-    if len(rows) < len(slices):
+    rows, turn = [], dict(snapshot(world))
+    for row in replay(world, [*slices, *cycle], debug_at, waiting):
+        rows.append(row)
+        if row.number == len(slices):
+            turn = dict(snapshot(world))
+    if cycle and dict(snapshot(world)) != turn:
+        raise Unreplayed("what goes round for ever does not come back")
+    if len(rows) < len(slices) + len(cycle):
         raise Unreplayed(f"step {len(rows)} already breaks a rule: {rows[-1].broken[0]}")
     found = [verdict.rule for verdict in rows[-1].broken] if rows else []
     if rule not in found and rule not in WITHOUT_A_STEP:
@@ -214,18 +225,21 @@ def set_up(rows: Sequence[Row], mine: str = "") -> int:
     return 0
 
 
-def table(rows: Sequence[Row], *, mine: str = "", full: bool = True) -> Iterator[str]:
+def table(rows: Sequence[Row], *, mine: str = "", full: bool = True, cycle: int = 0) -> Iterator[str]:
     """The lines of a step table: who, where, which line of source, what it changed; the broken rule last.
 
     Lines of the file ``mine`` are marked.  Rules that were broken on the way, which another trace shows, are said where
-    they were.  Unless it is to be ``full``, what every run begins with is one line.
+    they were.  Unless it is to be ``full``, what every run begins with is one line.  The last ``cycle`` rows happen again
+    and again.
     """
-    folded = 0 if full else set_up(rows, mine)
+    folded = 0 if full else set_up(rows[: len(rows) - cycle], mine)
     if folded > 1:
         decided = list(itertools.chain.from_iterable(row.choices for row in rows[:folded]))
         what = f"set-up: {', '.join(decided) or f'{folded} steps'} (--full shows each step)"
         yield from _wrapped(f"{f'1-{folded}':>4}   {rows[0].thread:<11} ", what)
     for row in rows[folded if folded > 1 else 0 :]:
+        if cycle and row.number == len(rows) - cycle + 1:
+            yield "      again and again:"
         yield from _line(str(row.number), row.thread, row.function, row.place, row.stepped, row.choices, mine)
         through = next((at for at in row.stack if mine and at[1].file == mine), None)
         if through is not None and through[1] != row.place:
@@ -266,7 +280,9 @@ def _wrapped(head: str, text: str, indent: str = "") -> list[str]:
     )
 
 
-def ended(rows: Sequence[Row], rule: str, detail: str) -> Iterator[str]:
-    """The line for a rule that no step of a table shows as broken: nothing happens any more, or nothing happened yet."""
+def ended(rows: Sequence[Row], rule: str, detail: str, place: Place | None = None) -> Iterator[str]:
+    """The lines for a rule that no step of a table shows as broken: nothing happens, or nothing else; and where that is."""
     if not rows or not rows[-1].broken:
         yield from _wrapped("      broken: ", rule + (f": {detail}" if detail else ""), " " * 14)
+        if place is not None:
+            yield from _wrapped("          at: ", f"{shown(place)}: {source_line(place)}", " " * 14)

@@ -118,8 +118,10 @@ class Report:
             try:
                 world = self.scenario.build(**rung.options)
                 who = range(len(world.threads)) if violation.thread is None else [violation.thread]
-                waiting = who if violation.rule == NO_DEADLOCK else ()
-                self.traces[breach] = counterexample(world, violation.rule, violation.slices, waiting=waiting)
+                waiting = who if violation.rule == NO_DEADLOCK and not violation.cycle else ()
+                self.traces[breach] = counterexample(
+                    world, violation.rule, violation.slices, waiting=waiting, cycle=violation.cycle
+                )
             except Unreplayed as error:
                 raise Defect(self.defect(rung, violation, str(error))) from error
         if len(self.rungs) > 1:
@@ -223,8 +225,8 @@ class Report:
         from guestmem.checker.trace import ended, table
 
         rows = self.traces[breach]
-        yield from table(rows, mine=self.scenario.file, full=self.arguments.full)
-        yield from ended(rows, violation.rule, violation.detail)
+        yield from table(rows, mine=self.scenario.file, full=self.arguments.full, cycle=len(violation.cycle))
+        yield from ended(rows, violation.rule, violation.detail, violation.place)
 
     def sentence(self) -> str:
         """What holds for what."""
@@ -260,6 +262,7 @@ class Report:
             "missed": outcome.missed,
             "why": outcome.why,
             "trace": saved(self.scenario.name, rung.options, violation)["slices"] if violation else None,
+            "cycle": len(violation.cycle) if violation else 0,
             "rows": [as_json(row) for row in self.traces[worst[0]]] if worst else None,
             "violations": [
                 {"rule": rule, "who": who, "detail": v.detail, "steps": v.steps, "known": (rule, who) in rung.known}

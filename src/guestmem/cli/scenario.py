@@ -61,12 +61,14 @@ def text(given: Mapping[str, Any]) -> str:
 
 def saved(name: str, given: Mapping[str, Any], violation: Violation) -> dict[str, Any]:
     """A counterexample as it is written to a file."""
-    slices = [[s.thread, list(s.choices), s.stepped] for s in violation.slices]
+    slices, cycle = ([[s.thread, list(s.choices), s.stepped] for s in part] for part in (violation.slices, violation.cycle))
     return {
         "schema": 1,
         "scenario": name,
         "options": plain(given),
         "rule": violation.rule,
         "detail": violation.detail,
+        "place": list(violation.place) if violation.place else None,
         "slices": slices,
+        "cycle": cycle,
     }
