@@ -1041,7 +1041,7 @@ def main() -> int:
                     shown = text if arguments.as_drawn else reduced(text, Path(scratch))
                     print(f"---- seed {arguments.seed}, program {number}: {how}\n{shown}\n", flush=True)
                 differences[how] += 1
-            if sys.stderr.isatty() or arguments.statistics and number % 100 == 99:
+            if sys.stderr.isatty() or (arguments.statistics and number % 100 == 99):
                 print(f"{number + 1 - arguments.first} programs, {tally.steps} steps", file=sys.stderr)
             shutil.rmtree(Path(scratch, "guestmem"), ignore_errors=True)
     if arguments.statistics:
