@@ -60,6 +60,7 @@ class Slot(Index, below="slots"):
 
 SLOTS = 3
 COLOURS = ("Colour.RED", "Colour.GREEN", "Colour.BLUE")
+WORDS = ("adopt", "bring", "count_up", "divide", "enter", "fetch", "gather")  # names that are not near to each other
 RANGES = ((0, 3), (0, 7), (0, 1), (-3, 3), (0, 255), (-128, 127), (0, 2**31 - 1), (-(2**31), 2**31 - 1))
 EDGES = ("EDGE", "-EDGE - 1", "31", "32", "-1", "EDGE + 1", "4294967296")
 
@@ -292,7 +293,7 @@ class Author:
             parameters.append((f"p{i}", type_, default))
         results = [self.a_type() for _ in range(1 if is_property else self.pick([1, 0, 2]))]
         callee = Callee(
-            self.fresh("prop" if is_property else "f"),
+            WORDS[len(self.callees)],
             owner,
             tuple(parameters),
             tuple(results),
@@ -1040,6 +1041,8 @@ def main() -> int:
                     shown = text if arguments.as_drawn else reduced(text, Path(scratch))
                     print(f"---- seed {arguments.seed}, program {number}: {how}\n{shown}\n", flush=True)
                 differences[how] += 1
+            if sys.stderr.isatty() or (arguments.statistics and number % 100 == 99):
+                print(f"{number + 1 - arguments.first} programs, {tally.steps} steps", file=sys.stderr)
             shutil.rmtree(Path(scratch, "guestmem"), ignore_errors=True)
     if arguments.statistics:
         for title, counts in (("compared", tally.constructs), ("refused", tally.reasons), ("different", differences)):

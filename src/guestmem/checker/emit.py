@@ -52,7 +52,7 @@ from guestmem.model.record import Field, RefType
 from guestmem.model.world import World, to_be_shown
 
 #: Operations whose results may not fit, and those that C has not or does not define as Python does.
-CHECKED = {"+": "add", "-": "sub", "*": "mul", "<<": "shl"}
+CHECKED = {"+": "add", "-": "sub", "*": "mul", "<<": "shl", "&": "and", "|": "or", "^": "xor"}
 NAMED = {"min": "min", "max": "max", "floordiv": "floordiv", "floormod": "floormod", "<<": "shl", ">>": "shr"}
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64

@@ -69,6 +69,9 @@ static inline int add_overflow(num a, num b, num *r) { return __builtin_add_over
 static inline int sub_overflow(num a, num b, num *r) { return __builtin_sub_overflow(a, b, r) || *r == INT64_MIN; }
 static inline int mul_overflow(num a, num b, num *r) { return __builtin_mul_overflow(a, b, r) || *r == INT64_MIN; }
 static inline int shl_overflow(num a, num b, num *r) { return mul_overflow(a, b < 63 && a ? (num)1 << b : !!a, r) || (a && b > 62); }
+static inline int and_overflow(num a, num b, num *r) { return (*r = a & b) == INT64_MIN; }
+static inline int or_overflow(num a, num b, num *r) { return (*r = a | b) == INT64_MIN; }
+static inline int xor_overflow(num a, num b, num *r) { return (*r = a ^ b) == INT64_MIN; }
 
 /* An operation whose result may not fit: the body ends there. */
 #define CHECKED(op, a, b, number) \

@@ -191,6 +191,6 @@ def arithmetic(op: str, left: Interval, right: Interval) -> Interval:
         case "&" if a >= 0 or c >= 0:
             return 0, min(n for low, n in (left, right) if low >= 0)
         case "&" | "|" | "^":
-            width = max(n.bit_length() for n in (a, b, c, d))
+            width = max((n if n >= 0 else ~n).bit_length() for n in (a, b, c, d))
             return (0 if a >= 0 and c >= 0 else -1 << width), (1 << width) - 1
     raise AssertionError(op)
