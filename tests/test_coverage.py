@@ -49,7 +49,7 @@ def test_code_that_never_ran_is_said(
     assert cli.main(["check", f"{case}.py:W", *UNMAP]) == 0
     verdict, counts, *said = capsys.readouterr().out.splitlines()
     assert verdict.endswith("holds")
-    assert counts.startswith("28746 states")
+    assert counts.startswith("53488 states")
     assert said == [line.format(file=f"{case}.py")]
 
 
@@ -219,6 +219,14 @@ def test_what_properties_look_at_is_executed(tmp_path: Path, capsys: pytest.Capt
     more = "\n    @always('few')\n    def few(self) -> bool:\n        if self.cell.count == 2:\n            return True\n"
     more += "        return self.cell.count < 3\n"
     assert checked(write(tmp_path, "self.cell.count = 2", more), capsys)["never"] == []
+
+
+def test_the_project_s_own_files_are_looked_at_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked("secretmem-clears-first", capsys)["never"] == []
+    found = checked("secretmem-clears-first", capsys, "--coverage")
+    assert "Secretmem.create" in {never["function"] for never in found["never"]}
+    assert "Mutex.try_acquire" in found["uncalled"]
+    assert found["same_as"] == ""
 
 
 @pytest.mark.parametrize("name", ["gunyah", "secretmem-clears-first"])

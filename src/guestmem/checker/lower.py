@@ -538,7 +538,7 @@ class Lowering:
         resume = self.new_block()
         while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
             resume.instrs.insert(0, self.block.instrs.pop())
-        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within, [dict(frame.env) for frame in self.frames]), resume)
         self.block = resume
 
     # ---- types
