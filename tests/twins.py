@@ -400,11 +400,11 @@ TWINS = [
     Twin("NotZapped", OnKvm, KvmDriver.invalidate_begin, "guest.zap(Gfn(pgoff))", "pass", FREED_UNUSED),
     # ---- more who act
     Twin(
-        "GrabbedFirst",
+        "GrabbedAnyway",
         PartsOnKvm,
         GuestMemfd.guest_fault,
-        "if not self.bound[pgoff] or self.owner[pgoff] is not guest:",
-        "err, folio = self.grab_folio(cpu, pgoff, True)\n            if not self.bound[pgoff] or self.owner[pgoff] is not guest:",
+        "return -EFAULT",
+        "err, _ = self.grab_folio(cpu, pgoff, True)\n                return -EFAULT",
         NO_LOCK_HELD,
         0,
     ),
