@@ -413,7 +413,10 @@ class W(OnKvm):
     ("body", "same"),
     [
         ("def helper(self) -> int:\n        return 1", "OnKvm"),
-        ("def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:\n        first = start", ""),
+        (
+            "def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:\n        super().invalidate_end(file, start, end)",
+            "",
+        ),
         ("level: bool = True", ""),
     ],
 )
