@@ -20,6 +20,7 @@ import guestmem.mm
 from guestmem.checker.coverage import Executed, any_file, explored, shown, unexecuted
 from guestmem.checker.source import Place, source_line
 from guestmem.model import Record, World
+from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Thread
 
@@ -101,11 +102,26 @@ def begins(file: str, line: int) -> str:
     return f"{above} {text}" if above.endswith(":") else text
 
 
+def mutants() -> str:
+    """Killed of all mutants, and those that were not."""
+    known = listed(str(ROOT / "docs" / "mutants.toml"))
+    _, found = read_results(str(ROOT / "docs" / "mutants.jsonl"))
+    if not found:
+        raise SystemExit("there is no docs/mutants.jsonl: make it as docs/mutants.md says, with --resume docs/mutants.jsonl")
+    results = sorted((settled(result, known) for result in found.values()), key=lambda r: (r.key.file, r.line, r.key))
+    by = "\n".join(tables(results))
+    rows = "\n".join(survivors(results, known))
+    killed, noticeable = score(results)
+    said = f"Of {noticeable} mutants that a rule could notice {killed} are killed, {100 * killed / noticeable:.1f} %."
+    return f"{said}\n\n```text\n{by}\n```\n\n{rows}\n"
+
+
 MADE: dict[str, tuple[Path, Callable[[], str]]] = {
     "README.md": (ROOT / "README.md", table),
     "thread.md": (ROOT / "docs" / "thread.md", story),
     "scenarios.md": (ROOT / "docs" / "scenarios.md", scenarios),
     "coverage.md": (ROOT / "docs" / "coverage.md", coverage),
+    "mutants.md": (ROOT / "docs" / "mutants.md", mutants),
 }
 
 

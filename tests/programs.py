@@ -898,7 +898,8 @@ def imported(text: str, directory: Path, name: str) -> Iterator[Any]:
         yield module
     finally:
         del sys.modules[name]
-        for cache in (source.function_of, source._definitions, source._lines):
+        source.READ.clear()
+        for cache in (source._definitions, source._lines):
             cache.cache_clear()
         file.unlink()
 

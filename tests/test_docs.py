@@ -28,7 +28,7 @@ def test_the_example_of_a_scenario_holds(tmp_path: Path, capsys: pytest.CaptureF
 def test_every_command_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text()
     used = set(re.findall(r"^guestmem (\w+)", text, re.M))
-    assert used == {"compare", "check", "explain", "list", "probe", "conform", "fuzz", "record", "replay"}
+    assert used == {"compare", "check", "explain", "list", "probe", "conform", "fuzz", "record", "replay", "mutate"}
     for command in used:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])

@@ -52,7 +52,7 @@ def test_after_the_lock_it_does_not() -> None:
     violation = Model(Late()).explore().violations[0]
     assert (violation.rule, violation.detail) == (GUARDED, "Account.seen, not mine()")
     *_, last = replay(Late(), violation.slices)
-    assert last.broken == f"{GUARDED}: Account.seen, not mine()"
+    assert [str(verdict) for verdict in last.broken] == [f"{GUARDED}: Account.seen, not mine()"]
 
 
 def test_a_guard_is_for_fields_of_its_class() -> None:

@@ -44,7 +44,6 @@ from guestmem.scenarios.hypervisors import (
     PartsOnKvm,
     SignalsOnKvm,
     TwoOnKvm,
-    TwoThreadsOnKvm,
 )
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
@@ -400,15 +399,6 @@ TWINS = [
     Twin("NotEnded", OnKvm, GuestMemfd.take_back, "self.driver.invalidate_end(self, pgoff, pgoff + 1)", "pass", PAIRED),
     Twin("NotZapped", OnKvm, KvmDriver.invalidate_begin, "guest.zap(Gfn(pgoff))", "pass", FREED_UNUSED),
     # ---- more who act
-    Twin(
-        "UnboundUnlocked",
-        TwoThreadsOnKvm,
-        GuestMemfd.unbind,
-        "with self.mapping.invalidate_lock.exclusive:",
-        "if True:",
-        FREED_UNUSED,
-        0,
-    ),
     Twin(
         "GrabbedFirst",
         PartsOnKvm,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from guestmem.checker.analysis import Intervals, Liveness
+from guestmem.checker.analysis import Liveness
 from guestmem.checker.fork import Fork, fork_of
 from guestmem.checker.ir import (
     Block,
@@ -21,7 +21,6 @@ from guestmem.checker.ir import (
     Goto,
     If,
     Instr,
-    Interval,
     Left,
     Load,
     Local,
@@ -40,16 +39,21 @@ from guestmem.checker.ir import (
     around,
     assigned,
     begins,
+    expressions,
     reads_state,
 )
 from guestmem.checker.layout import Area, Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, Watches, can_stop, lower, touches, used_bodies
+from guestmem.checker.lower import Body, Program, ThreadBody, Watches, lower, touches, used_bodies
 from guestmem.checker.marks import MOST_TOLD, Marks, nothing
-from guestmem.checker.source import Place
-from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, Refused
+from guestmem.checker.middle.ranges import Ranges
+from guestmem.checker.source import Place, source_line
+from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, TOO_LARGE, Refused
 from guestmem.model.record import Field, RefType
 from guestmem.model.world import World, to_be_shown
 
+#: Operations whose results may not fit, and those that C has not or does not define as Python does.
+CHECKED = {"+": "add", "-": "sub", "*": "mul", "<<": "shl"}
+NAMED = {"min": "min", "max": "max", "floordiv": "floordiv", "floormod": "floormod", "<<": "shl", ">>": "shr"}
 #: Choices one slice of a thread may make; more is taken for a loop without end.
 MOST_CHOICES = 64
 #: Situations whose numbers fit the word that notes them.
@@ -95,23 +99,21 @@ class Translation:
         bodies = used_bodies(
             [b for t in self.program.threads for b in t.calls] + [b for _, b in self.program.always + self.program.sometimes]
         )
-        self.results: dict[Body, list[Interval]] = {}
-        self.intervals: dict[Body, Intervals] = {}
+        properties = [body for _, body in self.program.always + self.program.sometimes]
+        whole = (self.pools.number(world),) * 2
+        self.ranges = Ranges(self.pools, self.program.threads, [(b, [whole for _ in b.parameters]) for b in properties])
+        self.stopping: set[Body] = set()  # the bodies that can end without a result
         for body in bodies:
-            known = Intervals(self.pools, body.blocks, body.parameters, self.results)
-            self.intervals[body] = known
-            ends = [block.end for block in body.blocks if isinstance(block.end, Return)]
-            values = ends[0].values if ends else []
-            self.results[body] = [known.expr(value) or (0, 0) for value in values]
-            if not ends:
-                self.results[body] = [self.pools.interval(type_) for type_ in body.results]
+            self.known = self.ranges.bodies[body]
+            if any(map(self._can_stop, body.blocks)) or not self.stopping.isdisjoint(body.calls):
+                self.stopping.add(body)
         threads = []
         for thread in self.program.threads:
             live = Liveness(thread.blocks)
             for block in thread.blocks:
                 if isinstance(block.end, Suspend):
                     block.end.boundary.live = live.at(block.end.resume)
-            threads.append((thread, Intervals(self.pools, thread.blocks, [], self.results)))
+            threads.append((thread, self.ranges.threads[thread]))
         changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
         self.layout = Layout(self.pools, changing, threads)
         self.initial = self.layout.pack(self.layout.pools)
@@ -128,14 +130,14 @@ class Translation:
         self._tables: dict[tuple[int, ...], str] = {}
         self._field_names: dict[Field, str] = {f: f"{i}_{f.owner.__name__}_{f.name}" for i, f in enumerate(changing)}
         self._body_names: dict[Body, str] = {body: f"{i}_{body.function.node.name}" for i, body in enumerate(bodies)}
-        self.marks = Marks([*self.intervals.items(), *threads])
+        self.marks = Marks([*self.ranges.bodies.items(), *threads])
         code: list[str] = []
         self.forks = {i: fork for i, (thread, _) in enumerate(threads) if (fork := fork_of(thread)) is not None}
         forced = {body for fork in self.forks.values() for body in used_bodies(fork.body.calls)}
         for body in bodies:
             code += self._function(body, forced)
-        for number, (thread, known) in enumerate(threads):
-            code += self._thread(number, thread, known)
+        for number, thread in enumerate(self.program.threads):
+            code += self._thread(number, thread)
             if number in self.forks:
                 code += self._fork(number, self.forks[number])
         code += self._properties()
@@ -160,7 +162,7 @@ class Translation:
             text_of("marks.h"),
         ]
         for values, name in self._tables.items():
-            lines.append(f"static const int {name}[] = {{{', '.join(map(str, values))}}};")
+            lines.append(f"static const num {name}[] = {{{', '.join(map(str, values))}}};")
         for declared, bits in self.layout.fields.items():
             lines += self._accessors(self._field_names[declared], bits)
         return lines
@@ -171,8 +173,8 @@ class Translation:
         less = f" - {bits.low}" if bits.low else ""
         if bits.width == 0:
             return [
-                f"static inline int get_{name}(const u64 *s, int i) {{ (void)s; (void)i; return {bits.low}; }}",
-                f"static inline void set_{name}(u64 *s, int i, int v) {{ (void)s; (void)i; (void)v; }}",
+                f"static inline num get_{name}(const u64 *s, num i) {{ (void)s; (void)i; return {bits.low}; }}",
+                f"static inline void set_{name}(u64 *s, num i, num v) {{ (void)s; (void)i; (void)v; }}",
             ]
         if bits.count <= bits.per_word:
             word = f"{bits.word}"
@@ -182,16 +184,16 @@ class Translation:
             shift = f"(i % {bits.per_word} * {bits.width})"
         mask = f"(u64){(1 << bits.width) - 1}u" if bits.width <= 32 else f"{(1 << bits.width) - 1}ull"
         return [
-            f"static inline int get_{name}(const u64 *s, int i) {{ (void)i; return (int)(s[{word}] >> {shift} & {mask}){low}; }}",
-            f"static inline void set_{name}(u64 *s, int i, int v) "
+            f"static inline num get_{name}(const u64 *s, num i) {{ (void)i; return (num)(s[{word}] >> {shift} & {mask}){low}; }}",
+            f"static inline void set_{name}(u64 *s, num i, num v) "
             f"{{ (void)i; s[{word}] = (s[{word}] & ~({mask} << {shift})) | (u64)(v{less}) << {shift}; }}",
         ]
 
     def _function(self, body: Body, forced: set[Body]) -> list[str]:
-        known = self.intervals[body]
-        parameters = "".join(f", int {p.c()}" for p in body.parameters)
-        results = "".join(f", int *r{i}" for i in range(len(body.results)))
-        kind = "int" if body.may_stop else "void"
+        self.known = self.ranges.bodies[body]
+        parameters = "".join(f", num {p.c()}" for p in body.parameters)
+        results = "".join(f", num *r{i}" for i in range(len(body.results)))
+        kind = "int" if body in self.stopping else "void"
         inline = "ALWAYS_INLINE" if body in forced else "static inline"
         lines = [f"{inline} {kind} f{self._body_names[body]}(u64 *s, struct ctx *c{parameters}{results})", "{"]
         lines += self._declarations(body.blocks, body.parameters)
@@ -199,12 +201,12 @@ class Translation:
         for i, block in enumerate(body.blocks):
             lines.append(f"b{block.number}: ;")
             for instr in block.instrs:
-                lines += self._instr(instr, known)
+                lines += self._instr(instr)
             following = body.blocks[i + 1] if i + 1 < len(body.blocks) else None
             match block.end:
                 case Return(values):
                     lines += [f"\t*r{n} = {self._expr(value)};" for n, value in enumerate(values)]
-                    lines.append("\treturn DONE;" if body.may_stop else "\treturn;")
+                    lines.append("\treturn DONE;" if body in self.stopping else "\treturn;")
                 case end:
                     assert end is not None
                     lines += self._jump(end, following)
@@ -213,7 +215,7 @@ class Translation:
 
     def _fork(self, number: int, fork: Fork) -> list[str]:
         """A thread's one step with its choices unfolded, so that each alternative is compiled on its own."""
-        known = self.intervals[fork.body]
+        self.known = self.ranges.bodies[fork.body]
         live = Liveness(fork.body.blocks)
         heads: dict[Choose | None, str] = {}
         lines: list[str] = []
@@ -221,7 +223,7 @@ class Translation:
             block, position = fork.start(choice)
             variables = [*live.at(block, position)] if choice else fork.body.parameters
             heads[choice] = f"fork_{number}_{len(heads)}"
-            parameters = "".join(f", int {var.c()}" for var in variables)
+            parameters = "".join(f", num {var.c()}" for var in variables)
             lines += [
                 f"ALWAYS_INLINE int {heads[choice]}(struct search *x, const u64 *now, const u64 *from{parameters})",
                 "{",
@@ -232,13 +234,13 @@ class Translation:
             ]
             if choice is None:
                 for mark in fork.marks:
-                    lines += self._instr(mark, known)
+                    lines += self._instr(mark)
             part = fork.part(choice)
             for i, (inside, first) in enumerate(part):
                 lines.append(f"b{inside.number}_{first}: ;")
                 choices = [n for n, instr in enumerate(inside.instrs) if n >= first and isinstance(instr, Choose)]
                 for instr in inside.instrs[first : choices[0] if choices else None]:
-                    lines += self._instr(instr, known)
+                    lines += self._instr(instr)
                 if choices:
                     following = inside.instrs[choices[0]]
                     assert isinstance(following, Choose) and isinstance(following.n, Const)
@@ -277,7 +279,7 @@ class Translation:
             if isinstance(block.end, Return):
                 found.update({v.var: None for v in block.end.values if isinstance(v, Local)})
         names = [f"{var.c()} = 0" for var in found if var not in parameters]
-        return [f"\tint {', '.join(names)};"] if names else []
+        return [f"\tnum {', '.join(names)};"] if names else []
 
     def _jump(self, end: object, following: Block | None) -> list[str]:
         match end:
@@ -292,7 +294,8 @@ class Translation:
                 return [f"\tif ({text}) goto b{then.number}; else goto b{other.number};"]
         raise AssertionError(end)
 
-    def _thread(self, number: int, thread: ThreadBody, known: Intervals) -> list[str]:
+    def _thread(self, number: int, thread: ThreadBody) -> list[str]:
+        self.known = self.ranges.threads[thread]
         area = self.layout.areas[number]
         lines = [f"static inline int run_{number}(u64 *s, struct ctx *c)", "{"]
         lines += self._declarations(thread.blocks)
@@ -324,14 +327,14 @@ class Translation:
                     marks = list(itertools.takewhile(begins, block.instrs))
                     call = block.instrs[len(marks)]
                     assert isinstance(call, Call)
-                    lines += self._step(marks, call, boundary, self._park(number, boundary), known)
+                    lines += self._step(marks, call, boundary, self._park(number, boundary))
                     rest = block.instrs[len(marks) + 1 :]
             else:
                 rest = block.instrs
             for instr in rest:
                 if touches(instr):
                     lines.append("\tfresh = 0;")
-                lines += self._instr(instr, known)
+                lines += self._instr(instr)
             following = thread.blocks[i + 1] if i + 1 < len(thread.blocks) else None
             match block.end:
                 case Suspend(boundary, resume):
@@ -352,12 +355,12 @@ class Translation:
         ]
         return lines
 
-    def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str, known: Intervals) -> list[str]:
+    def _step(self, marks: list[Instr], call: Call, boundary: Boundary, park: str) -> list[str]:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
         text = self._call_text(call)
-        before = [line for mark in marks for line in self._instr(mark, known)]
+        before = [line for mark in marks for line in self._instr(mark)]
         after = ["\tfresh = 0; c->stepped = 1;"]
-        if not call.body.may_stop:
+        if call.body not in self.stopping:
             return [*before, f"\t{text};", *after]
         return [
             "\t{ struct marks before = pending;",
@@ -371,7 +374,7 @@ class Translation:
     @staticmethod
     def _chunk(chunk: tuple[int, int, int], shift: int, width: int) -> str:
         word, base, _ = chunk
-        return f"(int)(s[{word}] >> {base + shift} & {(1 << width) - 1})" if width else "0"
+        return f"(num)(s[{word}] >> {base + shift} & {(1 << width) - 1})" if width else "0"
 
     def _park(self, number: int, boundary: Boundary) -> str:
         """Save a thread's place and locals."""
@@ -391,7 +394,7 @@ class Translation:
         return " ".join(text)
 
     def _properties(self) -> list[str]:
-        lines = ["static inline rules_t broken_rules(u64 *s, struct ctx *c, int *sites)", "{", "\tint ok; rules_t broken = 0;"]
+        lines = ["static inline rules_t broken_rules(u64 *s, struct ctx *c, int *sites)", "{", "\tnum ok; rules_t broken = 0;"]
         lines.append("\t(void)s; (void)c; (void)sites; (void)ok;")
         world = self.pools.number(self.world)
         for rule, body in self.program.always:
@@ -399,7 +402,7 @@ class Translation:
             bit = f"broken |= (rules_t)1 << {i};"
             lines += self._property(body, world, f"{{ {bit} if (sites) sites[{i}] = c->site; }}", f"if (!ok) {bit}")
         lines += ["\treturn broken;", "}"]
-        lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tint ok; u64 found = 0;"]
+        lines += ["static inline u64 situations(u64 *s, struct ctx *c)", "{", "\tnum ok; u64 found = 0;"]
         lines.append("\t(void)s; (void)c; (void)ok;")
         for i, (_, body) in enumerate(self.program.sometimes):
             lines += self._property(body, world, "{ }", f"if (ok) found |= 1ull << {i};")
@@ -441,19 +444,40 @@ class Translation:
         """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
         arguments = f", {world}" if body.parameters else ""
         text = f"f{self._body_names[body]}(s, c{arguments}, &ok)"
-        return [f"\tif ({text}) {stopped} else" if body.may_stop else f"\t{text};", f"\t{then}"]
+        return [f"\tif ({text}) {stopped} else" if body in self.stopping else f"\t{text};", f"\t{then}"]
 
     # ---- instructions and expressions
 
-    def _instr(self, instr: Instr, known: Intervals) -> list[str]:
+    def _can_stop(self, block: Block) -> bool:
+        """Whether a body can end in a block without a result: it waits, chooses, breaks a rule, or has too large a number."""
+        evaluated = [e for instr in block.instrs for e in expressions(instr)]
+        match block.end:
+            case If(condition, _, _):
+                evaluated.append(condition)
+            case Return(values):
+                evaluated += values
+        stops = any(isinstance(i, (When, Require, Choose)) or (isinstance(i, Store) and not self._fits(i)) for i in block.instrs)
+        return stops or any(map(self.known.overflows, evaluated))
+
+    def _fits(self, store: Store) -> bool:
+        """Whether what is stored lies in the range of the field."""
+        low, high = self.pools.interval(store.field.type)
+        values = self.known.expr(store.value)
+        if values is None:  # control does not come here
+            return True
+        if isinstance(store.field.type, RefType):  # a None that must not be is another rule's
+            return values[1] <= high and (values[0] >= low or values[0] == 0)
+        return low <= values[0] and values[1] <= high
+
+    def _instr(self, instr: Instr) -> list[str]:
         match instr:
             case Set(var, value):
                 return [f"\t{var.c()} = {self._expr(value)};"]
-            case Store(declared, ref, index, value, place):
-                return self._store(declared, ref, index, value, place, known)
+            case Store():
+                return self._store(instr)
             case Call(body, _, _, _):
                 text = self._call_text(instr)
-                if body.may_stop:
+                if body in self.stopping:
                     return [f"\t{{ int st = {text}; if (st) return st; }}"]
                 return [f"\t{text};"]
             case Choose(var, n, _):
@@ -474,7 +498,7 @@ class Translation:
                 first = self.marks.first(what)
                 if taken is None:
                     return [f"\tmark({first});"]
-                return [f"\tmark({first} + min_int({self._expr(taken)}, {MOST_TOLD - 1}));"]
+                return [f"\tmark({first} + min_num({self._expr(taken)}, {MOST_TOLD - 1}));"]
         raise AssertionError(instr)
 
     def _break(self, rule: str, detail: str, place: Place) -> str:
@@ -487,18 +511,15 @@ class Translation:
             self.sites.append(site)
         return self._site_numbers[site]
 
-    def _store(self, declared: Field, ref: Expr, index: Expr | None, value: Expr, place: Place, known: Intervals) -> list[str]:
+    def _store(self, store: Store) -> list[str]:
+        declared = store.field
         low, high = self.pools.interval(declared.type)
-        values = known.expr(value) or (low, high)
-        cell, name = self._cell(declared, ref, index), self._field_names[declared]
-        if isinstance(declared.type, RefType) and values[0] == 0:
-            values = (low, values[1])
-        if low <= values[0] and values[1] <= high:
-            return [f"\tset_{name}(s, {cell}, {self._expr(value)});"]
-        assert can_stop(Store(declared, ref, index, value, place))
-        broken = self._break(IN_RANGE, f"{declared!r} outside {low}..{high}", place)
+        cell, name = self._cell(declared, store.ref, store.index), self._field_names[declared]
+        if self._fits(store):
+            return [f"\tset_{name}(s, {cell}, {self._expr(store.value)});"]
+        broken = self._break(IN_RANGE, f"{declared!r} outside {low}..{high}", store.place)
         return [
-            f"\t{{ int v = {self._expr(value)};",
+            f"\t{{ num v = {self._expr(store.value)};",
             f"\t  if (v < {low} || v > {high}) {broken}",
             f"\t  set_{name}(s, {cell}, v); }}",
         ]
@@ -522,7 +543,8 @@ class Translation:
     def _expr(self, expr: Expr) -> str:
         match expr:
             case Const(value=value):
-                return str(value) if value >= 0 else f"({value})"
+                text = f"{value}ll" if abs(value) >= 1 << 31 else str(value)
+                return text if value >= 0 else f"({text})"
             case Local(var):
                 return var.c()
             case Load(field=declared, ref=ref, index=index, changes=changes):
@@ -543,8 +565,12 @@ class Translation:
                 return "(++c->turns < MOST_TURNS)"
             case Op(op="+", args=[value, Const(value=0)]):
                 return self._expr(value)
-            case Op(op=op, args=[a, b]) if op.isalpha():
-                return f"{op}_int({self._expr(a)}, {self._expr(b)})"
+            case Op(op=op, args=[a, b], place=place) if self.known.op_overflows(expr):
+                assert place is not None
+                number = self._site(TOO_LARGE, source_line(place), place)
+                return f"CHECKED({CHECKED[op]}, {self._expr(a)}, {self._expr(b)}, {number})"
+            case Op(op=op, args=[a, b]) if op in NAMED:
+                return f"{NAMED[op]}_num({self._expr(a)}, {self._expr(b)})"
             case Op(op=op, args=[a, b]):
                 return f"({self._expr(a)} {op} {self._expr(b)})"
         raise AssertionError(expr)

@@ -13,10 +13,11 @@ from typing import Any
 
 from guestmem.checker import compile as compiling
 from guestmem.checker.emit import Site, Translation, text_of
+from guestmem.checker.lasso import Still, Waiting
 from guestmem.checker.lower import Watches
 from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
-from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK
+from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
 
@@ -63,7 +64,7 @@ class Violation:
 
     ``thread`` is the index of the thread that broke it: who made the last step; of a wait, who waits; None if nobody made a
     step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.  Where a thread
-    goes round for ever, ``cycle`` is what happens again and again after the trace.
+    goes round for ever, ``cycle`` is what happens again and again after the trace; ``waits`` is who does not get on, and why.
     """
 
     rule: str
@@ -72,6 +73,7 @@ class Violation:
     place: Place | None
     slices: tuple[Slice, ...]
     cycle: tuple[Slice, ...] = ()
+    waits: tuple[Waiting, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -104,6 +106,14 @@ class Outcome:
             found.setdefault((violation.rule, violation.thread), violation)
         return found
 
+    def found(self, violations: list[Violation]) -> None:
+        """Note what broke.  A number that the checker cannot compute with breaks no rule: what follows it is not known."""
+        self.violations = [v for v in violations if v.rule != TOO_LARGE]
+        self.verdict = "violated" if self.violations or self.missed else "incomplete"
+        for violation in violations:
+            if violation.rule == TOO_LARGE:
+                self.why = f"{violation.place}: not so of {violation.detail!r}: {TOO_LARGE}"
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -117,15 +127,21 @@ class Edge:
 class Steps:
     """A world translated and compiled, to be looked at one state at a time.
 
-    ``watches`` says of which files it is noted what was executed.
+    ``watches`` says of which files it is noted what was executed; ``translation`` is the world's, where that was made before.
     """
 
     #: The files of C that are added to the translation.
     engine: tuple[str, ...] = ()
 
-    def __init__(self, world: World, watches: Watches = nothing, flags: Sequence[str] = compiling.FLAGS) -> None:
+    def __init__(
+        self,
+        world: World,
+        watches: Watches = nothing,
+        flags: Sequence[str] = compiling.FLAGS,
+        translation: Translation | None = None,
+    ) -> None:
         self.world = world
-        self.translation = Translation(world, watches)
+        self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
         self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
         lib.model_broken_rules.restype = ctypes.c_uint64
@@ -178,8 +194,14 @@ class Model(Steps):
 
     engine = ("search.c", "engine/waits.c")
 
-    def __init__(self, world: World, watches: Watches = nothing) -> None:
-        super().__init__(world, watches)
+    def __init__(
+        self,
+        world: World,
+        watches: Watches = nothing,
+        flags: Sequence[str] = compiling.FLAGS,
+        translation: Translation | None = None,
+    ) -> None:
+        super().__init__(world, watches, flags, translation)
         lib = self.library
         lib.search_new.restype = ctypes.c_void_p
         lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
@@ -218,8 +240,9 @@ class Model(Steps):
         self.library.marks_clear()
         words, broken = self.start()
         if broken is not None:
-            violation = Violation(broken.rule, broken.detail, None, broken.place, ())
-            return Outcome("violated", 1, 0, 0, time.monotonic() - began, 0, [violation])
+            outcome = Outcome("violated", 1, 0, 0, time.monotonic() - began, 0)
+            outcome.found([Violation(broken.rule, broken.detail, None, broken.place, ())])
+            return outcome
         lib = self.library
         limit = min(max_states if max_states is not None else NOBODY - 1, NOBODY - 1)
         budget = memory or default_memory()
@@ -258,11 +281,13 @@ class Model(Steps):
     def _outcome(self, search: Any, status: int, limit: int, budget: int, seconds: float) -> Outcome:
         summary = self._summary(search)
         violations = [self._violation(search, i) for i in range(summary.violations)]
-        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes, violations)
+        outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes)
         if status == COMPLETE:
             names = self.translation.situations
             outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
-        if violations or outcome.missed:
+        if violations:
+            outcome.found(violations)
+        elif outcome.missed:
             outcome.verdict = "violated"
         elif status != COMPLETE:
             outcome.verdict = "incomplete"
@@ -273,7 +298,7 @@ class Model(Steps):
             INTERRUPTED: "it was interrupted",
             OUT_OF_TIME: "the time is used up",
         }
-        outcome.why = whys.get(status, "")
+        outcome.why = outcome.why or whys.get(status, "")
         return outcome
 
     def _state(self, search: Any, index: int) -> tuple[int, ...]:
@@ -306,14 +331,21 @@ class Model(Steps):
                 edges = self.edges(self._state(search, v.state))
                 slices.append(next(e.slice for e in edges if e.slice.thread == thread and self._breaks(e, site)))
             return Violation(site.rule, site.detail, thread, site.place, tuple(slices))
+        state = self._state(search, v.state)
         if v.kind == SPINS:
             assert thread is not None
-            cycle = self._cycle(search, v)
-            place = self.translation.loops[v.site][1].place
+            loop = self.translation.loops[v.site][1]
             detail = f"{self.world.threads[thread].name} goes round for ever"
-            return Violation(NO_DEADLOCK, detail, thread, place, tuple(slices), cycle)
+            cycle = self._cycle(search, v)
+            active = {slice_.thread for slice_ in cycle}
+            with Still(self.translation, state) as still:
+                others = [still.waiting(i) for i in range(len(self.world.threads)) if i not in active]
+                waits = tuple(w for w in (still.round(thread, loop), *others) if w is not None)
+            return Violation(NO_DEADLOCK, detail, thread, loop.place, tuple(slices), cycle, waits)
         who = "every thread waits" if thread is None else f"{self.world.threads[thread].name} waits for ever"
-        return Violation(NO_DEADLOCK, who, thread, None, tuple(slices))
+        with Still(self.translation, state) as still:
+            waits = tuple(w for w in map(still.waiting, range(len(self.world.threads))) if w is not None)
+        return Violation(NO_DEADLOCK, who, thread, None, tuple(slices), (), waits)
 
     def _cycle(self, search: Any, v: Any) -> tuple[Slice, ...]:
         """The slices of a cycle that begins and ends in the state of a violation."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 BOOL = BoolType()
 
-#: The bounds of an integer about which nothing is known.
-INT_LO, INT_HI = -(2**31), 2**31 - 1
+#: The bounds of an integer about which nothing is known: what the checker computes with.
+INT_LO, INT_HI = -(2**63) + 1, 2**63 - 1
 INT = IntType(INT_LO, INT_HI)
 
 Interval = tuple[int, int]
@@ -90,6 +90,7 @@ class Op(Expr):
     op: str
     args: list[Expr]
     type: ScalarType
+    place: Place | None = None  # of arithmetic: where a result that does not fit is reported
 
 
 @dataclass
@@ -215,6 +216,7 @@ class Boundary:
     kind: str  # "step", "choose", "end" or "start"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
     loop: Loop | None = None  # the innermost loop it lies in
+    scopes: list[dict[str, Expr]] = field(default_factory=list)  # what names stand for in each frame of the stack
     pc: int = -1
     live: list[Var] = field(default_factory=list)
 

@@ -12,15 +12,17 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from guestmem.checker.analysis import Intervals
 from guestmem.checker.ir import Boundary, Interval, Var
 from guestmem.checker.lower import ThreadBody
+from guestmem.checker.middle.ranges import Intervals
 from guestmem.checker.pools import Pools
 from guestmem.model.errors import Refused
 from guestmem.model.record import Array, Field
 from guestmem.model.world import World
 
 WORD = 64
+#: Bits of the widest field.
+WIDEST_FIELD = 62
 #: A local wider than this, kept across a step, is taken for one without bounds.
 WIDEST_LOCAL = 24
 
@@ -98,6 +100,8 @@ class Layout:
             interval = pools.interval(declared.type)
             count = pools.room(declared)
             width = width_of(interval)
+            if width > WIDEST_FIELD:
+                raise Refused(f"{declared!r}", f"a field of {width} bits", f"narrow its range to {WIDEST_FIELD} bits")
             per_word = WORD // width if width else max(count, 1)
             bits = Bits(0, 0, width, count, per_word, interval[0])
             self.fields[declared] = bits

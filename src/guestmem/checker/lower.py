@@ -25,6 +25,8 @@ from guestmem.checker.frontend.order import Operands
 from guestmem.checker.ir import (
     BOOL,
     INT,
+    INT_HI,
+    INT_LO,
     ArrayOf,
     Block,
     Boundary,
@@ -123,7 +125,6 @@ class Body:
     calls: list[Body] = field(default_factory=list)
     writes: set[Field] = field(default_factory=set)  # by itself and by what it calls
     reads: bool = False
-    may_stop: bool = False
     chooses: bool = False
     interruptible: bool = False
 
@@ -366,7 +367,6 @@ class Lowering:
         ends = [block.end.condition for block in body.blocks if isinstance(block.end, If)]
         body.reads = any(reads_state(e) for i in instrs for e in expressions(i)) or any(map(reads_state, ends))
         body.reads = body.reads or bool(body.writes) or any(callee.reads for callee in body.calls)
-        body.may_stop = any(map(can_stop, instrs)) or any(callee.may_stop for callee in body.calls)
         body.chooses = any(isinstance(i, Choose) for i in instrs)
         body.interruptible = not function.is_step and (
             body.chooses or any(c.function.is_step or c.interruptible for c in body.calls)
@@ -538,7 +538,7 @@ class Lowering:
         resume = self.new_block()
         while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
             resume.instrs.insert(0, self.block.instrs.pop())
-        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within, [dict(frame.env) for frame in self.frames]), resume)
         self.block = resume
 
     # ---- types
@@ -734,7 +734,7 @@ class Lowering:
             return
         known = frame.env.get(name)
         if not isinstance(known, Local):
-            if type_ is None and isinstance(value.type, RefType) and isinstance(value, Const) and value.value == 0:
+            if type_ is None and is_none(value):
                 self.refuse(node, f"None in {name!r}, which has no type yet", f"write {name}: Record | None = None")
             known = Local(self.new_var(name, type_ or self.widened(value.type)))
             frame.env[name] = known
@@ -1059,7 +1059,7 @@ class Lowering:
 
     def expect(self, node: ast.AST, type_: ScalarType, value: Expr, what: str, rule: str = NO_NONE) -> None:
         """Refuse a value of another type than ``type_``; a None that must not be breaks ``rule`` when running."""
-        if isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record:  # None, written here
+        if is_none(value):
             if not isinstance(type_, RefType) or not type_.optional:
                 self.refuse(node, f"None for {what}", f"annotate it {type_!r} | None")
             return
@@ -1077,6 +1077,7 @@ class Lowering:
             case ast.Constant(value=bool(value)):
                 return Const(int(value), BOOL)
             case ast.Constant(value=int(value)):
+                self.fits(node, value)
                 return Const(value, IntType(value, value))
             case ast.Constant(value=None):
                 return Const(0, RefType(Record, True))
@@ -1095,7 +1096,7 @@ class Lowering:
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return self.fold("==", [self.condition(operand), Const(0, INT)], BOOL)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self.fold("-", [Const(0, INT), self.integer(operand)], INT)
+                return self.fold("-", [Const(0, INT), self.integer(operand)], INT, self.place(node))
             case ast.BoolOp(op=op, values=values):
                 return self.bool_op(isinstance(op, ast.And), values, self.boolean)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
@@ -1121,7 +1122,16 @@ class Lowering:
             condition = self.fold("!=" if divides else ">=", [b, Const(0, INT)], BOOL)
             what = "division by zero" if divides else "negative shift count"
             self.emit(Require(condition, IN_RANGE, f"{ast.unparse(node)}: {what}", self.place(node)))
-        return self.fold(op, [a, b], INT)
+        if isinstance(a, Const) and isinstance(b, Const) and op == "<<" and b.value > 64 and a.value != 0:
+            return self.fits(node, 1 << 64)
+        result = self.fold(op, [a, b], INT, self.place(node))
+        return self.fits(node, result.value) if isinstance(result, Const) else result
+
+    def fits(self, node: ast.AST, value: int) -> Const:
+        """A number known now."""
+        if not INT_LO <= value <= INT_HI:
+            self.refuse(node, "a number of more than 64 bits", "use smaller ones")
+        return Const(value, INT)
 
     def name(self, node: ast.expr, name: str) -> Expr:
         frame = self.frame
@@ -1136,9 +1146,15 @@ class Lowering:
         match value:
             case bool():
                 return Const(int(value), BOOL)
+            case Index():
+                kind = IntType(0, f"{value.below} - 1", type(value))
+                first, last = self.pools.interval(kind)
+                if not first <= value <= last and not self.is_dead:
+                    self.refuse(node, f"{int(value)} for {kind!r}, which is {first}..{last}", "use one inside, or a larger world")
+                return Const(int(value), kind)
             case int():
-                index = type(value) if isinstance(value, Index) else None
-                return Const(int(value), IntType(int(value), int(value), index))
+                self.fits(node, value)
+                return Const(value, IntType(value, value))
             case enum.Enum():
                 return Const(list(type(value)).index(value), EnumType(type(value)))
         self.refuse(node, f"{ast.unparse(node)}, a {type(value).__name__}", "use numbers, enums, records and functions")
@@ -1237,7 +1253,7 @@ class Lowering:
         above = self.fold(">=", [value, Const(low, INT)], BOOL)
         return self.fold("&&", [above, self.fold("<=", [value, Const(high, INT)], BOOL)], BOOL)
 
-    def fold(self, op: str, args: list[Expr], type_: ScalarType) -> Expr:
+    def fold(self, op: str, args: list[Expr], type_: ScalarType, place: Place | None = None) -> Expr:
         """An operation, computed now if it can be."""
         a, b = args
         undefined = isinstance(b, Const) and ((op.startswith("floor") and b.value == 0) or (op in ("<<", ">>") and b.value < 0))
@@ -1248,7 +1264,7 @@ class Lowering:
                 if isinstance(one, Const):
                     absorbs = bool(one.value) == (op == "||")
                     return Const(int(op == "||"), BOOL) if absorbs else two
-        return Op(op, args, type_)
+        return Op(op, args, type_, place)
 
     def compare(self, node: ast.expr, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> Expr:
         a, b = self.operands_of_comparison(self.expr(left), comparators[0])
@@ -1345,7 +1361,7 @@ class Lowering:
             results.append((self.block, result))
         self.not_none = before
         (_, a), (_, b) = results
-        kind = self.widened(b.type if isinstance(a, Const) and isinstance(a.type, RefType) else a.type)
+        kind = self.widened(b.type if is_none(a) else a.type)
         var = self.new_var("", kind)
         for block, result in results:
             self.block = block
@@ -1624,7 +1640,10 @@ class Lowering:
 
         def each(again: Block) -> None:
             if name == "sum":
-                self.emit(Set(result, Op("+", [Local(result), self.expr(value)], INT)))
+                element = self.value(value)
+                if not isinstance(element.type, (IntType, BoolType)):
+                    self.refuse(value, f"{ast.unparse(value)} where an integer is expected", "use an integer")
+                self.emit(Set(result, Op("+", [Local(result), element], INT, self.place(value))))
                 return
             condition = self.boolean(value)
             found = self.new_block()
@@ -1736,6 +1755,11 @@ def says_nothing(node: ast.stmt) -> bool:
 
 def void(_: object) -> None:
     """Drop a result."""
+
+
+def is_none(value: Expr) -> bool:
+    """Whether a value is the None that is written in the source, which has no type yet."""
+    return isinstance(value, Const) and isinstance(value.type, RefType) and value.type.cls is Record
 
 
 def skip(block: Block) -> Block:

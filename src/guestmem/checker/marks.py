@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from guestmem.checker.analysis import Intervals
 from guestmem.checker.ir import Block, Decision, Mark, Statement
+from guestmem.checker.middle.ranges import Intervals
 
 #: Alternatives of one decision that are told apart; the last bit is for all from there on.
 MOST_TOLD = 64

@@ -38,6 +38,7 @@ class Pools:
             joined = [family for family, pool in self.pool.items() if id(pool) in together]
             self.pool.update(dict.fromkeys([*joined, *families_of(cls)], merged))
         self.numbers = {id(record): i for pool in self.pool.values() for i, record in enumerate(pool, 1)}
+        self._intervals: dict[ScalarType, tuple[int, int]] = {}
 
     def number(self, record: Record | None) -> int:
         """The number of a record; 0 for None."""
@@ -65,6 +66,11 @@ class Pools:
 
     def interval(self, type_: ScalarType) -> tuple[int, int]:
         """The numbers a value of a type may have."""
+        if type_ not in self._intervals:
+            self._intervals[type_] = self._interval(type_)
+        return self._intervals[type_]
+
+    def _interval(self, type_: ScalarType) -> tuple[int, int]:
         match type_:
             case BoolType():
                 return 0, 1

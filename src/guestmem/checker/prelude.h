@@ -6,6 +6,7 @@
 
 typedef uint64_t u64;
 typedef uint32_t u32;
+typedef int64_t num; /* every value of the model */
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -27,11 +28,11 @@ struct ctx {
 	int of[MOST_CHOICES];
 };
 
-static inline int choose(struct ctx *c, int n, int *result)
+static inline int choose(struct ctx *c, num n, num *result)
 {
 	int i = c->cursor;
 
-	if (i == MOST_CHOICES) {
+	if (i == MOST_CHOICES || n > INT32_MAX) {
 		c->site = ENDLESS;
 		return BROKEN;
 	}
@@ -56,10 +57,22 @@ static inline int next_choices(struct ctx *c)
 	return 0;
 }
 
-static inline int min_int(int a, int b) { return a < b ? a : b; }
-static inline int max_int(int a, int b) { return a > b ? a : b; }
-static inline int floordiv_int(int a, int b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-static inline int floormod_int(int a, int b) { return a - b * floordiv_int(a, b); }
+static inline num min_num(num a, num b) { return a < b ? a : b; }
+static inline num max_num(num a, num b) { return a > b ? a : b; }
+static inline num floordiv_num(num a, num b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+static inline num floormod_num(num a, num b) { return a - b * floordiv_num(a, b); }
+static inline num shl_num(num a, num b) { return a * ((num)1 << b); }
+static inline num shr_num(num a, num b) { return a >> (b < 63 ? b : 63); }
+
+/* Whether a result does not fit; it is not INT64_MIN either, so that every number has its negative. */
+static inline int add_overflow(num a, num b, num *r) { return __builtin_add_overflow(a, b, r) || *r == INT64_MIN; }
+static inline int sub_overflow(num a, num b, num *r) { return __builtin_sub_overflow(a, b, r) || *r == INT64_MIN; }
+static inline int mul_overflow(num a, num b, num *r) { return __builtin_mul_overflow(a, b, r) || *r == INT64_MIN; }
+static inline int shl_overflow(num a, num b, num *r) { return mul_overflow(a, b < 63 && a ? (num)1 << b : !!a, r) || (a && b > 62); }
+
+/* An operation whose result may not fit: the body ends there. */
+#define CHECKED(op, a, b, number) \
+	({ num r; if (op##_overflow(a, b, &r)) { c->site = number; return BROKEN; } r; })
 
 /* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
 #define BATCH 1024

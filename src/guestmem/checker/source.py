@@ -72,10 +72,16 @@ class Function:
         return self.name
 
 
-@functools.cache
+#: The functions whose source was read.
+READ: dict[Callable[..., Any], Function] = {}
+
+
 def function_of(function: Callable[..., Any]) -> Function:
     """The source of a function object, read once."""
-    return Function(function)
+    found = READ.get(function)
+    if found is None:
+        found = READ[function] = Function(function)
+    return found
 
 
 @functools.cache

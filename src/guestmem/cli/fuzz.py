@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from guestmem.cli.files import may_write, write_whole
-from guestmem.cli.terminal import INCOMPLETE, SKIPPED, Unsaved, count, positive, progress
+from guestmem.cli.terminal import INCOMPLETE, SKIPPED, Unsaved, count, positive, progress, told_to_stop
 
 
 def add(commands: Any) -> None:
@@ -68,24 +65,3 @@ def run(arguments: argparse.Namespace) -> int:
     if fuzzer.divergences:
         return 1
     return INCOMPLETE if fuzzer.stopped or not fuzzer.operations else 0
-
-
-@contextlib.contextmanager
-def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
-    """Call a function when a signal would end this process; a second one ends it."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def handler(number: int, frame: object) -> None:
-        for other in numbers:
-            signal.signal(other, signal.SIG_DFL)
-        stop()
-
-    for number, was in before.items():
-        if was is not signal.SIG_IGN:
-            signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, was in before.items():
-            signal.signal(number, was)

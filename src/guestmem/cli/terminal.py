@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 HOLDS, VIOLATED, USAGE, INCOMPLETE, SKIPPED = range(5)
@@ -103,6 +104,27 @@ def progress(what: str) -> Iterator[Any]:
         if terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """Call a function when a signal would end this process; a second one ends it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handler(number: int, frame: object) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_DFL)
+        stop()
+
+    for number, was in before.items():
+        if was is not signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
 
 
 def only_on_linux() -> None:
