@@ -414,7 +414,8 @@ class W(OnKvm):
     [
         ("def helper(self) -> int:\n        return 1", "OnKvm"),
         (
-            "def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:\n        super().invalidate_end(file, start, end)",
+            "def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:"
+            "\n        super().invalidate_end(file, start, end)",
             "",
         ),
         ("level: bool = True", ""),
