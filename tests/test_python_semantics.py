@@ -267,7 +267,28 @@ class Edges(Tries):
         self.result = (low // -1) // 2147483648 + (-low >> 31) + (low & -low) // 2147483648
 
 
+class Ghost(Record):
+    """A record that no world here has."""
+
+    n: int = bounded(3)
+    lock: Mutex = part()
+
+    def haunt(self) -> int:
+        return self.n
+
+
+class FollowsWhatIsNotThere(Tries):
+    ghost: Ghost | None = None
+
+    @step
+    def act(self) -> None:
+        self.result = 1
+        if self.ghost is not None:
+            self.ghost.n = self.ghost.n + self.ghost.haunt() + self.ghost.lock.holder
+
+
 RIGHT = [
+    (FollowsWhatIsNotThere, 1),
     (BeyondThirtyTwoBits, 1),
     (FarShifts, 41),
     (Edges, 3),

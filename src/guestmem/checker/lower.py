@@ -225,6 +225,8 @@ class Program:
                     method = value.fget if isinstance(value, property) else value
                     if not isinstance(method, types.FunctionType) or name in ("setup", *plain) or name.startswith("__"):
                         continue
+                    if getattr(cls, name) is not value:  # overridden
+                        continue
                     try:
                         function = function_of(method)
                         if function not in called:
@@ -858,7 +860,7 @@ class Lowering:
         again, done = self.new_block(), self.new_block()
         position: ast.expr | None = None
         match iterable:
-            case ast.Call(func=ast.Name(id="enumerate"), args=[inner]) if isinstance(target, ast.Tuple):
+            case ast.Call(func=ast.Name(id="enumerate"), args=[inner], keywords=[]) if isinstance(target, ast.Tuple):
                 position, target = target.elts[0], target.elts[1]
                 iterable = inner
         bounds = self.range_of(iterable)
@@ -897,7 +899,7 @@ class Lowering:
         run(again, done)
         self.goto(again)
         self.block = again
-        self.emit(Set(counter, Op("+", [Local(counter), Const(1, INT)], kind)))
+        self.emit(Set(counter, Op("+", [Local(counter), Const(1, INT)], kind, self.place(iterable))))
         self.goto(head)
         self.block = done
 
@@ -1205,6 +1207,8 @@ class Lowering:
         return declared
 
     def load(self, declared: Field, ref: Expr, index: Expr | None) -> Expr:
+        if not self.pools.records(declared.owner):  # no record has the field: this is never evaluated
+            return Const(self.pools.interval(declared.type)[0], declared.type)
         values = self.program.constant(declared)
         if values:
             position = self.position(declared, ref, index)
@@ -1222,6 +1226,8 @@ class Lowering:
         position = self.position(declared, ref, index)
         if position is not None:
             return Const(self.pools.values(declared)[position], declared.type)
+        if not self.pools.records(declared.owner):
+            return Const(0, declared.type)
         return Part(declared, ref, index, declared.type)
 
     def position(self, declared: Field, ref: Expr, index: Expr | None) -> int | None:
@@ -1395,7 +1401,12 @@ class Lowering:
                 outer = self.outer_object(owner)
                 if outer is not None:
                     return self.call_object(node, getattr(outer, name, None))
-                if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super":
+                if (
+                    isinstance(owner, ast.Call)
+                    and isinstance(owner.func, ast.Name)
+                    and owner.func.id == "super"
+                    and not owner.args
+                ):
                     return self.call_super(node, name)
                 operands = Operands(self)
                 operands.add(self.record(owner))
@@ -1685,6 +1696,8 @@ class Lowering:
     # ---- the words of the language
 
     def word(self, node: ast.Call, name: str) -> list[Expr]:
+        if node.keywords:
+            self.refuse(node, f"keywords for {name}", "pass plain arguments")
         arguments = node.args
         place = self.place(node)
         match name, len(arguments):
