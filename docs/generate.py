@@ -106,6 +106,8 @@ def mutants() -> str:
     """Killed of all mutants, and those that were not."""
     known = listed(str(ROOT / "docs" / "mutants.toml"))
     _, found = read_results(str(ROOT / "docs" / "mutants.jsonl"))
+    if not found:
+        raise SystemExit("there is no docs/mutants.jsonl: make it as docs/mutants.md says, with --resume docs/mutants.jsonl")
     results = sorted((settled(result, known) for result in found.values()), key=lambda r: (r.key.file, r.line, r.key))
     by = "\n".join(tables(results))
     rows = "\n".join(survivors(results, known))
@@ -117,9 +119,9 @@ def mutants() -> str:
 MADE: dict[str, tuple[Path, Callable[[], str]]] = {
     "README.md": (ROOT / "README.md", table),
     "thread.md": (ROOT / "docs" / "thread.md", story),
-    "mutants.md": (ROOT / "docs" / "mutants.md", mutants),
     "scenarios.md": (ROOT / "docs" / "scenarios.md", scenarios),
     "coverage.md": (ROOT / "docs" / "coverage.md", coverage),
+    "mutants.md": (ROOT / "docs" / "mutants.md", mutants),
 }
 
 

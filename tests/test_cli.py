@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +69,21 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
     assert replayed[1:] == printed.splitlines()[1:-1]
 
 
-def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str], recorded: Callable[[str, Any], None]) -> None:
     assert cli.main(["check", "gunyah", "--protection", "unmap", *SMALL, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
-    assert (outcome["verdict"], outcome["states"], outcome["rule"]) == ("holds", 47174, None)
+    assert (outcome["verdict"], outcome["rule"]) == ("holds", None)
+    recorded("gunyah unmap", [outcome["states"], outcome["transitions"], outcome["steps"]])
 
 
 def test_a_budget_that_runs_out_is_not_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "gunyah", "--protection", "unmap", "--max-states", "1000"]) == 3
     printed = capsys.readouterr().out
-    assert "not finished: 1000 states, 9 steps deep: the budget of 1000 states is used up" in printed
+    assert re.search(r"not finished: 1000 states, \d+ steps deep: the budget of 1000 states is used up\n", printed)
     assert "incomplete: its own (pages=2 frames=3) not finished" in printed
     assert cli.main(["check", "gunyah", *SMALL, "--max-states", "1000"]) == 3
-    assert "incomplete: the budget of 1000 states is used up; every state up to 9 steps was covered" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(r"incomplete: the budget of 1000 states is used up; every state up to \d+ steps was covered\n", printed)
 
 
 def test_a_users_own_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ class Wrong(World):
         (["mm", "--survivors", "wrong.py"], "wrong.py: it is no TOML"),
         (["mm", "--resume", "wrong.py"], "wrong.py: it is no file of results: name another one with --resume"),
         (["mm", "--resume", "old.jsonl"], "old.jsonl: it has results of another code: name another file with --resume"),
-        (["wrong.py:Wrong"], "wrong.py:Wrong: it does not hold as it is: it breaks ['nothing is ever done']"),
+        (["wrong.py:Wrong"], "wrong.py:Wrong as it is: violated: nothing is ever done: correct that first"),
         (["wrong.py:Nobody"], "'Nobody' is no World of wrong.py"),
         (["wrong.py:Wrong", "mm"], "name one file.py:World at a time"),
     ],

@@ -243,7 +243,34 @@ class ElementInOrder(Tries):
         self.result = pair(cell.n, cell.touch())
 
 
+# ---- numbers
+
+
+class BeyondThirtyTwoBits(Tries):
+    @step
+    def act(self) -> None:
+        big = (self.n + 1) * 65536 * 65536
+        if big != 0:
+            self.result = big // 65536 // 65536
+
+
+class FarShifts(Tries):
+    @step
+    def act(self) -> None:
+        self.result = pair((1 << (self.n + 40)) >> 38, -1 >> (self.n + 70)) + 2
+
+
+class Edges(Tries):
+    @step
+    def act(self) -> None:
+        low = -2147483648 - self.n
+        self.result = (low // -1) // 2147483648 + (-low >> 31) + (low & -low) // 2147483648
+
+
 RIGHT = [
+    (BeyondThirtyTwoBits, 1),
+    (FarShifts, 41),
+    (Edges, 3),
     (BoundReassigned, 3),
     (BoundReassignedBetweenSteps, 3),
     (RecordReassigned, 1),
@@ -368,3 +395,33 @@ def test_python_and_translation_break_the_same_rule(world: type[Tries], rule: st
     for seed in range(8):
         Lockstep(world, model).run(seed, steps=20)
     assert [violation.rule for violation in model.explore().violations] == [rule]
+
+
+# ---- larger than the checker computes with
+
+
+class Doubles(Tries):
+    @step
+    def act(self) -> None:
+        n = 1
+        for _ in range(70):
+            n = n * 2
+        if n == 0:
+            self.result = 1
+
+
+class ShiftsTooFar(Tries):
+    @step
+    def act(self) -> None:
+        self.n = 9
+        n = 1 << (self.n * 8)
+        if n == 0:
+            self.result = 1
+
+
+@pytest.mark.parametrize("world", [Doubles, ShiftsTooFar])
+def test_a_number_that_is_too_large_for_the_checker_is_no_verdict(world: type[Tries]) -> None:
+    outcome = Model(world()).explore()
+    assert (outcome.verdict, outcome.violations) == ("incomplete", [])
+    assert "test_python_semantics.py:" in outcome.why
+    assert "fits the 64 bits that the checker computes with" in outcome.why

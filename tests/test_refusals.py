@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guestmem.checker.emit import Translation
-from guestmem.model import Refused
+from guestmem.model import Refused, World
 
 MODULE = """\
 from enum import Enum
@@ -20,6 +20,8 @@ class Colour(Enum):
 
 class Slot(Index, below=2):
     pass
+
+LAST = Slot(5)
 
 class Cell(Record):
     n: int = bounded(3)
@@ -103,6 +105,20 @@ BODIES = [
     ),
     ("yield 1", "Expr as a statement: use assignments, calls, if, while"),
     ("del self.count", "delete in a function"),
+    ("if self.count == 1:\n            x = 1\n        self.count = x", "'x' may have no value here: assign x on every path"),
+    ("for i in range(2):\n            x = i\n        self.count = x", "'x' may have no value here"),
+    ("while self.count == 0:\n            x = 1\n            break\n        self.count = x", "'x' may have no value here"),
+    ("for i in range(2):\n            pass\n        self.count = i", "'i' may have no value here"),
+    ("self.count += x\n        x = 1", "'x' may have no value here"),
+    ("x += 1", "'x' may have no value here"),
+    ("self.count = 1 << 70", "a number of more than 64 bits: use smaller ones"),
+    ("x = 9223372036854775808", "a number of more than 64 bits"),
+    (
+        "cell: Cell | None = None\n        if cell is not None:\n            self.count = self.colour",
+        "Colour where W.count is 0..3: use a value of that type",
+    ),
+    ("return\n        self.count = self.colour", "Colour where W.count is 0..3: use a value of that type"),
+    ("self.count = 1 if True else self.colour", "Colour where"),
     ("(lambda: 1)()", "the call (lambda: 1)(): call a function, or a method of a record"),
 ]
 
@@ -112,6 +128,14 @@ DECLARATIONS = [
         "n: int = 0",
         "Cell.n: an int without bounds: write bounded(hi), or give the number a type with Index",
     ),
+    (
+        "n: int = bounded(3)",
+        "n: int = bounded(3, init=4)",
+        "Cell.n = 4, which is not 0..3: begin with a value of the field's type",
+    ),
+    ("helper(self.cells[0], 1)", "helper(self.cells[0], LAST)", "5 for Slot, which is 0..1: use one inside, or a larger world"),
+    ("    return cell.n + n\n", "    if n == 0:\n        return 1\n", "helper() may end without a return: return a value"),
+    ("    return cell.n + n\n", "    while n > 0:\n        return 1\n", "helper() may end without a return"),
     ("flag: bool = False", "flag: float = 0.0", "Cell.flag: float is not a field type: use bool, an Enum, a bounded int"),
     ("marks: list[bool] = array(2)", "marks: list[bool]", 'W.marks: a list without a length: write = array("pages")'),
     ("marks: list[bool] = array(2)", "marks: list[bool] = []", "W.marks: a list as a default: use array() for a fixed array"),
@@ -133,6 +157,13 @@ DECLARATIONS = [
 
 def refusal(tmp_path: Path, source: str) -> str:
     """What building the world of a module says."""
+    with pytest.raises(Refused) as caught:
+        Translation(world(tmp_path, source))
+    return str(caught.value)
+
+
+def world(tmp_path: Path, source: str) -> World:
+    """The world of a module."""
     file = tmp_path / f"refused_{abs(hash(source))}.py"
     file.write_text(source)
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -140,10 +171,9 @@ def refusal(tmp_path: Path, source: str) -> str:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
-    with pytest.raises(Refused) as caught:  # noqa: PT012
-        spec.loader.exec_module(module)
-        Translation(module.W())
-    return str(caught.value)
+    spec.loader.exec_module(module)
+    built: World = module.W()
+    return built
 
 
 @pytest.mark.parametrize(("body", "says"), BODIES, ids=[body.partition("\n")[0] for body, _ in BODIES])
@@ -168,6 +198,26 @@ PROPERTIES = [
 def test_properties(tmp_path: Path, body: str, says: str) -> None:
     source = MODULE.replace("{body}", "self.count = 0")
     assert says in refusal(tmp_path, f'{source}\n    @always("it is so")\n    def so(self) {body}\n')
+
+
+UNCALLED = [
+    ("-> int:\n        return 1 / 0", "the operator in 1 / 0, in spare, which nothing calls: use + - *"),
+    ("-> int:\n        pass", "spare() may end without a return, in spare, which nothing calls"),
+    ("-> None:\n        self.colour.missing()", "self.colour is no record, in spare, which nothing calls"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), UNCALLED, ids=[says for _, says in UNCALLED])
+def test_what_is_wrong_in_a_method_that_nothing_calls_is_noted(tmp_path: Path, body: str, says: str) -> None:
+    source = MODULE.replace("{body}", "self.count = 0") + f"\n    def spare(self) {body}\n"
+    (note,) = Translation(world(tmp_path, source)).program.notes
+    assert says in note
+    assert ".py:" in note
+
+
+def test_of_a_method_that_nothing_calls_and_that_is_right_nothing_is_noted(tmp_path: Path) -> None:
+    source = MODULE.replace("{body}", "self.count = 0") + "\n    def spare(self) -> int:\n        return self.count\n"
+    assert Translation(world(tmp_path, source)).program.notes == []
 
 
 @pytest.mark.parametrize(("good", "bad", "says"), DECLARATIONS, ids=[bad.strip() for _, bad, _ in DECLARATIONS])

@@ -44,7 +44,6 @@ from guestmem.scenarios.hypervisors import (
     PartsOnKvm,
     SignalsOnKvm,
     TwoOnKvm,
-    TwoThreadsOnKvm,
 )
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
@@ -401,20 +400,11 @@ TWINS = [
     Twin("NotZapped", OnKvm, KvmDriver.invalidate_begin, "guest.zap(Gfn(pgoff))", "pass", FREED_UNUSED),
     # ---- more who act
     Twin(
-        "UnboundUnlocked",
-        TwoThreadsOnKvm,
-        GuestMemfd.unbind,
-        "with self.mapping.invalidate_lock.exclusive:",
-        "if True:",
-        FREED_UNUSED,
-        0,
-    ),
-    Twin(
-        "GrabbedFirst",
+        "GrabbedAnyway",
         PartsOnKvm,
         GuestMemfd.guest_fault,
-        "if not self.bound[pgoff] or self.owner[pgoff] is not guest:",
-        "err, folio = self.grab_folio(cpu, pgoff, True)\n            if not self.bound[pgoff] or self.owner[pgoff] is not guest:",
+        "return -EFAULT",
+        "err, _ = self.grab_folio(cpu, pgoff, True)\n                return -EFAULT",
         NO_LOCK_HELD,
         0,
     ),

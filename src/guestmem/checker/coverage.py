@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 import sys
 import types
@@ -73,10 +74,8 @@ class Executed:
         statements, decisions = marks.read(model.marks())
         self.statements |= statements
         for decision, taken in decisions.items():
-            before = self.decisions.get(decision, [])
-            most = max(len(before), len(taken))
-            pairs = zip(padded(before, most), padded(taken, most), strict=True)
-            self.decisions[decision] = [one or other for one, other in pairs]
+            both = itertools.zip_longest(self.decisions.get(decision, []), taken, fillvalue=False)
+            self.decisions[decision] = [before or now for before, now in both]
 
     def built(self, build: Callable[[], World], watches: Callable[[str], bool]) -> World:
         """Build a world, and add what of the watched files ran for that."""
@@ -106,11 +105,6 @@ def explored(builds: Iterable[Callable[[], World]], watches: Callable[[str], boo
         model.explore(stop_at_first=False, **budget)
         executed.explored(model)
     return executed
-
-
-def padded(taken: list[bool], length: int) -> list[bool]:
-    """The same, with alternatives that were not there."""
-    return taken + [False] * (length - len(taken))
 
 
 @dataclass(frozen=True)
@@ -180,7 +174,8 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     classes = {base for cls in present for base in cls.__mro__ if issubclass(base, Record)} - {Record, World}
     files = {definition_of(cls)[0] for cls in classes} | {watched.place.file for watched in executed.watched}
     found = unexecuted(sorted(filter(watches, files)), classes, executed)
-    found.uncalled = [name for name in found.uncalled if name not in replaced(present, classes)]
+    hidden = replaced(present, classes)
+    found.uncalled = [name for name in found.uncalled if name not in hidden]
     found.unused = [cls.__name__ for cls in unused(world)]
     found.wrong = model.translation.program.notes
     found.same_as = same_as(model.translation, watches, options)

@@ -498,7 +498,7 @@ class Translation:
                 first = self.marks.first(what)
                 if taken is None:
                     return [f"\tmark({first});"]
-                return [f"\tmark({first} + min_int({self._expr(taken)}, {MOST_TOLD - 1}));"]
+                return [f"\tmark({first} + min_num({self._expr(taken)}, {MOST_TOLD - 1}));"]
         raise AssertionError(instr)
 
     def _break(self, rule: str, detail: str, place: Place) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from guestmem.checker import compile as compiling
 from guestmem.checker.emit import Site, Translation, text_of
+from guestmem.checker.lasso import Still, Waiting
 from guestmem.checker.lower import Watches
 from guestmem.checker.marks import nothing
 from guestmem.checker.source import Place
@@ -63,7 +64,7 @@ class Violation:
 
     ``thread`` is the index of the thread that broke it: who made the last step; of a wait, who waits; None if nobody made a
     step, or all wait.  ``place`` is where in the source (None for a property of states), ``slices`` the trace.  Where a thread
-    goes round for ever, ``cycle`` is what happens again and again after the trace.
+    goes round for ever, ``cycle`` is what happens again and again after the trace; ``waits`` is who does not get on, and why.
     """
 
     rule: str
@@ -72,6 +73,7 @@ class Violation:
     place: Place | None
     slices: tuple[Slice, ...]
     cycle: tuple[Slice, ...] = ()
+    waits: tuple[Waiting, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -329,14 +331,21 @@ class Model(Steps):
                 edges = self.edges(self._state(search, v.state))
                 slices.append(next(e.slice for e in edges if e.slice.thread == thread and self._breaks(e, site)))
             return Violation(site.rule, site.detail, thread, site.place, tuple(slices))
+        state = self._state(search, v.state)
         if v.kind == SPINS:
             assert thread is not None
-            cycle = self._cycle(search, v)
-            place = self.translation.loops[v.site][1].place
+            loop = self.translation.loops[v.site][1]
             detail = f"{self.world.threads[thread].name} goes round for ever"
-            return Violation(NO_DEADLOCK, detail, thread, place, tuple(slices), cycle)
+            cycle = self._cycle(search, v)
+            active = {slice_.thread for slice_ in cycle}
+            with Still(self.translation, state) as still:
+                others = [still.waiting(i) for i in range(len(self.world.threads)) if i not in active]
+                waits = tuple(w for w in (still.round(thread, loop), *others) if w is not None)
+            return Violation(NO_DEADLOCK, detail, thread, loop.place, tuple(slices), cycle, waits)
         who = "every thread waits" if thread is None else f"{self.world.threads[thread].name} waits for ever"
-        return Violation(NO_DEADLOCK, who, thread, None, tuple(slices))
+        with Still(self.translation, state) as still:
+            waits = tuple(w for w in map(still.waiting, range(len(self.world.threads))) if w is not None)
+        return Violation(NO_DEADLOCK, who, thread, None, tuple(slices), (), waits)
 
     def _cycle(self, search: Any, v: Any) -> tuple[Slice, ...]:
         """The slices of a cycle that begins and ends in the state of a violation."""

@@ -216,6 +216,7 @@ class Boundary:
     kind: str  # "step", "choose", "end" or "start"
     stack: list[tuple[Function, Place, dict[str, Var]]]  # outermost first; the variables each frame has
     loop: Loop | None = None  # the innermost loop it lies in
+    scopes: list[dict[str, Expr]] = field(default_factory=list)  # what names stand for in each frame of the stack
     pc: int = -1
     live: list[Var] = field(default_factory=list)
 

@@ -538,7 +538,7 @@ class Lowering:
         resume = self.new_block()
         while self.block.instrs and begins(self.block.instrs[-1]):  # a statement that begins with the step
             resume.instrs.insert(0, self.block.instrs.pop())
-        self.block.end = Suspend(Boundary(kind, stack, self.within), resume)
+        self.block.end = Suspend(Boundary(kind, stack, self.within, [dict(frame.env) for frame in self.frames]), resume)
         self.block = resume
 
     # ---- types
@@ -1129,7 +1129,7 @@ class Lowering:
 
     def fits(self, node: ast.AST, value: int) -> Const:
         """A number known now."""
-        if not INT_LO <= value <= INT_HI:
+        if not (INT_LO <= value <= INT_HI or self.is_dead):
             self.refuse(node, "a number of more than 64 bits", "use smaller ones")
         return Const(value, INT)
 
@@ -1347,8 +1347,11 @@ class Lowering:
     def choice_expr(self, node: ast.expr, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Expr:
         condition = self.condition(test)
         if isinstance(condition, Const):
-            self.dead(lambda: self.value(orelse if condition.value else body))
-            return self.value(body if condition.value else orelse)
+            taken, never = (body, orelse) if condition.value else (orelse, body)
+            chosen = self.value(taken)
+            fits = self.widened(chosen.type)
+            self.dead(lambda: self.expect(node, fits, self.value(never), "the other value") if not is_none(chosen) else None)
+            return chosen
         then, other, join = self.new_block(), self.new_block(), self.new_block()
         self.branch(condition, then, other)
         results: list[tuple[Block, Expr]] = []

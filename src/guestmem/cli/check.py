@@ -111,6 +111,7 @@ class Report:
 
     def add(self, rung: Rung) -> None:
         """See that what was found happens in plain Python too, and say what it is."""
+        from guestmem.checker import lasso
         from guestmem.checker.trace import Unreplayed, counterexample
         from guestmem.model.errors import NO_DEADLOCK
 
@@ -118,8 +119,10 @@ class Report:
             try:
                 world = self.scenario.build(**rung.options)
                 who = range(len(world.threads)) if violation.thread is None else [violation.thread]
-                waiting = who if violation.rule == NO_DEADLOCK else ()
-                self.traces[breach] = counterexample(world, violation.rule, violation.slices, waiting=waiting)
+                waiting = who if violation.rule == NO_DEADLOCK and not violation.cycle else ()
+                slices = violation.slices + violation.cycle
+                rows = counterexample(world, violation.rule, slices, waiting=waiting)
+                self.traces[breach] = lasso.closed(rows, len(violation.cycle))
             except Unreplayed as error:
                 raise Defect(self.defect(rung, violation, str(error))) from error
         if len(self.rungs) > 1:
@@ -220,10 +223,14 @@ class Report:
 
     def trace(self, breach: tuple[str, str], violation: Violation) -> Iterator[str]:
         """The table of a counterexample."""
+        from guestmem.checker import lasso
         from guestmem.checker.trace import ended, table
 
-        rows = self.traces[breach]
-        yield from table(rows, mine=self.scenario.file, full=self.arguments.full)
+        rows, mine, full = self.traces[breach], self.scenario.file, self.arguments.full
+        if violation.waits:
+            yield from lasso.lines(rows, len(violation.cycle), violation.waits, mine=mine, full=full)
+        else:
+            yield from table(rows, mine=mine, full=full)
         yield from ended(rows, violation.rule, violation.detail)
 
     def sentence(self) -> str:

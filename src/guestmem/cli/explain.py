@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay a saved counterexample."""
+    from guestmem.checker import lasso
     from guestmem.checker.trace import Unreplayed, counterexample, ended, table
     from guestmem.model.schedule import Slice
     from guestmem.scenarios.catalogue import find
@@ -32,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with open(arguments.file, encoding="utf-8") as stream:
             trace = json.load(stream)
-        slices = [Slice(thread, tuple(choices), stepped) for thread, choices, stepped in trace["slices"]]
+        cycle = len(trace.get("cycle", ()))
+        slices = [Slice(thread, tuple(choices), stepped) for thread, choices, stepped in trace["slices"] + trace.get("cycle", [])]
+        waits = [lasso.Waiting.from_json(wait) for wait in trace.get("waits", ())]
         name, given, rule, detail = trace["scenario"], dict(trace["options"]), trace["rule"], trace["detail"]
     except OSError as error:
         raise Usage(f"{arguments.file}: {error.strerror}: name a file written by check --save-trace") from error
@@ -47,14 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     if debug_at is not None and not 1 <= debug_at <= len(slices):
         raise Usage(f"{arguments.file}: there is no step {debug_at}: it has {len(slices)}")
     try:
-        rows = counterexample(scenario.build(**given), rule, slices, debug_at)
+        rows = lasso.closed(counterexample(scenario.build(**given), rule, slices, debug_at), cycle)
     except bdb.BdbQuit:
         print(f"left the debugger at step {debug_at} of {len(slices)}")
         return VIOLATED
     except Unreplayed as error:
         raise Usage(f"{arguments.file}: replayed, {error}: the model has changed since it was saved") from error
     print(f"{name} {text(given)}".rstrip())
-    for line in table(rows, mine=scenario.file, full=arguments.full):
+    mine, full = scenario.file, arguments.full
+    for line in lasso.lines(rows, cycle, waits, mine=mine, full=full) if waits else table(rows, mine=mine, full=full):
         print(line)
     for line in ended(rows, rule, detail):
         print(line)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def add(commands: Any) -> None:
         "--within", type=duration, metavar="TIME", help="begin nothing new after this time, as 90s, 40m, 2h (exit 3)"
     )
     mutate.add_argument("--jobs", type=count, metavar="N", help="mutants at a time (default: one a CPU)")
-    mutate.add_argument("--resume", metavar="FILE", help="keep results in FILE as they come, and go on where it ends")
+    mutate.add_argument("--resume", metavar="FILE", help="keep results in FILE as they come; go on with what it has not killed")
     mutate.add_argument("--survivors", metavar="FILE", help="a list of survivors with reasons, as docs/mutants.toml")
     mutate.add_argument("--protection", metavar="P", help="of a file of yours: none, unmap, fixup, unmap+fixup (default: each)")
     mutate.add_argument("--arch", metavar="A", help="of a file of yours, as in check")
@@ -82,25 +83,26 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = choose(arguments, sources, everything)
     about = {
         "code": code_digest([s.path for s in sources if not s.place.startswith("guestmem/")]),
-        "number of cases": arguments.cases,
         "set of scenarios": hashlib.sha256(repr(cases).encode()).hexdigest()[:16],
     }
     kept = Results(arguments.resume, about) if arguments.resume else None
+    before = dict(kept.found) if kept is not None else {}
     results: dict[Any, Result] = {}
     for mutant in wanted:
-        if kept is not None and mutant.key in kept.found:
-            results[mutant.key] = settled(kept.found[mutant.key], known)
+        found = before.get(mutant.key)
+        if found is not None and found.status in ("killed", "invalid"):
+            results[mutant.key] = replace(found, line=mutant.line)
         elif mutant.key in known and known[mutant.key].reason in UNNOTICEABLE:
-            results[mutant.key] = settled(Result(mutant.key, mutant.line, "survived"), known)
+            results[mutant.key] = settled(found or Result(mutant.key, mutant.line, "survived"), known)
     left = [mutant for mutant in wanted if mutant.key not in results]
     campaign = Campaign(sources, cases, arguments.jobs or os.cpu_count() or 1, arguments.cases)
     if arguments.within is not None:
         campaign.deadline = began + arguments.within
     with progress("mutate") as note, told_to_stop(campaign.stop):
         campaign.note = note
-        for result in campaign.run(left) if left else ():
+        for result in campaign.run(left, before) if left else ():
             results[result.key] = settled(result, known)
-            if kept is not None:
+            if kept is not None and result != before.get(result.key):
                 kept.add(result)
             if not arguments.json:
                 note("")

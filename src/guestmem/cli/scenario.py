@@ -61,7 +61,7 @@ def text(given: Mapping[str, Any]) -> str:
 
 def saved(name: str, given: Mapping[str, Any], violation: Violation) -> dict[str, Any]:
     """A counterexample as it is written to a file."""
-    slices = [[s.thread, list(s.choices), s.stepped] for s in violation.slices]
+    slices, cycle = ([[s.thread, list(s.choices), s.stepped] for s in part] for part in (violation.slices, violation.cycle))
     return {
         "schema": 1,
         "scenario": name,
@@ -69,4 +69,6 @@ def saved(name: str, given: Mapping[str, Any], violation: Violation) -> dict[str
         "rule": violation.rule,
         "detail": violation.detail,
         "slices": slices,
+        "cycle": cycle,
+        "waits": [wait.as_json() for wait in violation.waits],
     }

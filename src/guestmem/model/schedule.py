@@ -265,9 +265,6 @@ class Schedule:
         task.go.acquire()
         if self._stopping:
             raise _Stop
-        if self.debug:
-            here = sys._getframe()
-            _Debugger(nosigint=True, skip=[control.__name__, __name__, "contextlib"]).stop_in(_model_frame(here) or here)
 
     def boundary(self, function: Callable[..., Any]) -> None:
         """Pause before a step, unless the slice is to go on into it."""
@@ -277,7 +274,7 @@ class Schedule:
         self._happens(function)
 
     def _happens(self, function: Callable[..., Any] | None) -> None:
-        """Note the line of the model that calls a step, or chooses."""
+        """Note the line of the model that calls a step, or chooses; there the debugger stops, if it is to."""
         caller = _model_frame(sys._getframe())
         name = function.__qualname__ if function else ""
         if caller is not None:
@@ -287,6 +284,10 @@ class Schedule:
             self.event = Event(name, code.co_filename, code.co_firstlineno, code.co_qualname, self.choices)
         if self.watch:
             self.stack = [(f.f_code.co_qualname, f.f_code.co_filename, f.f_lineno) for f in _model_frames(caller)]
+        if self.debug:
+            self.debug = False
+            skipped = [control.__name__, __name__, "contextlib"]
+            _Debugger(nosigint=True, skip=skipped).stop_in(caller or sys._getframe())
 
     def blocked(self, function: Callable[..., Any]) -> None:
         """Pause in front of a step that must wait."""

@@ -124,7 +124,7 @@ def line(result: Result) -> str:
         steps = f" ({result.steps} steps)" if result.steps is not None else ""
         return f"{text}  {result.case}: {result.rule}{steps}"
     if result.status == "survived":
-        return f"{text}  {result.tried} scenarios"
+        return f"{text}  {len(result.tried)} scenarios"
     return f"{text}  {result.why}" if result.why else text
 
 

@@ -20,6 +20,7 @@ from guestmem.scenarios.cast import DONE_OR_NOTHING
 from guestmem.scenarios.host import CONTENTS_SURVIVE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
 from guestmem.scenarios.hypervisors import (
+    BlocksOnKvm,
     EagerOnGunyah,
     OnGunyah,
     OnKvm,
@@ -253,6 +254,14 @@ SCENARIOS = {
         Scenario("kvm-two-threads", "a VMM of two threads on KVM, that work on one file", TwoThreadsOnKvm, {}, ALWAYS, ""),
         Scenario("gunyah-two-threads", "a VMM of two threads on Gunyah, that work on one file", TwoThreadsOnGunyah, {}, ALWAYS),
         Scenario("kvm-parts", "two VMs on KVM that have parts of one file, and touch all of it", PartsOnKvm, {}, ALWAYS, ""),
+        Scenario(
+            "kvm-blocks",
+            "KVM on a direct map of block entries, one of which has two pages of a file",
+            BlocksOnKvm,
+            {"arch": Arch.X86},
+            ON_KVM,
+            "",
+        ),
         # ---- large folios
         Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),
         Scenario("huge-split-gunyah", "a large folio on Gunyah, split when a part of it is shared", HugeOnGunyah, {}, ON_GUNYAH),

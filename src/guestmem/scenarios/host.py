@@ -160,8 +160,8 @@ class GuestMemory(Host):
         {"pages": 1, "frames": 2, "arch": Arch.ARM64_BBML2},
         {"pages": 1, "frames": 2, "vms": 2},
         {"pages": 2, "frames": 3},
-        {"pages": 2, "frames": 4, "arch": Arch.ARM64_BBML2},
         {"pages": 2, "frames": 3, "vms": 2},
+        {"pages": 2, "frames": 4, "arch": Arch.ARM64_BBML2},
         {"pages": 3, "frames": 4},
     ]
 

@@ -13,11 +13,12 @@ from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import always, part, reached, step
-from guestmem.scenarios.cast import Cast, Parts, TwoThreads, Walker
+from guestmem.model import always, part, reached, sometimes, step
+from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, RunningVm, TwoThreads, Vcpus, Walker
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
+    "BlocksOnKvm",
     "EagerOnGunyah",
     "GunyahHost",
     "KvmHost",
@@ -164,6 +165,18 @@ class PartsOnKvm(KvmHost, Parts):
     """Two VMs on KVM that have parts of a file."""
 
     geometry = {"vms": 2}
+
+
+class BlocksOnKvm(KvmHost, PlainRead, Kcore, Vcpus, RunningVm):
+    """Two pages of a file in one block entry of the direct map."""
+
+    geometry = {"frames": 4}
+
+    @sometimes("two pages of the file are in one block entry")
+    def in_one_block(self) -> bool:
+        first = self.file.mapping.slots[0]
+        second = self.file.mapping.slots[1]
+        return first is not None and second is not None and first.frame.order > 0 and first.frame.next is second.frame
 
 
 class TwoThreadsOnKvm(KvmHost, TwoThreads):
