@@ -22,6 +22,7 @@ class Arithmetic(World):
     remainder: int = bounded(WIDE, lo=-WIDE)
     bits: int = bounded(3 * WIDE, lo=-3 * WIDE)
     order: int = bounded(7)
+    wide: int = bounded(999)
 
     @thread
     def only(self) -> None:
@@ -39,6 +40,8 @@ class Arithmetic(World):
             self.quotient = a // b
             self.remainder = a % b
         self.bits = (a & b) ^ (a | b)
+        wide = a * 65536 * 65536 * 65536  # takes all the bits there are
+        self.wide = ((wide & b) ^ (wide | b)) % 1000
         if a < b:
             self.order += 1
         if a <= b and a != b:

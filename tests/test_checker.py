@@ -72,6 +72,12 @@ class OutOfBounds(One):
         self.cells[choose(3)].n = 1
 
 
+class AlwaysOutOfBounds(One):
+    @step
+    def act(self) -> None:
+        self.cells[len(self.cells)].n = 1
+
+
 class WaitsForNobody(One):
     @step
     def act(self) -> None:
@@ -98,6 +104,7 @@ class Misses(One):
         (FollowsNone, NO_NONE, 1),
         (Overflows, IN_RANGE, 4),
         (OutOfBounds, IN_ARRAY, 1),
+        (AlwaysOutOfBounds, IN_ARRAY, 1),
         (WaitsForNobody, NO_DEADLOCK, 0),
     ],
 )
