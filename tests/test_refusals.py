@@ -104,7 +104,7 @@ BODIES = [
         "a step that waits after it has changed something: move when() to its start",
     ),
     ("yield 1", "Expr as a statement: use assignments, calls, if, while"),
-    ("for i, mark in enumerate(self.marks, start=1):\n            pass", "is no array: use an array field"),
+    ("for i, mark in enumerate(self.marks, start=1):\n            pass", "the function 'enumerate'"),
     ("x = choose(2, label='which')", "keywords for choose: pass plain arguments"),
     ("super(W, self).setup()", "the function 'super'"),
     ("del self.count", "delete in a function"),

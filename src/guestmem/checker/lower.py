@@ -915,6 +915,8 @@ class Lowering:
     def range_of(self, iterable: ast.expr) -> tuple[Expr, Expr, ScalarType] | None:
         """Start, end and type of ``range(...)`` or ``Pgoff.span(...)``; None for anything else."""
         match iterable:
+            case ast.Call(func=ast.Name(id=name)) if name in self.frame.function.globals:  # not Python's
+                return None
             case ast.Call(func=ast.Name(id="range"), args=[end]):
                 return Const(0, INT), self.integer(end), INT
             case ast.Call(func=ast.Name(id="range"), args=[start, end]):
@@ -1397,17 +1399,12 @@ class Lowering:
                 if name not in self.frame.function.globals:
                     self.refuse(node, f"the function {name!r}", "define or import it")
                 return self.call_object(node, self.frame.function.globals[name])
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super"), args=[]), attr=name):
+                return self.call_super(node, name)
             case ast.Attribute(value=owner, attr=name):
                 outer = self.outer_object(owner)
                 if outer is not None:
                     return self.call_object(node, getattr(outer, name, None))
-                if (
-                    isinstance(owner, ast.Call)
-                    and isinstance(owner.func, ast.Name)
-                    and owner.func.id == "super"
-                    and not owner.args
-                ):
-                    return self.call_super(node, name)
                 operands = Operands(self)
                 operands.add(self.record(owner))
                 for argument in self.arguments(node):
