@@ -197,42 +197,51 @@ static void graph_free(struct graph *g)
 		free(all[i]);
 }
 
-/*
- * Where the steps of the thread itself that stay in a loop can lead: `leads[from * n + to]` for its n boundaries.  What
- * cannot come back, even so, is in no cycle; most loops end here.
- */
-static void stays(const struct search *x, int number, char *leads)
+/* Note where a step of the thread of a loop leads from a state, if all its alternatives stay in the loop. */
+static void stays(const u64 *now, int number, struct ctx *c, char *leads)
 {
 	const struct loop *loop = &loops[number];
-	int n = loop->boundaries;
+	int n = loop->boundaries, from = pc_of(now, loop->thread), left = 0;
+
+	c->loop = number + 1;
+	for (int pass = 0; pass < 2 && !left; pass++) {
+		c->depth = 0;
+		do {
+			u64 next[WORDS];
+
+			if (slice(loop->thread, c, now, next) != DONE)
+				continue;
+			left |= c->left || loop->inside[pc_of(next, loop->thread)] == '0';
+			if (pass)
+				leads[from * n + pc_of(next, loop->thread)] = 1;
+		} while (next_choices(c) && !left);
+	}
+}
+
+/*
+ * Where the steps of the threads themselves that stay in their loops can lead: `leads[loop][from * n + to]` for the n
+ * boundaries of its thread.  What cannot come back, even so, is in no cycle; most loops end here.
+ */
+static void all_stays(const struct search *x, char **leads)
+{
 	struct ctx c;
 
 	memset(&c, 0, sizeof(c));
-	c.loop = number + 1;
-	for (u64 i = 0; i < x->count; i++) {
-		const u64 *now = x->states + i * WORDS;
-		int from = pc_of(now, loop->thread), left = 0;
-		u64 next[WORDS];
+	for (u64 i = 0; i < x->count; i++)
+		for (int number = 0; number < LOOPS; number++) {
+			const u64 *now = x->states + i * WORDS;
 
-		if (loop->inside[from] == '0')
-			continue;
-		for (int pass = 0; pass < 2 && !left; pass++) { /* first, whether all alternatives stay */
-			c.depth = 0;
-			do {
-				int status = slice(loop->thread, &c, now, next);
-
-				if (status != DONE)
-					continue;
-				left |= c.left || loop->inside[pc_of(next, loop->thread)] == '0';
-				if (pass)
-					leads[from * n + pc_of(next, loop->thread)] = 1;
-			} while (next_choices(&c) && !left);
+			if (loops[number].inside[pc_of(now, loops[number].thread)] == '1')
+				stays(now, number, &c, leads[number]);
 		}
+	for (int number = 0; number < LOOPS; number++) {
+		int n = loops[number].boundaries;
+
+		for (int k = 0; k < n; k++)
+			for (int i = 0; i < n; i++)
+				for (int j = 0; leads[number][i * n + k] && j < n; j++)
+					leads[number][i * n + j] |= leads[number][k * n + j];
 	}
-	for (int k = 0; k < n; k++)
-		for (int i = 0; i < n; i++)
-			for (int j = 0; leads[i * n + k] && j < n; j++)
-				leads[i * n + j] |= leads[k * n + j];
 }
 
 /* Room for one more edge. */
@@ -521,16 +530,20 @@ static int look(struct search *x, const struct set *set, int number, const char 
 /* Note the loops that a thread may never leave, inner ones first; 0: no room. */
 static int find_loops(struct search *x, const struct set *set, u64 limit)
 {
-	char endless[LOOPS + 1] = {0};
+	char endless[LOOPS + 1] = {0}, *all[LOOPS + 1] = {0};
 	int ok = 1;
 
+	for (int number = 0; number < LOOPS; number++) {
+		all[number] = calloc((u64)loops[number].boundaries, (u64)loops[number].boundaries);
+		ok &= all[number] != NULL;
+	}
+	if (ok && LOOPS)
+		all_stays(x, all);
 	for (int number = 0; number < LOOPS && ok && x->status == COMPLETE; number++) {
 		u64 n = (u64)loops[number].boundaries;
-		char *leads = calloc(n, n), *own = calloc(n, 1), *at = calloc(n, 1);
+		char *leads = all[number], *own = calloc(n, 1), *at = calloc(n, 1);
 
-		ok = leads && own && at;
-		if (ok)
-			stays(x, number, leads);
+		ok = own && at;
 		for (u64 i = 0; i < n && ok; i++)
 			own[i] = loops[number].inside[i] == '1';
 		for (int inner = 0; inner < number && ok; inner++)
@@ -546,10 +559,11 @@ static int find_loops(struct search *x, const struct set *set, u64 limit)
 			for (u64 i = 0; i < n; i++)
 				leads[i * n + i] &= !at[i];
 		}
-		free(leads);
 		free(own);
 		free(at);
 	}
+	for (int number = 0; number < LOOPS; number++)
+		free(all[number]);
 	return ok;
 }
 
