@@ -710,7 +710,8 @@ class Lowering:
 
     def store(self, node: ast.stmt, declared: Field, ref: Expr, index: Expr | None, value: Expr) -> None:
         self.expect(node, declared.type, value, f"{declared!r}", IN_RANGE)
-        if isinstance(value, Const) and isinstance(declared.type, IntType) and not self.is_dead:
+        exists = bool(self.pools.records(declared.owner))
+        if isinstance(value, Const) and isinstance(declared.type, IntType) and exists and not self.is_dead:
             low, high = self.pools.interval(declared.type)
             if not low <= value.value <= high:
                 self.refuse(node, f"{value.value} for {declared!r}, which is {low}..{high}", "widen the field, or store less")
