@@ -2,7 +2,8 @@
 """Random programs of the model language: each is refused by name, or runs in lockstep with plain Python.
 
 By hand: ``python tests/programs.py --programs 10000 --seed 1``.  It prints how many programs were refused and how many
-steps were compared; a program whose translation differs from Python is printed, made as small as possible.
+steps were compared; a program whose translation differs from Python is printed, made as small as possible.  A program is
+drawn anew from the seed and its number: ``--first N --programs 1``.
 """
 
 from __future__ import annotations
