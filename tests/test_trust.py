@@ -17,7 +17,7 @@ SAYS = {
     "counter_leaked_once": "counters equal",
     "driver_missing_return": "reclaim() may end without a return",
     "driver_not_plugged_in": "Mine",
-    "field_named_as_a_method": "'marked'",
+    "field_named_as_a_method": "W.marked: a field with a name of World's own",
     "index_evaluated_once": "called twice",
     "integers_beyond_32_bits": "n stays 0",
     "iterated_once": "no mark is seen",
@@ -48,7 +48,8 @@ def expected(file: Path) -> tuple[list[str], set[int]]:
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_the_verdict_is_right(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, codes = expected(file)
-    code = main(arguments)
+    small = ["--pages", "1"] if file.stem == "never_called" else []  # larger sizes take a minute
+    code = main([*arguments, *small])
     printed = capsys.readouterr()
     assert code in codes
     assert SAYS[file.stem] in printed.out + printed.err
