@@ -24,6 +24,8 @@ from guestmem.model.world import World
 #: States expanded between two looks at the clock.
 CHUNK = 1 << 14
 MOST_CHOICES = 64
+#: Things that may happen in one state, where they are listed.
+MOST_EDGES = 1 << 20
 NOBODY = 2**32 - 1
 DONE, WAITS, BROKEN, FINISHED = range(4)
 RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
@@ -165,9 +167,11 @@ class Steps:
         return tuple(words), self.translation.sites[site.value] if broken else None
 
     def edges(self, state: Sequence[int]) -> list[Edge]:
-        """Everything that can happen in a state."""
+        """Everything that can happen in a state.  Raises OverflowError where that is more than can be listed."""
         words = self._word_array(*state)
         while (n := self.library.model_edges(words, self._edges, len(self._edges))) < 0:
+            if len(self._edges) >= MOST_EDGES:
+                raise OverflowError(f"more than {MOST_EDGES} things can happen in one state")
             self._edges = (self._edge_type * (2 * len(self._edges)))()
         found = []
         for e in self._edges[:n]:
