@@ -17,8 +17,8 @@ import guestmem.guest_memfd
 import guestmem.hypervisors
 import guestmem.machine
 import guestmem.mm
-from guestmem.checker.coverage import Executed, any_file, explored, shown, unexecuted
-from guestmem.checker.source import Place, source_line
+from guestmem.checker.coverage import Executed, any_file, explored, unexecuted
+from guestmem.checker.source import Place, shown_file, source_line
 from guestmem.model import Record, World
 from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
@@ -90,10 +90,10 @@ def unreached(executed: Executed) -> Iterator[tuple[str, str, str]]:
             file = str(module.__file__)
             classes = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Record)]
             found = unexecuted([file], classes, executed)
-            yield from ((shown(file), function, "") for function in found.uncalled)
+            yield from ((shown_file(file), function, "") for function in found.uncalled)
             runs = [(run.function, begins(file, run.first)) for run in found.never]
             runs += [(choice.function, f"{choice.word} {choice.label!r}: {choice.never}") for choice in found.alternatives]
-            yield from ((shown(file), function, text.replace("|", "\\|")) for function, text in runs)
+            yield from ((shown_file(file), function, text.replace("|", "\\|")) for function, text in runs)
 
 
 def begins(file: str, line: int) -> str:

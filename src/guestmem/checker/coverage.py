@@ -18,7 +18,7 @@ from guestmem.checker.emit import Translation
 from guestmem.checker.frontend.classes import definition_of, is_method, is_own, unused
 from guestmem.checker.ir import Decision, Statement
 from guestmem.checker.lower import says_nothing
-from guestmem.checker.source import Place, tree_of
+from guestmem.checker.source import PACKAGE, Place, shown_file, tree_of
 from guestmem.model.errors import Refused
 from guestmem.model.record import Record
 from guestmem.model.world import World, records_of, snapshot
@@ -26,7 +26,6 @@ from guestmem.model.world import World, records_of, snapshot
 if TYPE_CHECKING:
     from guestmem.checker.explore import Model
 
-PACKAGE = Path(__file__).parent.parent
 NEVER_DECIDED = "never decided"
 
 
@@ -133,7 +132,7 @@ class Untaken:
 
     def __str__(self) -> str:
         label = f" {self.label!r}" if self.label else ""
-        return f"{shown(self.file)}:{self.line} {self.word}{label}: {self.never}"
+        return f"{shown_file(self.file)}:{self.line} {self.word}{label}: {self.never}"
 
 
 @dataclass
@@ -154,14 +153,6 @@ class Silence:
     unused: list[str] = field(default_factory=list)
     same_as: str = ""
     wrong: list[str] = field(default_factory=list)
-
-
-def shown(file: str) -> str:
-    """A file's name as it is printed: from here, or from the package, if it stands below."""
-    for above in (PACKAGE.parent, Path.cwd()):
-        if Path(file).is_relative_to(above):
-            return str(Path(file).relative_to(above))
-    return file
 
 
 def silence(model: Model, executed: Executed, watches: Callable[[str], bool], options: dict[str, Any]) -> Silence:

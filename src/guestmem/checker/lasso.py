@@ -41,9 +41,10 @@ class Waiting(NamedTuple):
 
     def __str__(self) -> str:
         does = f"waits in {self.what}" if self.what else "goes round"
-        values = ", ".join(f"{name}: {value}" for name, value in self.values)
+        seen = ", ".join(f"{name}: {value}" for name, value in self.values)
+        values = f"   [{seen}]" if seen else ""
         holders = f", held by {', '.join(self.held_by)}" if self.held_by else ""
-        return f"{self.thread} {does} at {shown(self.place)}: {source_line(self.place)}   [{values}]{holders}"
+        return f"{self.thread} {does} at {shown(self.place)}: {source_line(self.place)}{values}{holders}"
 
     def as_json(self) -> dict[str, Any]:
         """As one object."""

@@ -6,11 +6,15 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from guestmem.model.errors import Refused
+
+#: The directory of this package.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Place(NamedTuple):
@@ -113,3 +117,11 @@ def _lines(file: str) -> list[str]:
             return stream.read().splitlines()
     except OSError:
         return []
+
+
+def shown_file(file: str) -> str:
+    """A file's name as it is printed: from this package, or from where the user is, if it stands below."""
+    for above in (PACKAGE, os.getcwd()):
+        if file.startswith(above + os.sep):
+            return os.path.relpath(file, above)
+    return file

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import guestmem
 from guestmem import model
-from guestmem.checker.source import Place, source_line
+from guestmem.checker.source import Place, shown_file, source_line
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, Verdict
 from guestmem.model.schedule import Schedule, Slice
 from guestmem.model.world import World, snapshot
@@ -24,7 +23,6 @@ __all__ = ["Row", "Unreplayed", "as_json", "counterexample", "ended", "replay", 
 
 WIDTH = 100
 INDENT = " " * 21
-PACKAGE = os.path.dirname(guestmem.__file__)
 LANGUAGE = os.path.dirname(model.__file__)
 #: Rules that no step breaks: what is wrong is that none comes.
 WITHOUT_A_STEP = (NO_DEADLOCK, ALWAYS_A_STEP)
@@ -168,11 +166,8 @@ def _start(world: World, rule: str) -> None:
 
 
 def shown(place: Place) -> Place:
-    """A place as it is printed: relative to the package, or to where the user is."""
-    for directory in (PACKAGE, os.getcwd()):
-        if place.file.startswith(directory + os.sep):
-            return place._replace(file=os.path.relpath(place.file, directory))
-    return place
+    """A place as it is printed."""
+    return place._replace(file=shown_file(place.file))
 
 
 def error_name(number: int) -> str:

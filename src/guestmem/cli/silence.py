@@ -54,7 +54,7 @@ class Watch:
 
 def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
     """The lines to print; ``code``: those about code that was not executed in the states explored, too."""
-    from guestmem.checker.coverage import shown
+    from guestmem.checker.source import shown_file
 
     if found.same_as:
         yield f"the same states and transitions as {found.same_as}: your file changed nothing"
@@ -67,7 +67,7 @@ def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
         for file, in_file in itertools.groupby(found.never, key=lambda never: never.file):
             functions = itertools.groupby(in_file, key=lambda never: never.function)
             texts = [f"{', '.join(map(str, lines))} ({function})" for function, lines in functions]
-            yield f"never executed: {shown(file)}:{', '.join(texts)}"
+            yield f"never executed: {shown_file(file)}:{', '.join(texts)}"
         if found.alternatives:
             yield f"never taken: {'; '.join(map(str, found.alternatives))}"
 

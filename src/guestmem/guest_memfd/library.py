@@ -41,7 +41,7 @@ from guestmem.mm.filemap import (
 from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.mm.signal import signal_pending
-from guestmem.model import Record, array, bounded, charge, guards, part
+from guestmem.model import Record, array, bounded, charge, guards, part, step
 
 __all__ = ["Driver", "GuestMemfd", "Pm", "Protection"]
 
@@ -278,8 +278,12 @@ class GuestMemfd(Record):
                 return 0
         return self.order
 
+    @step
     def put_folio(self, folio: Folio) -> None:
-        """Let go of a page that was grabbed (folio_unlock, folio_put)."""
+        """Let go of a page that was grabbed (folio_unlock, folio_put).
+
+        One step, as nobody who would act on the difference runs: the invalidate lock is held.
+        """
         folio.lock.release()
         folio_put(self.kernel, folio)
 

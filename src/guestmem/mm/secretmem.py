@@ -108,8 +108,9 @@ class Secretmem(Record):
         flush_tlb_kernel_range(self.kernel.machine, folio.frame, 0)
         return 0, folio
 
+    @step
     def put_folio(self, folio: Folio) -> None:
-        """Let go of a page that was faulted in."""
+        """Let go of a page that was faulted in; one step, as in the library."""
         folio.lock.release()
         folio_put(self.kernel, folio)
 
