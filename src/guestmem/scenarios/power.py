@@ -123,8 +123,7 @@ class ReclaimOnKvm(HibernateOnKvm):
 
     @sometimes("a private page without a guest is discarded for an image")
     def reclaimed(self) -> bool:
-        preparing = self.kernel.pm_lock.holder
-        if preparing == 0 or self.file.mapping.invalidate_lock.writer != preparing:
+        if self.working or self.file.mapping.invalidate_lock.writer == 0:  # not the VMM has it, but the notifier
             return False
         return any(folio.refcount > self.holders(pfn) for pfn, folio in enumerate(self.kernel.folios))
 
