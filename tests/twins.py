@@ -330,7 +330,7 @@ TWINS = [
         GuestMemfd.discard_unbound,
         "self.discard(pgoff)",
         "pass",
-        "a private page without a guest is discarded for an image",
+        CAUSE,
         0,
         {"pm": Pm.RECLAIM},
     ),
