@@ -24,7 +24,6 @@ from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
 from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
-from guestmem.model.lock import TAKEN_ONCE
 from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import (
     CONTENTS_SURVIVE,
@@ -197,7 +196,7 @@ TWINS = [
         0,
         {"pm": Pm.RECLAIM},
     ),
-    Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", TAKEN_ONCE),
+    Twin("FolioLocked", OnKvm, GuestMemfd.put_folio, "folio.lock.release()", "pass", NO_LOCK_HELD),
     Twin("ReferenceLeaked", OnKvm, GuestMemfd.put_folio, "folio_put(self.kernel, folio)", "pass", COUNTERS),
     Twin("LookedOnce", OnKvm, Pin.gup_fast, "if follow_pfnmap(mapping, pgoff) is not folio:", "if False:", NO_PANIC),
     Twin("LostForgotten", OnGunyah, GuestMemfd.lose, "folio.lost = True", "pass", COUNTERS),
