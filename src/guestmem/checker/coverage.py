@@ -95,12 +95,19 @@ class Executed:
 
 
 def explored(builds: Iterable[Callable[[], World]], watches: Callable[[str], bool], **budget: Any) -> Executed:
-    """What explorations of some worlds executed together, each going on past what breaks a rule."""
+    """What explorations of some worlds executed together, each going on past what breaks a rule; the same code only once."""
+    from guestmem.checker.compile import QUICK
     from guestmem.checker.explore import Model
 
     executed = Executed()
+    seen: set[str] = set()
     for build in builds:
-        model = Model(executed.built(build, watches), watches)
+        world = executed.built(build, watches)
+        translation = Translation(world, watches)
+        if translation.source in seen:
+            continue
+        seen.add(translation.source)
+        model = Model(world, watches, QUICK, translation)
         model.explore(stop_at_first=False, **budget)
         executed.explored(model)
     return executed
