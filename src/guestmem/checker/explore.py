@@ -146,7 +146,7 @@ class Steps:
         self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
         self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
-        lib.model_broken_rules.restype = ctypes.c_uint64
+        self.declare(lib)
         self._word_array = ctypes.c_uint64 * self.words
 
         class CEdge(ctypes.Structure):
@@ -158,6 +158,10 @@ class Steps:
 
         self._edge_type = CEdge
         self._edges = (CEdge * 1024)()
+
+    def declare(self, lib: ctypes.CDLL) -> None:
+        """Say what the compiled functions take and give."""
+        lib.model_broken_rules.restype = ctypes.c_uint64
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
@@ -198,15 +202,8 @@ class Model(Steps):
 
     engine = ("search.c", "engine/waits.c")
 
-    def __init__(
-        self,
-        world: World,
-        watches: Watches = nothing,
-        flags: Sequence[str] = compiling.FLAGS,
-        translation: Translation | None = None,
-    ) -> None:
-        super().__init__(world, watches, flags, translation)
-        lib = self.library
+    def declare(self, lib: ctypes.CDLL) -> None:
+        super().declare(lib)
         lib.search_new.restype = ctypes.c_void_p
         lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
         lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
