@@ -65,7 +65,8 @@ class _Flow:
                 return assigned
             case ast.If(test=test, body=body, orelse=orelse):
                 self.reads(test, assigned)
-                return _both(self.statements(body, assigned), self.statements(orelse, assigned))
+                ways = self.statements(orelse, assigned), self.statements(body, assigned)
+                return ways[bool(test.value)] if isinstance(test, ast.Constant) else _both(*ways)
             case ast.While(test=test, body=body):
                 self.reads(test, assigned)
                 endless = isinstance(test, ast.Constant) and bool(test.value)
