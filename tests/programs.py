@@ -902,7 +902,7 @@ def imported(text: str, directory: Path, name: str) -> Iterator[Any]:
     finally:
         del sys.modules[name]
         source.READ.clear()
-        for cache in (source._definitions, source._lines):
+        for cache in (source.tree_of, source._definitions, source._lines):
             cache.cache_clear()
         file.unlink()
 
