@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 from guestmem.checker.explore import Model, Outcome, default_memory
 from guestmem.checker.source import source_line
-from guestmem.checker.trace import replay
+from guestmem.checker.trace import error_name, replay
 from guestmem.model import alone
 from guestmem.scenarios.cast import Cast, CrashDump, Walker
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, SCENARIOS
@@ -66,8 +65,7 @@ class Key(NamedTuple):
         with alone():
             err = self.build().file.create()
         if err:
-            name = "EOPNOTSUPP" if -err == errno.EOPNOTSUPP else errno.errorcode[-err]  # not its alias ENOTSUP
-            return f"create: -{name}: the direct map of {self.arch} cannot be changed"
+            return f"create: {error_name(err)}: the direct map of {self.arch} cannot be changed"
         return ""
 
 

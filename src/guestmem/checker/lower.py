@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from guestmem.checker.frontend.classes import refuse_lost_overrides
+from guestmem.checker.frontend.classes import is_own, refuse_lost_overrides
 from guestmem.checker.frontend.flow import check_flow
 from guestmem.checker.frontend.order import Operands
 from guestmem.checker.ir import (
@@ -219,7 +219,7 @@ class Program:
         for cls in dict.fromkeys(type(record) for record in records_of(self.pools.world)):
             plain = cls.setup.__code__.co_names if issubclass(cls, World) else ()  # setup() and what it calls is plain Python
             for base in cls.__mro__:
-                if base.__module__.partition(".")[0] == __name__.partition(".")[0]:
+                if is_own(base.__module__):
                     continue
                 for name, value in vars(base).items():
                     method = value.fget if isinstance(value, property) else value
