@@ -110,6 +110,25 @@ def test_each_record_has_its_own_order_of_resolution() -> None:
     assert max(Lockstep(Classes, model).run(seed, 100) for seed in range(10)) > 30
 
 
+class AsksTheHolders(Classes):
+    """What a call by class gives is known whichever class it was, and needs no bits before the call."""
+
+    @thread
+    def asks(self) -> None:
+        n = self.holders[0].what.value()
+        self.other(n)
+
+    @step
+    def other(self, which: int) -> None:
+        self.holders[0].what = self.holders[which].what
+        self.n = which
+
+
+def test_a_call_by_class_before_the_first_step_is_in_lockstep() -> None:
+    model = Model(AsksTheHolders())
+    assert max(Lockstep(AsksTheHolders, model).run(seed, 100) for seed in range(10)) > 1
+
+
 class Marked(World):
     n: int = bounded(1)
 
@@ -253,12 +272,42 @@ class Calm(Early):
             self.nothing()
 
 
-def test_threads_begin_in_any_order() -> None:
-    outcome = Model(Early()).explore()
-    assert [(v.rule, v.steps) for v in outcome.violations] == [("nobody is late", 2)]
-    model = Model(Early())
+class OnlyAsks(Early):
+    """A condition is a look, also where nothing else of the beginning is."""
+
+    @thread
+    def looks(self) -> None:
+        if self.flag:
+            self.be_late()
+
+    @step
+    def be_late(self) -> None:
+        self.late = True
+
+
+def divided(by: int) -> int:
+    return 6 // by
+
+
+class Divides(Early):
+    """A beginning that breaks a rule does so in a step of its own, also where it does so in what it calls."""
+
+    @thread
+    def looks(self) -> None:
+        n = divided(0)
+        for _ in range(n):
+            self.nothing()
+
+
+@pytest.mark.parametrize(
+    ("world", "rule", "steps"), [(Early, "nobody is late", 2), (OnlyAsks, "nobody is late", 3), (Divides, IN_RANGE, 1)]
+)
+def test_threads_begin_in_any_order(world: type[Early], rule: str, steps: int) -> None:
+    outcome = Model(world()).explore()
+    assert [(v.rule, v.steps) for v in outcome.violations] == [(rule, steps)]
+    model = Model(world())
     for seed in range(10):
-        Lockstep(Early, model).run(seed, 10)
+        Lockstep(world, model).run(seed, 10)
 
 
 def test_a_beginning_that_sees_nothing_is_no_step() -> None:

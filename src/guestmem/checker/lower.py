@@ -284,6 +284,16 @@ def touches(instr: Instr) -> bool:
     return any(map(reads_state, expressions(instr)))
 
 
+def is_same_whenever(start: Block) -> bool:
+    """Whether what a thread does from a block to its next boundary is the same whenever it does it, and cannot stop."""
+    blocks = without_boundary(start)
+    instrs = [instr for block in blocks for instr in block.instrs]
+    called = used_bodies([instr.body for instr in instrs if isinstance(instr, Call)])
+    inside = [instr for body in called for block in body.blocks for instr in block.instrs]
+    ends = [block.end.condition for block in blocks if isinstance(block.end, If)]
+    return not (any(map(touches, instrs)) or any(map(can_stop, instrs + inside)) or any(map(reads_state, ends)))
+
+
 def without_boundary(start: Block) -> set[Block]:
     """The blocks that can be reached from a block, itself included, before the next boundary."""
     seen: set[Block] = set()
@@ -394,11 +404,8 @@ class Lowering:
         self.block = self.frames[-1].exit
         self.suspend("end", function.node)
         self.block.end = Goto(self.block)
-        if not any(touches(instr) or can_stop(instr) for block in without_boundary(start) for instr in block.instrs):
-            entry.instrs, entry.end = (
-                start.instrs,
-                start.end,
-            )  # what it does before its first step is the same whenever it is done
+        if is_same_whenever(start):
+            entry.instrs, entry.end = start.instrs, start.end
         blocks = self.reachable()
         boundaries = [block.end.boundary for block in blocks if isinstance(block.end, Suspend)]
         for pc, boundary in enumerate(boundaries):
@@ -1499,10 +1506,13 @@ class Lowering:
         join = self.new_block()
         results: dict[Var, bool] = {}  # and whether each is known not to be None
         known = set(self.not_none)
-        for function, classes in targets.items():
-            inside, other = self.new_block(), self.new_block()
-            self.branch(self.is_one_of(ref, classes), inside, other)
-            self.block = inside
+        other = self.block
+        for count, (function, classes) in enumerate(targets.items(), 1):
+            self.block = other
+            if count < len(targets):  # the last function is that of all other classes
+                inside, other = self.new_block(), self.new_block()
+                self.branch(self.is_one_of(ref, classes), inside, other)
+                self.block = inside
             self.not_none = set(known)
             receiver = common_base(classes, owner_of(function, classes[0]))
             found = self.invoke(node, function, receiver, [self.as_class(ref, receiver), *given], names)
@@ -1512,8 +1522,6 @@ class Lowering:
                 results[var] = results[var] and not self.can_be_none(value)
                 self.emit(Set(var, value))
             self.goto(join)
-            self.block = other
-        self.block.end = Goto(join)
         self.block = join
         self.not_none = known | {var for var, never in results.items() if never}
         return [Local(var) for var in results]
