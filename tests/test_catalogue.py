@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each scenario gives what ``guestmem list`` says of it, with these counts, at one page and two frames."""
+"""Each scenario gives what ``guestmem list`` says of it, with these counts, and is in lockstep with plain Python.
 
+Both at its small size, under every protection; in lockstep at its own size too.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from guestmem.checker import Model
+from guestmem.checker.compile import QUICK
+from guestmem.checker.explore import Steps
 from guestmem.guest_memfd.library import Protection
 from guestmem.machine.arch import Arch
+from guestmem.model import World
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.hypervisors import OnKvm
+from lockstep import Lockstep
 
 Recorded = Callable[[str, Any], None]
 
@@ -19,15 +27,29 @@ Recorded = Callable[[str, Any], None]
 CASES = [(name, protection) for name, scenario in SCENARIOS.items() for protection in scenario.expected]
 
 
+def runs_along(build: Callable[[], World], model: Steps) -> bool:
+    """Whether plain Python does the same, far enough to have shown something."""
+    return max(Lockstep(build, model).run(seed, 200) for seed in range(6)) >= 40
+
+
 @pytest.mark.parametrize(("name", "protection"), CASES)
 def test_expected(name: str, protection: str, recorded: Recorded) -> None:
     scenario = SCENARIOS[name]
     given = {"protection": PROTECTIONS[protection]} if protection else {}
-    outcome = Model(scenario.build(**given, **scenario.small)).explore()
+    build = functools.partial(scenario.build, **given, **scenario.small)
+    model = Model(build())
+    outcome = model.explore()
     assert {v.rule for v in outcome.violations} == {scenario.expected[protection]} - {""}
     assert outcome.missed == []
     steps = outcome.violations[0].steps if outcome.violations else None
     recorded(f"{name} {protection}", [outcome.states, outcome.transitions, steps])
+    assert runs_along(build, model)
+
+
+@pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.small])
+def test_lockstep_at_its_own_size(name: str) -> None:
+    build = functools.partial(SCENARIOS[name].build, protection=Protection.UNMAP)
+    assert runs_along(build, Steps(build(), flags=QUICK))
 
 
 def test_a_ladder_has_each_rung_once_and_what_is_given_on_all() -> None:
