@@ -6,7 +6,7 @@ Each is a world of its own, to be put together; ``Cast`` is the standard cast.
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, EOPNOTSUPP
 
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn
@@ -158,15 +158,19 @@ class FileUser(Caller):
         else:
             self.convert_some(operation == 1)
 
+    def end_after(self, start: int) -> int:
+        """The end of a range of pages that begins at ``start``."""
+        return start + 1 + choose(len(self.file.shared) - start, "further pages")
+
     def punch_some(self) -> None:
         """Discard any pages."""
         start = choose(len(self.file.shared), "start")
-        self.punch(start, start + 1 + choose(len(self.file.shared) - start, "further pages"))
+        self.punch(start, self.end_after(start))
 
     def convert_some(self, to_shared: bool) -> None:
         """Make any pages shared or private."""
         start = choose(len(self.file.shared), "start")
-        self.convert(start, start + 1 + choose(len(self.file.shared) - start, "further pages"), to_shared)
+        self.convert(start, self.end_after(start), to_shared)
 
     def allocate(self, cpu: Cpu, start: int, end: int) -> None:
         """Populate pages."""
@@ -189,7 +193,7 @@ class FileUser(Caller):
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = True
         err = self.file.punch_hole(start, end)
-        require(self.caused(err), CAUSE)
+        require(self.caused(err) or (err == -EINVAL and start == end), CAUSE)
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = False
             owner = self.file.owner[pgoff]
@@ -211,9 +215,9 @@ class FileUser(Caller):
             return
         before = self.shared_pages(start, end)
         err, at = self.file.convert(start, end, to_shared)
-        require(self.caused(err), CAUSE)
+        require(self.caused(err) or (err == -EINVAL and start == end), CAUSE)
         if err:
-            require(start <= at < end and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
+            require(start <= at < max(end, start + 1) and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
             self.conversion_failed()
             return
         if self.file.mapping.slots[start] is not None and self.shared_pages(start, end) != before:
@@ -276,7 +280,7 @@ class VmOwner(FileUser):
         err = self.file.bind(guest, start, end)
         given = err == -EEXIST and any(self.file.bound[pgoff] for pgoff in Pgoff.span(start, end))
         secret = err == -EBUSY and self.has_secret_of_another(guest, start, end)
-        require(self.caused(err) or given or secret, CAUSE)
+        require(self.caused(err) or given or secret or (err == -EINVAL and start == end), CAUSE)
         for pgoff in Pgoff.span(0, len(self.file.bound)):
             mine = self.file.bound[pgoff] and self.file.owner[pgoff] is guest
             require(mine == (err == 0 and start <= pgoff < end), DONE_OR_NOTHING)
@@ -365,7 +369,7 @@ class OpenFile(VmOwner, Vcpus):
 
 
 class Parts(OpenFile):
-    """A VMM that gives VMs parts of a file, and guests that touch what is not theirs."""
+    """A VMM that gives VMs parts of a file, or none of it, and guests that touch what is not theirs."""
 
     must_show = ["a page is discarded", "a guest touches what it was not given"]
 
@@ -375,9 +379,12 @@ class Parts(OpenFile):
         else:
             super().operate(cpu)
 
+    def end_after(self, start: int) -> int:
+        return start + choose(len(self.file.shared) - start + 1, "pages")
+
     def start_with_memory(self, guest: Guest) -> None:
         start = choose(len(self.file.bound), "start")
-        self.start(guest, start, start + 1 + choose(len(self.file.bound) - start, "further pages"))
+        self.start(guest, start, self.end_after(start))
 
     def strayed(self) -> None:
         reached("a guest touches what it was not given")

@@ -20,6 +20,7 @@ from guestmem.scenarios.host import GuestMemory
 __all__ = [
     "BlocksOnKvm",
     "EagerOnGunyah",
+    "EagerPagesOnGunyah",
     "GunyahHost",
     "KvmHost",
     "OnGunyah",
@@ -207,6 +208,19 @@ class EagerOnGunyah(OnGunyah):
     """Gunyah, with a driver that lends in prepare_inaccessible."""
 
     driver: EagerGunyahDriver = part()
+
+
+class EagerPagesOnGunyah(GunyahHost, Vcpus, RunningVm):
+    """Two pages that become private together: the second may fail when the first is lent, and is not given back."""
+
+    geometry = {"pages": 2}
+    must_show = ["a page is lost with a conversion"]
+
+    driver: EagerGunyahDriver = part()
+
+    def conversion_failed(self) -> None:
+        if any(folio.lost for folio in self.kernel.folios):
+            reached("a page is lost with a conversion")
 
 
 class TwoOnGunyah(OnGunyah):

@@ -11,7 +11,7 @@ from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
 from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
-from guestmem.mm.folio import Folio
+from guestmem.mm.folio import EHWPOISON, Folio
 from guestmem.model import (
     Mutex,
     Record,
@@ -28,7 +28,7 @@ from guestmem.model import (
     thread,
     when,
 )
-from guestmem.scenarios.cast import CAUSE, Caller, PlainRead, Process, RunningVm, Vcpus
+from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost
 
 __all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pinner"]
@@ -178,6 +178,7 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
     """
 
     geometry = {"pages": 1, "frames": 3}
+    must_show = ["a file with broken memory is not preserved"]
 
     broken: Folio | None = None
     handled: bool = False
@@ -186,6 +187,16 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
     def memory_failure(self) -> None:
         """The machine reports a frame of the file, when there is one."""
         self.report(Pgoff(choose(len(self.file.shared), "pgoff")))
+        self.preserve()
+
+    def preserve(self) -> None:
+        """A live update that is cancelled at once: what is broken does not go to the next kernel."""
+        err = self.file.preserve()
+        if err == 0:
+            require(not any(slot is self.broken for slot in self.file.mapping.slots), DONE_OR_NOTHING)
+            self.file.unpreserve()
+        elif err == -EHWPOISON:
+            reached("a file with broken memory is not preserved")
 
     def report(self, pgoff: Pgoff) -> None:
         """memory_failure(): mark the page, have its file let nobody reach it."""
