@@ -177,6 +177,16 @@ def test_a_world_of_a_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [entry["after"] for entry in found["stale"]] == ["nothing"]
 
 
+def test_what_killed_a_mutant_of_older_code_is_tried_first() -> None:
+    mutant = made(SOURCE)[0]
+    good = {"functions": {(mutant.file, mutant.first)}, "states": 1}
+    campaign = run.Campaign([], [], most=2)
+    campaign._good = {run.Case(name, ()): {**good, "seconds": cost} for name, cost in (("a", 1), ("b", 2), ("dear", 99))}
+    assert [case.name for case in campaign._order(mutant)] == ["a", "b"]
+    campaign.hints = {mutant.key: "dear"}
+    assert [case.name for case in campaign._order(mutant)] == ["dear", "a"]
+
+
 def test_what_takes_too_long_is_not_survived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "results.jsonl"
     code, found = mutate(capsys, "--within", "0.000001", "--resume", str(kept))
@@ -240,6 +250,7 @@ class Wrong(World):
         (["mm", "--survivors", "wrong.py"], "wrong.py: it is no TOML"),
         (["mm", "--resume", "wrong.py"], "wrong.py: it is no file of results: name another one with --resume"),
         (["mm", "--resume", "old.jsonl"], "old.jsonl: it has results of another code: name another file with --resume"),
+        (["mm", "--hints", "old.jsonl"], "old.jsonl: it has no results: name a file that --resume has written"),
         (["wrong.py:Wrong"], "wrong.py:Wrong as it is: violated: nothing is ever done: correct that first"),
         (["wrong.py:Nobody"], "'Nobody' is no World of wrong.py"),
         (["wrong.py:Wrong", "mm"], "name one file.py:World at a time"),

@@ -50,6 +50,9 @@ def add(commands: Any) -> None:
     )
     mutate.add_argument("--jobs", type=count, metavar="N", help="mutants at a time (default: one a CPU)")
     mutate.add_argument("--resume", metavar="FILE", help="keep results in FILE as they come; go on with what it has not killed")
+    mutate.add_argument(
+        "--hints", metavar="FILE", help="results of other code, as --resume wrote them: try first what killed a mutant there"
+    )
     mutate.add_argument("--survivors", metavar="FILE", help="a list of survivors with reasons, as docs/mutants.toml")
     mutate.add_argument("--protection", metavar="P", help="of a file of yours: none, unmap, fixup, unmap+fixup (default: each)")
     mutate.add_argument("--arch", metavar="A", help="of a file of yours, as in check")
@@ -69,7 +72,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Try mutants; a signal that would end it has it stop and say what it found."""
     from guestmem.mutation.mutants import KINDS
-    from guestmem.mutation.report import UNNOTICEABLE, Results, line, listed, score, settled
+    from guestmem.mutation.report import UNNOTICEABLE, Results, hints, line, listed, score, settled
     from guestmem.mutation.run import Campaign, Result, code_digest
 
     began = time.monotonic()
@@ -96,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
             results[mutant.key] = settled(found or Result(mutant.key, mutant.line, "survived"), known)
     left = [mutant for mutant in wanted if mutant.key not in results]
     campaign = Campaign(sources, cases, arguments.jobs or os.cpu_count() or 1, arguments.cases)
+    if arguments.hints:
+        campaign.hints = hints(arguments.hints)
     if arguments.within is not None:
         campaign.deadline = began + arguments.within
     with progress("mutate") as note, told_to_stop(campaign.stop):

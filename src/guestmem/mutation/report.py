@@ -74,6 +74,14 @@ def read_results(path: str) -> tuple[dict[str, Any], dict[Key, Result]]:
         raise Refused(path, "it is no file of results", "name another one with --resume") from error
 
 
+def hints(path: str) -> dict[Key, str]:
+    """The case that killed each mutant, from a file of results of any code.  Raises :class:`Refused`, also for an empty one."""
+    _, results = read_results(path)
+    if not results:
+        raise Refused(path, "it has no results", "name a file that --resume has written")
+    return {key: result.case for key, result in results.items() if result.status == "killed"}
+
+
 def settled(result: Result, known: Mapping[Key, Listed]) -> Result:
     """A result, with what the list says where no scenario killed the mutant."""
     entry = known.get(result.key)

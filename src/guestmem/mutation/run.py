@@ -229,6 +229,7 @@ class Campaign:
         deadline: of ``time.monotonic()``, after which nothing new is begun.
         note: is told how far it is.
         left_out: why a case is not used, by name.
+        hints: the case that killed a mutant of older code, by its name: it is tried first.
     """
 
     sources: Sequence[Source]
@@ -238,6 +239,7 @@ class Campaign:
     deadline: float = float("inf")
     note: Callable[[str], None] = lambda text: None
     left_out: dict[str, str] = field(default_factory=dict)
+    hints: Mapping[Key, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._kills: Counter[tuple[str, str]] = Counter()
@@ -325,7 +327,7 @@ class Campaign:
     # ---- a mutant
 
     def _order(self, mutant: Mutant) -> list[Case]:
-        """The cases that have the function of a mutant, at most ``most``: those first that have killed others like it.
+        """The cases that have the function of a mutant, at most ``most``: those first that have killed it or others like it.
 
         Of each scenario the protection with the most states comes before the others of all scenarios, and of these the
         cheapest.
@@ -338,10 +340,11 @@ class Campaign:
         for case in cases:
             turn[case] = turns[case.scenario]
             turns[case.scenario] += 1
-        cases.sort(key=lambda case: (turn[case], self._good[case]["seconds"]))
+        hint = self.hints.get(mutant.key)
+        cases.sort(key=lambda case: (case.name != hint, turn[case], self._good[case]["seconds"]))
         cases = cases[: self.most]
         kills = self._kills
-        return sorted(cases, key=lambda case: (-kills[case.name, f"{at}"], -kills[case.name, mutant.file]))
+        return sorted(cases, key=lambda case: (case.name != hint, -kills[case.name, f"{at}"], -kills[case.name, mutant.file]))
 
     def _try(self, mutant: Mutant, before: Result | None, shop: _Workshop) -> Result | None:
         if self.late():  # maybe before all of the good code was explored
