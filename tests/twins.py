@@ -29,6 +29,7 @@ from guestmem.scenarios.host import (
     CONTENTS_SURVIVE,
     COUNTERS,
     FREE_FRAMES,
+    KERNEL_INTACT,
     OUT_OF_SPECULATION,
     SINGLE_OWNER,
     UNHELD_FREE,
@@ -46,7 +47,7 @@ from guestmem.scenarios.hypervisors import (
 )
 from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
-from guestmem.scenarios.secretmem import SecretMemory
+from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
 
 WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
@@ -157,6 +158,16 @@ TWINS = [
         "pass",
         FREE_FRAMES,
     ),
+    Twin(
+        "ZeroesTheOneBefore",
+        OnKvm,
+        GuestMemfd.grab_folio,
+        "for pfn in range(folio.frame.pfn, folio_end(folio)):",
+        "for pfn in range(folio.frame.pfn - 1, folio_end(folio)):",
+        KERNEL_INTACT,
+    ),
+    Twin("NothingIsPunched", PartsOnKvm, GuestMemfd.punch_hole, "if start >= end:", "if start > end:", CAUSE, pages=0),
+    Twin("PretendsToBeCreated", Unsplittable, GuestMemfd.create, "return -EOPNOTSUPP", "return 0", CAUSE, pages=0),
     Twin("BoundTwice", TwoOnKvm, GuestMemfd.bind, "err = self.may_bind(guest, pgoff)", "err = 0", SINGLE_OWNER),
     Twin(
         "NotInvalidated",

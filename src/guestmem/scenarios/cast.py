@@ -67,11 +67,19 @@ class Caller(GuestMemory):
         refused = self.machine.refused()
         if err == -EBADF:
             return not self.file.open
+        if err == -EOPNOTSUPP:
+            return self.file.unmaps() and not can_set_direct_map(self.kernel)
         if err == -EHWPOISON:
             return any(slot is not None and has_hwpoison(self.kernel, slot) for slot in self.file.mapping.slots)
         if err == -EBUSY and self.file.preserved:
             return True
+        if err == -EINVAL or err == -EEXIST or err == -EINTR:
+            return False  # these belong to some operations only, which look for their causes
         return err == 0 or refused or self.interfered(err)
+
+    def range_taken(self, err: int, start: int, end: int) -> bool:
+        """Whether an operation on a range of pages ended as it must: -EINVAL is for no pages, and only for that."""
+        return (err == -EINVAL) == (start >= end) and (err == -EINVAL or self.caused(err))
 
     def may_fault(self, err: int, pgoff: Pgoff, given: bool) -> bool:
         """The same of a page fault, at a page that is there for whoever took it, or not."""
@@ -193,7 +201,7 @@ class FileUser(Caller):
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = True
         err = self.file.punch_hole(start, end)
-        require(self.caused(err) or (err == -EINVAL and start == end), CAUSE)
+        require(self.range_taken(err, start, end), CAUSE)
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = False
             owner = self.file.owner[pgoff]
@@ -215,7 +223,7 @@ class FileUser(Caller):
             return
         before = self.shared_pages(start, end)
         err, at = self.file.convert(start, end, to_shared)
-        require(self.caused(err) or (err == -EINVAL and start == end), CAUSE)
+        require(self.range_taken(err, start, end), CAUSE)
         if err:
             require(start <= at < max(end, start + 1) and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
             self.conversion_failed()
@@ -280,7 +288,7 @@ class VmOwner(FileUser):
         err = self.file.bind(guest, start, end)
         given = err == -EEXIST and any(self.file.bound[pgoff] for pgoff in Pgoff.span(start, end))
         secret = err == -EBUSY and self.has_secret_of_another(guest, start, end)
-        require(self.caused(err) or given or secret or (err == -EINVAL and start == end), CAUSE)
+        require(self.range_taken(err, start, end) or given or secret, CAUSE)
         for pgoff in Pgoff.span(0, len(self.file.bound)):
             mine = self.file.bound[pgoff] and self.file.owner[pgoff] is guest
             require(mine == (err == 0 and start <= pgoff < end), DONE_OR_NOTHING)
@@ -326,8 +334,7 @@ class Vmm(VmOwner):
         """Open the file, or have its last user go."""
         if not self.file.open:
             err = self.file.create()
-            unsupported = err == -EOPNOTSUPP and self.file.unmaps() and not can_set_direct_map(self.kernel)
-            require(self.caused(err) or unsupported, CAUSE)
+            require(self.caused(err), CAUSE)
             require(self.file.open == (err == 0), DONE_OR_NOTHING)
             require(not any(self.file.shared) and not any(self.file.bound), DONE_OR_NOTHING)
         elif not any(guest.running for guest in self.machine.guests):

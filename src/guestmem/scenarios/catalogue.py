@@ -38,7 +38,7 @@ from guestmem.scenarios.hypervisors import (
 )
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
-from guestmem.scenarios.secretmem import SecretMemory
+from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.story import Thread
 from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
 
@@ -327,6 +327,14 @@ SCENARIOS = {
             SecretMemory,
             {"clears_first": True, "arch": Arch.ARM64_BBML2},
             {"": HOLDS},
+            "",
+        ),
+        Scenario(
+            "unsplittable",
+            "files on a direct map of block entries that cannot be split: none that needs its pages out of it",
+            Unsplittable,
+            {"arch": Arch.ARM64_BLOCKS},
+            ALWAYS,
             "",
         ),
         Scenario("gup", "long-term pins of the VMM's mapping on KVM", Gup, {}, ALWAYS, ""),

@@ -18,6 +18,7 @@ __all__ = ["CONTENTS_SURVIVE", "GuestMemory", "Host"]
 
 CONTENTS_SURVIVE = "contents survive where the contract says so"
 FREE_FRAMES = "a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody"
+KERNEL_INTACT = "the host kernel's own memory is written by nobody else"
 SINGLE_OWNER = "a page has at most one private owner"
 COUNTERS = "counters equal the holders they count"
 UNHELD_FREE = "a folio that nobody holds is free"
@@ -103,6 +104,10 @@ class Host(World):
             )
             for folio in self.kernel.folios
         )
+
+    @always(KERNEL_INTACT)
+    def kernel_intact(self) -> bool:
+        return self.machine.frames[0].content is Content.HOST
 
     @always(SINGLE_OWNER)
     def single_owner(self) -> bool:

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from errno import EBADF
+from errno import EBADF, ENOSYS, EOPNOTSUPP
 
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.machine import Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.secretmem import Secretmem
-from guestmem.model import choose, part, require, thread
+from guestmem.model import choose, part, reached, require, thread
 from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, Kcore, PlainRead
 from guestmem.scenarios.host import Host
+from guestmem.scenarios.hypervisors import KvmHost
 
-__all__ = ["SecretMemory"]
+__all__ = ["SecretMemory", "Unsplittable"]
 
 
 class SecretMemory(PlainRead, Kcore, Host):
@@ -76,3 +77,31 @@ class SecretMemory(PlainRead, Kcore, Host):
             refused = self.machine.refused()
             require(err == 0 or err == -EBADF or refused, CAUSE)
             require(err != 0 or self.file.mapping.user[pgoff].live, DONE_OR_NOTHING)
+
+
+class Unsplittable(KvmHost):
+    """A direct map of block entries that cannot be split: nothing that needs pages out of it can be had."""
+
+    geometry = {"pages": 1, "frames": 2}
+    must_show = ["secret memory cannot be had"]
+
+    secret: Secretmem = part()
+
+    def setup(self) -> None:
+        super().setup()
+        self.secret.kernel = self.kernel
+
+    def secret_files(self) -> int:
+        return 1 if self.secret.open else 0
+
+    @thread
+    def owner(self) -> None:
+        """Open a file of secret memory, and one of guest memory."""
+        while True:
+            require(self.secret.create() == -ENOSYS and not self.secret.open, CAUSE)
+            reached("secret memory cannot be had")
+            err = self.file.create()
+            require(err == (-EOPNOTSUPP if self.file.unmaps() else 0), CAUSE)
+            require(self.file.open == (err == 0), DONE_OR_NOTHING)
+            if err == 0:
+                self.file.release()
