@@ -15,6 +15,7 @@ import contextlib
 import functools
 import importlib.util
 import itertools
+import multiprocessing
 import os
 import re
 import shutil
@@ -39,6 +40,8 @@ from guestmem.model import Refused
 from lockstep import Lockstep
 
 ROOT = Path(__file__).parents[1]
+#: So many programs are run in one process.
+BATCH = 100
 
 HEAD = """\
 from __future__ import annotations
@@ -882,6 +885,12 @@ class Tally:
     steps: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     constructs: Counter[str] = field(default_factory=Counter)
+    differences: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Count what another has counted as well."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 @contextlib.contextmanager
@@ -1023,42 +1032,52 @@ def reduced(text: str, directory: Path, seconds: float = 120) -> str:
     return ast.unparse(tree)
 
 
+def batch(seed: int, as_drawn: bool, numbers: range) -> Tally:
+    """Run some programs, in a process of their own: what an interpreter keeps of each is gone with it."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["XDG_CACHE_HOME"] = scratch
+        for number in numbers:
+            text = Author(Random(f"{seed} {number}").randrange).program()
+            how = failure(text, Path(scratch), tally)
+            if how:
+                if not tally.differences[how]:
+                    shown = text if as_drawn else reduced(text, Path(scratch))
+                    print(f"---- seed {seed}, program {number}: {how}\n{shown}\n", flush=True)
+                tally.differences[how] += 1
+            shutil.rmtree(Path(scratch, "guestmem"), ignore_errors=True)
+    return tally
+
+
 def main() -> int:
     """Draw, run, count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the number of the program to begin with")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="programs at a time (default: one a CPU)")
     parser.add_argument("--statistics", action="store_true", help="how many programs contain what, and why some were refused")
     parser.add_argument("--as-drawn", action="store_true", help="print a program that differs as it is, not made smaller")
     arguments = parser.parse_args()
-    tally = Tally()
-    differences: Counter[str] = Counter()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ["XDG_CACHE_HOME"] = scratch
-        for number in range(arguments.first, arguments.first + arguments.programs):
-            random = Random(f"{arguments.seed} {number}")
-            text = Author(random.randrange).program()
-            how = failure(text, Path(scratch), tally)
-            if how:
-                if not differences[how]:
-                    shown = text if arguments.as_drawn else reduced(text, Path(scratch))
-                    print(f"---- seed {arguments.seed}, program {number}: {how}\n{shown}\n", flush=True)
-                differences[how] += 1
-            if sys.stderr.isatty() or (arguments.statistics and number % 100 == 99):
-                print(f"{number + 1 - arguments.first} programs, {tally.steps} steps", file=sys.stderr)
-            shutil.rmtree(Path(scratch, "guestmem"), ignore_errors=True)
+    end = arguments.first + arguments.programs
+    batches = [range(first, min(first + BATCH, end)) for first in range(arguments.first, end, BATCH)]
+    work = functools.partial(batch, arguments.seed, arguments.as_drawn)
+    total = Tally()
+    with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
+        for tally in pool.imap_unordered(work, batches):
+            total.add(tally)
+            print(f"{total.drawn} programs, {total.steps} steps, {total.differences.total()} differences", file=sys.stderr)
     if arguments.statistics:
-        for title, counts in (("compared", tally.constructs), ("refused", tally.reasons), ("different", differences)):
+        for title, counts in (("compared", total.constructs), ("refused", total.reasons), ("different", total.differences)):
             for name, count in counts.most_common():
                 print(f"{title} {count:6} {name}")
     print(
-        f"seed {arguments.seed}: {tally.drawn} programs drawn, {tally.refused} refused, {tally.compared} compared in lockstep, "
-        f"{tally.wide} left as too much can happen in one state, "
-        f"{tally.steps} steps, {differences.total()} differences, {time.monotonic() - began:.0f} s"
+        f"seed {arguments.seed}: {total.drawn} programs drawn, {total.refused} refused, {total.compared} compared in lockstep, "
+        f"{total.wide} left as too much can happen in one state, "
+        f"{total.steps} steps, {total.differences.total()} differences, {time.monotonic() - began:.0f} s"
     )
-    return 1 if differences else 0
+    return 1 if total.differences else 0
 
 
 if __name__ == "__main__":
