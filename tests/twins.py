@@ -168,6 +168,15 @@ TWINS = [
     ),
     Twin("NothingIsPunched", PartsOnKvm, GuestMemfd.punch_hole, "if start >= end:", "if start > end:", CAUSE, pages=0),
     Twin("PretendsToBeCreated", Unsplittable, GuestMemfd.create, "return -EOPNOTSUPP", "return 0", CAUSE, pages=0),
+    Twin(
+        "StaysPreserved",
+        LiveUpdate,
+        GuestMemfd.unpreserve,
+        "self.preserved = False",
+        "self.preserved = True",
+        DONE_OR_NOTHING,
+        pages=0,
+    ),
     Twin("BoundTwice", TwoOnKvm, GuestMemfd.bind, "err = self.may_bind(guest, pgoff)", "err = 0", SINGLE_OWNER),
     Twin(
         "NotInvalidated",

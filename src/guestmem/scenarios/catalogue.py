@@ -40,7 +40,7 @@ from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.story import Thread
-from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
+from guestmem.scenarios.users import BrokenMemory, BrokenOnGunyah, Gup, PfnCache
 
 __all__ = ["ARCHES", "PROTECTIONS", "SCENARIOS", "Scenario", "find"]
 
@@ -350,6 +350,9 @@ SCENARIOS = {
             "pfncache", "two cached translations of a guest page, used by the kernel (gfn_to_pfn_cache)", PfnCache, {}, ALWAYS, ""
         ),
         Scenario("memory-failure", "a frame of a file breaks while it is used", BrokenMemory, {}, ON_KVM, ""),
+        Scenario(
+            "memory-failure-gunyah", "a frame of a file on Gunyah breaks, which its guest may keep", BrokenOnGunyah, {}, ON_GUNYAH
+        ),
         # ---- power
         Scenario("hibernate", "hibernation under Gunyah; the library refuses it in time", HibernateOnGunyah, {}, ALWAYS),
         Scenario(

@@ -209,6 +209,7 @@ class LiveUpdate(KvmHost, PlainRead, Process, Freezable):
             if self.file.preserve() == 0:
                 if choose(2, "go on, cancel") == 1:
                     self.file.unpreserve()
+                    require(not self.file.preserved, DONE_OR_NOTHING)
                     reached("a live update is cancelled")
                 else:
                     self.next_kernel()

@@ -29,9 +29,9 @@ from guestmem.model import (
     when,
 )
 from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, Caller, PlainRead, Process, RunningVm, Vcpus
-from guestmem.scenarios.hypervisors import KvmHost
+from guestmem.scenarios.hypervisors import GunyahHost, KvmHost
 
-__all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pinner"]
+__all__ = ["BROKEN_UNUSED", "BrokenMemory", "BrokenOnGunyah", "GpcDriver", "Gup", "PfnCache", "Pinner"]
 
 
 BROKEN_UNUSED = "broken memory is used no more, and never again"
@@ -169,7 +169,7 @@ class PfnCache(KvmHost, RunningVm, Vcpus):
                     self.file.put_folio(folio)
 
 
-class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
+class BreakingMemory(PlainRead, Process, Vcpus, RunningVm):
     """A frame breaks while it is used.
 
     Attributes:
@@ -204,7 +204,7 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
         if folio is not None:
             err = self.file.error_remove_folio(pgoff, folio)
             require(self.caused(err), CAUSE)
-            self.handled = True
+            self.handled = err == 0
 
     @step
     def mark(self, pgoff: Pgoff) -> Folio | None:
@@ -231,3 +231,18 @@ class BrokenMemory(KvmHost, PlainRead, Process, Vcpus, RunningVm):
     @sometimes("broken memory is out of use")
     def out_of_use(self) -> bool:
         return self.handled
+
+
+class BrokenMemory(KvmHost, BreakingMemory):
+    """A frame of a guest on KVM breaks."""
+
+
+class BrokenOnGunyah(GunyahHost, BreakingMemory):
+    """A frame of a guest on Gunyah breaks: it stays with a guest that does not give it back."""
+
+    must_show = ["a guest keeps broken memory"]
+
+    def report(self, pgoff: Pgoff) -> None:
+        super().report(pgoff)
+        if not self.handled:
+            reached("a guest keeps broken memory")
