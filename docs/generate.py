@@ -59,7 +59,8 @@ def scenarios() -> str:
     """The scenarios, and what is expected of each."""
     rows = ["| scenario | what | " + " | ".join(PROTECTIONS) + " |", "|---" * (2 + len(PROTECTIONS)) + "|"]
     for scenario in SCENARIOS.values():
-        each = [scenario.expected.get(p, scenario.expected.get("", "")) or "holds" for p in PROTECTIONS]
+        rules = [scenario.expected.get(p, scenario.expected.get("")) for p in PROTECTIONS]
+        each = ["not asked" if rule is None else rule or "holds" for rule in rules]
         rows.append(f"| `{scenario.name}` | {scenario.text} | " + " | ".join(each) + " |")
     return "\n".join(rows) + "\n"
 

@@ -14,18 +14,20 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import always, part, reached, sometimes, step
-from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, RunningVm, TwoThreads, Vcpus, Walker
+from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, Process, RunningVm, TwoThreads, Vcpus, Walker, Zeropad
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
     "BlocksOnKvm",
     "EagerOnGunyah",
     "EagerPagesOnGunyah",
+    "ForcedOnPkvm",
     "GunyahHost",
     "KvmHost",
     "OnGunyah",
     "OnKvm",
     "OnPkvm",
+    "PaddedOnKvm",
     "PartsOnKvm",
     "PkvmHost",
     "SignalsOnKvm",
@@ -150,6 +152,25 @@ class OnPkvm(PkvmHost, Cast):
 
     def punching_failed(self) -> None:
         reached("a page cannot be discarded")
+
+
+class ForcedOnPkvm(PkvmHost, PlainRead, Process, Vcpus, RunningVm):
+    """pKVM, where a page that the host has taken by force is lost to its guest, which ends when it comes back to it."""
+
+    geometry = {"pages": 1, "frames": 2}
+
+    def keeps(self, guest: Guest, gfn: Gfn) -> bool:
+        return guest.entries[gfn].poison or super().keeps(guest, gfn)
+
+    @sometimes("the host has taken a page by force")
+    def forced(self) -> bool:
+        return any(entry.poison for guest in self.machine.guests for entry in guest.entries)
+
+
+class PaddedOnKvm(KvmHost, Zeropad, RunningVm):
+    """Names are looked up while block entries are split; the guest does nothing."""
+
+    geometry = {"pages": 1, "frames": 2}
 
 
 class SignalsOnKvm(OnKvm):
