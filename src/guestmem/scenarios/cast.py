@@ -83,8 +83,22 @@ class Caller(GuestMemory):
 
     def may_fault(self, err: int, pgoff: Pgoff, given: bool) -> bool:
         """The same of a page fault, at a page that is there for whoever took it, or not."""
-        lost_race = err == -EAGAIN and self.file.mapping.slots[pgoff] is not None
-        return self.caused(err) or lost_race or (err == -EFAULT and not given)
+        first = pgoff - pgoff % (1 << self.file.order)
+        return self.may_add(err, first, first + (1 << self.file.order)) or (err == -EFAULT and not given)
+
+    def may_add(self, err: int, start: int, end: int) -> bool:
+        """The same of what adds pages to a range: it is to be tried again where another was faster, and else not."""
+        if err == -EAGAIN:
+            return self.pages_there(start, end) > 0 or self.postponed()
+        return self.caused(err)
+
+    def postponed(self) -> bool:
+        """Whether something may have kept pages from being added for a while, and be over by now."""
+        return False
+
+    def pages_there(self, start: int, end: int) -> int:
+        """How many pages of a range are in the file."""
+        return sum(1 for pgoff in Pgoff.span(start, end) if self.file.mapping.slots[pgoff] is not None)
 
     def locked(self) -> bool:
         """Whether the running thread holds a lock."""
@@ -123,18 +137,18 @@ class Vcpus(Caller):
     def exit(self, guest: Guest, gfn: Gfn) -> None:
         """The vCPU is in the host until its fault is handled."""
         err = self.file.guest_fault(self.machine.cpus[0], guest, gfn)
-        given = self.file.bound[gfn] and self.file.owner[gfn] is guest
-        require(self.may_fault(err, Pgoff(gfn), given), CAUSE)
+        require(self.may_fault(err, Pgoff(gfn), self.given(guest, gfn)), CAUSE)
         require(err != 0 or guest.entries[gfn].live or guest.entries[gfn].poison, DONE_OR_NOTHING)
         require(not self.locked(), NO_LOCK_HELD)
         guest.exited -= 1
         if err:
             reached("a guest cannot have a page")
-        if not given:
+        if not self.given(guest, gfn):
             self.strayed()
 
-    def strayed(self) -> None:
-        """A guest touched what it was not given."""
+    def given(self, guest: Guest, gfn: Gfn) -> bool:
+        """Whether a guest has a page of the file there."""
+        return self.file.bound[gfn] and self.file.owner[gfn] is guest
 
     @sometimes("a guest keeps a secret in its memory")
     def secret_kept(self) -> bool:
@@ -183,8 +197,7 @@ class FileUser(Caller):
     def allocate(self, cpu: Cpu, start: int, end: int) -> None:
         """Populate pages."""
         err = self.file.allocate(cpu, start, end)
-        lost_race = err == -EAGAIN and self.pages_there(start, end) > 0
-        require(self.caused(err) or lost_race or (err == -EINTR and self.signals), CAUSE)
+        require(self.may_add(err, start, end) or (err == -EINTR and self.signals), CAUSE)
         if err:
             reached("an allocation fails")
             self.allocation_failed(err)
@@ -249,10 +262,6 @@ class FileUser(Caller):
             if self.file.shared[pgoff]:
                 count += 1
         return Pages(count)
-
-    def pages_there(self, start: int, end: int) -> int:
-        """How many pages of a range are in the file."""
-        return sum(1 for pgoff in Pgoff.span(start, end) if self.file.mapping.slots[pgoff] is not None)
 
 
 class VmOwner(FileUser):

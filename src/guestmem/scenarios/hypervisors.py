@@ -13,8 +13,20 @@ from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import always, part, reached, sometimes, step
-from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, Process, RunningVm, TwoThreads, Vcpus, Walker, Zeropad
+from guestmem.model import always, part, reached, require, sometimes, step
+from guestmem.scenarios.cast import (
+    DONE_OR_NOTHING,
+    Cast,
+    Kcore,
+    Parts,
+    PlainRead,
+    Process,
+    RunningVm,
+    TwoThreads,
+    Vcpus,
+    Walker,
+    Zeropad,
+)
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
@@ -122,6 +134,9 @@ class PkvmHost(GuestMemory):
     @step
     def keep(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_unshare_host(guest, gfn)
+        entry = guest.entries[gfn]
+        taken = not guest.running or entry.frame is None or guest.gave[gfn]
+        require(taken or entry.private, DONE_OR_NOTHING)
 
     def may_share(self, pgoff: Pgoff) -> bool:
         """Where guests wait for an answer: what the guest has asked for, or what no guest ever had."""

@@ -79,6 +79,9 @@ class Hibernate(Freezable):
     def interfered(self, err: int) -> bool:
         return err == -EAGAIN or err == -EBUSY or super().interfered(err)
 
+    def postponed(self) -> bool:
+        return True
+
     @thread
     def hibernate(self) -> None:
         """echo disk > /sys/power/state."""
