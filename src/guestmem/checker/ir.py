@@ -263,6 +263,9 @@ class Block:
     instrs: list[Instr] = field(default_factory=list)
     end: Terminator | None = None
 
+    def __repr__(self) -> str:  # not the graph, which has no end
+        return f"b{self.number}"
+
     def successors(self) -> list[Block]:
         """Where control can go from here."""
         match self.end:
