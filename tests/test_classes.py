@@ -4,7 +4,7 @@
 import pytest
 
 from guestmem.checker import Model
-from guestmem.checker.emit import Translation
+from guestmem.checker.backend.c import Translation
 from guestmem.model import Record, Refused, World, always, array, bounded, choose, part, sometimes, step, thread
 from guestmem.model.errors import IN_RANGE
 from lockstep import Lockstep

@@ -99,3 +99,9 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 def test_no_module_imports_itself_through_others() -> None:
     assert circle({module: set(imports(module, typing=False)) - {module} for module in MODULES}) == []
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c"]
+
+
+def test_types_add_no_circle_to_the_checker() -> None:
+    checker = [module for module in MODULES if package_of(module) == "checker"]
+    graph = {module: {name for typing in (False, True) for name in imports(module, typing=typing)} for module in checker}
+    assert circle({module: names.intersection(checker) - {module} for module, names in graph.items()}) == []

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guestmem.checker.emit import Translation
+from guestmem.checker.backend.c import Translation
 from guestmem.checker.frontend.classes import definition_of, is_method, is_own, unused
+from guestmem.checker.frontend.source import PACKAGE, Place, shown_file, tree_of
+from guestmem.checker.frontend.statements import says_nothing
 from guestmem.checker.ir import Decision, Statement
-from guestmem.checker.lower import says_nothing
-from guestmem.checker.source import PACKAGE, Place, shown_file, tree_of
 from guestmem.model.errors import Refused
 from guestmem.model.record import Record
 from guestmem.model.world import World, records_of, snapshot
@@ -175,7 +175,7 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     hidden = replaced(present, classes)
     found.uncalled = [name for name in found.uncalled if name not in hidden]
     found.unused = [cls.__name__ for cls in unused(world)]
-    found.wrong = model.translation.program.notes
+    found.wrong = model.translation.notes
     found.same_as = same_as(model.translation, watches, options)
     return found
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker import compile as compiling
-from guestmem.checker.emit import Site, Translation, text_of
+from guestmem.checker.backend.c import Site, Translation, text_of
+from guestmem.checker.backend.marks import nothing
+from guestmem.checker.frontend.source import Place
+from guestmem.checker.ir import Watches
 from guestmem.checker.lasso import Still, Waiting
-from guestmem.checker.lower import Watches
-from guestmem.checker.marks import nothing
-from guestmem.checker.source import Place
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from guestmem.checker.emit import Translation
+from guestmem.checker.backend.c import Translation
+from guestmem.checker.frontend.source import Place, function_of, source_line, tree_of
 from guestmem.checker.ir import Boundary, Call, Const, Expr, Local, Loop, Suspend, Var, begins
-from guestmem.checker.source import Place, function_of, source_line, tree_of
 from guestmem.checker.trace import INDENT, WIDTH, Row, Unreplayed, shown, table
 from guestmem.model import alone
 from guestmem.model.errors import Blocked, Verdict

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from guestmem.checker.ir import (
     ArrayOf,
     Block,
+    Body,
     Call,
     Choose,
     Const,
@@ -29,36 +30,28 @@ from guestmem.checker.ir import (
     Store,
     Suspend,
     Terminator,
+    ThreadBody,
     Var,
     When,
     around,
 )
-from guestmem.checker.lower import Body, Program, ThreadBody, used_bodies
+from guestmem.checker.middle.bodies import Bodies
 from guestmem.model.record import BoolType, EnumType, IntType, RefType, ScalarType
 
 __all__ = ["ir_of"]
 
 
-def ir_of(program: Program) -> str:
+def ir_of(bodies: Bodies) -> str:
     """The bodies and threads of a program."""
-    roots = [body for thread in program.threads for body in thread.calls]
-    roots += [body for _, body in program.always + program.sometimes]
-    parts = [*map(_body, used_bodies(roots)), *map(_thread, program.threads)]
+    parts = [*map(_body, bodies.atomic), *map(_thread, bodies.threads)]
     return "\n".join(line for part in parts for line in (*part, ""))
 
 
 def _body(body: Body) -> Iterator[str]:
     parameters = ", ".join(f"{_var(var)}: {kind(var.type)}" for var in body.parameters)
     word = "step" if body.function.is_step else "function"
-    yield f"{word} {_name(body)}({parameters}) -> {', '.join(map(kind, body.results)) or 'nothing'}"
+    yield f"{word} {body!r}({parameters}) -> {', '.join(map(kind, body.results)) or 'nothing'}"
     yield from _blocks(body.blocks)
-
-
-def _name(body: Body) -> str:
-    """What a body is called: the function, and of whom it is where that is not the class that defines it."""
-    name = body.function.name
-    receiver = body.parameters[0].type if body.parameters and body.parameters[0].source == "self" else None
-    return name if receiver is None or name.startswith(f"{receiver!r}.") else f"{name} of {receiver!r}"
 
 
 def kind(type_: ScalarType) -> str:
@@ -87,7 +80,7 @@ def _instr(instr: Instr) -> str:
             return f"{expr(Load(field, ref, index, field.type))} := {expr(value)}"
         case Call(body, args, results, _):
             taken = f"{', '.join(map(_var, results))} = " if results else ""
-            return f"{taken}{_name(body)}({', '.join(map(expr, args))})"
+            return f"{taken}{body!r}({', '.join(map(expr, args))})"
         case Choose(var, n, _):
             return f"{_var(var)} = choose {expr(n)}"
         case When(condition, _):

@@ -42,9 +42,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     Where ``trace`` is asked for, ``functions`` has the functions that are part of the world, as file and first line.
     """
     try:
-        from guestmem.checker import source
         from guestmem.checker.compile import SHARED
         from guestmem.checker.explore import Model
+        from guestmem.checker.frontend import source
         from guestmem.model.errors import Refused, Verdict
         from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, find
     except Exception as error:

@@ -10,25 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from guestmem.checker.ir import (
-    INT_HI,
-    INT_LO,
     Block,
+    Body,
     Call,
     Choose,
     Const,
     Expr,
-    Interval,
     Load,
     Local,
     Op,
     Part,
     Return,
     Set,
+    ThreadBody,
     Var,
     children,
 )
-from guestmem.checker.lower import Body, ThreadBody
 from guestmem.checker.pools import Pools
+from guestmem.checker.values import INT_HI, INT_LO, Interval
 from guestmem.model.record import BoolType
 
 #: Times that a local's interval may grow before the end that grows is taken to have no bound.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from guestmem.checker.ir import Block, Decision, Mark, Statement
-from guestmem.checker.middle.ranges import Intervals
+from guestmem.checker.middle.intervals import Intervals
 
 #: Alternatives of one decision that are told apart; the last bit is for all from there on.
 MOST_TOLD = 64

@@ -12,10 +12,10 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from guestmem.checker.ir import Boundary, Interval, Var
-from guestmem.checker.lower import ThreadBody
-from guestmem.checker.middle.ranges import Intervals
+from guestmem.checker.ir import Boundary, ThreadBody, Var
+from guestmem.checker.middle.intervals import Intervals
 from guestmem.checker.pools import Pools
+from guestmem.checker.values import Interval
 from guestmem.model.errors import Refused
 from guestmem.model.record import Array, Field
 from guestmem.model.world import World

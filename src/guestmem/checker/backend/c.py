@@ -11,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from guestmem.checker.analysis import Liveness
-from guestmem.checker.fork import Fork, fork_of
+from guestmem.checker.backend.layout import Area, Bits, Layout, width_of
+from guestmem.checker.backend.marks import MOST_TOLD, Marks, nothing
+from guestmem.checker.frontend.program import read
+from guestmem.checker.frontend.source import Place, source_line
 from guestmem.checker.ir import (
     Block,
+    Body,
     Boundary,
     Call,
     Choose,
@@ -36,19 +39,23 @@ from guestmem.checker.ir import (
     Set,
     Store,
     Suspend,
+    ThreadBody,
     Var,
+    Watches,
     When,
     around,
     assigned,
     begins,
     expressions,
     reads_state,
+    used_bodies,
 )
-from guestmem.checker.layout import Area, Bits, Layout, width_of
-from guestmem.checker.lower import Body, Program, ThreadBody, Watches, lower, touches, used_bodies
-from guestmem.checker.marks import MOST_TOLD, Marks, nothing
-from guestmem.checker.middle.ranges import Ranges
-from guestmem.checker.source import Place, source_line
+from guestmem.checker.middle.bodies import lower, touches
+from guestmem.checker.middle.effects import effects
+from guestmem.checker.middle.intervals import Ranges
+from guestmem.checker.middle.liveness import Liveness
+from guestmem.checker.middle.unfold import Fork, fork_of
+from guestmem.checker.pools import Pools
 from guestmem.model.errors import ALWAYS_A_STEP, IN_RANGE, TOO_LARGE, Refused
 from guestmem.model.record import Field, RefType
 from guestmem.model.world import World, to_be_shown
@@ -68,7 +75,7 @@ MOST_TURNS = 1 << 20
 
 def text_of(name: str) -> str:
     """A file of C that stands beside this one."""
-    return resources.files(__package__).joinpath(name).read_text()
+    return resources.files("guestmem.checker").joinpath(name).read_text()
 
 
 @contextlib.contextmanager
@@ -112,8 +119,12 @@ class Translation:
             self._translate(world, watches)
 
     def _translate(self, world: World, watches: Watches) -> None:
-        self.program: Program = lower(world, watches)
-        self.pools = self.program.pools
+        self.pools = Pools(world)
+        source = read(self.pools)
+        self.notes = source.notes
+        does = effects(source, self.pools)
+        self.changing = does.known.changing or set()
+        self.program = lower(source, does, watches)
         bodies = used_bodies(
             [b for t in self.program.threads for b in t.calls] + [b for _, b in self.program.always + self.program.sometimes]
         )
@@ -132,7 +143,7 @@ class Translation:
                 if isinstance(block.end, Suspend):
                     block.end.boundary.live = live.at(block.end.resume)
             threads.append((thread, self.ranges.threads[thread]))
-        changing = sorted(self.program.written(), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
+        changing = sorted(self.changing, key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
         self.layout = Layout(self.pools, changing, threads)
         self.initial = self.layout.pack(self.layout.pools)
         self.always = list(dict.fromkeys(rule for rule, _ in self.program.always))

@@ -9,12 +9,13 @@ import inspect
 import os
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from guestmem.model.errors import Refused
 
 #: The directory of this package.
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
 class Place(NamedTuple):

@@ -10,8 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guestmem.checker.ir import Block, Call, Choose, Const, Expr, Goto, Instr, Reached, Suspend, begins
-from guestmem.checker.lower import Body, ThreadBody, used_bodies
+from guestmem.checker.ir import (
+    Block,
+    Body,
+    Call,
+    Choose,
+    Const,
+    Expr,
+    Goto,
+    Instr,
+    Reached,
+    Suspend,
+    ThreadBody,
+    begins,
+    used_bodies,
+)
 
 #: Alternatives times instructions beyond which unfolding costs more compile time than it saves.
 LARGEST = 20000
