@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guestmem.checker.compile import QUICK
+from guestmem.checker.engine.compile import QUICK
 from guestmem.checker.explore import Steps
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from lockstep import Lockstep

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmem.checker.backend.c import Translation
+from guestmem.checker.translate import Translation
 from guestmem.model import Refused, World
 
 MODULE = """\
@@ -213,14 +213,14 @@ UNCALLED = [
 @pytest.mark.parametrize(("body", "says"), UNCALLED, ids=[says for _, says in UNCALLED])
 def test_what_is_wrong_in_a_method_that_nothing_calls_is_noted(tmp_path: Path, body: str, says: str) -> None:
     source = MODULE.replace("{body}", "self.count = 0") + f"\n    def spare(self) {body}\n"
-    (note,) = Translation(world(tmp_path, source)).notes
+    (note,) = Translation(world(tmp_path, source)).program.notes
     assert says in note
     assert ".py:" in note
 
 
 def test_of_a_method_that_nothing_calls_and_that_is_right_nothing_is_noted(tmp_path: Path) -> None:
     source = MODULE.replace("{body}", "self.count = 0") + "\n    def spare(self) -> int:\n        return self.count\n"
-    assert Translation(world(tmp_path, source)).notes == []
+    assert Translation(world(tmp_path, source)).program.notes == []
 
 
 @pytest.mark.parametrize(("good", "bad", "says"), DECLARATIONS, ids=[bad.strip() for _, bad, _ in DECLARATIONS])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from guestmem.checker.backend.c import Translation
 from guestmem.checker.show import ir_of
+from guestmem.checker.translate import Translation
 from guestmem.model.world import World
 from worlds import world_in
 
@@ -19,7 +19,7 @@ SOURCES = sorted(GOLDENS.glob("*.py"))
 
 def shown(world: World) -> dict[str, str]:
     """The text of each phase, by the suffix of its file."""
-    return {".ir": ir_of(Translation(world).program)}
+    return {".ir": ir_of(Translation(world).bodies)}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])

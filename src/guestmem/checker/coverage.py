@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guestmem.checker.backend.c import Translation
 from guestmem.checker.frontend.classes import definition_of, is_method, is_own, unused
 from guestmem.checker.frontend.source import PACKAGE, Place, shown_file, tree_of
 from guestmem.checker.frontend.statements import says_nothing
 from guestmem.checker.ir import Decision, Statement
+from guestmem.checker.translate import Translation
 from guestmem.model.errors import Refused
 from guestmem.model.record import Record
 from guestmem.model.world import World, records_of, snapshot
@@ -96,7 +96,7 @@ class Executed:
 
 def explored(builds: Iterable[Callable[[], World]], watches: Callable[[str], bool], **budget: Any) -> Executed:
     """What explorations of some worlds executed together, each going on past what breaks a rule; the same code only once."""
-    from guestmem.checker.compile import QUICK
+    from guestmem.checker.engine.compile import QUICK
     from guestmem.checker.explore import Model
 
     executed = Executed()
@@ -175,7 +175,7 @@ def silence(model: Model, executed: Executed, watches: Callable[[str], bool], op
     hidden = replaced(present, classes)
     found.uncalled = [name for name in found.uncalled if name not in hidden]
     found.unused = [cls.__name__ for cls in unused(world)]
-    found.wrong = model.translation.notes
+    found.wrong = model.translation.program.notes
     found.same_as = same_as(model.translation, watches, options)
     return found
 

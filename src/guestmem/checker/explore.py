@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guestmem.checker import compile as compiling
-from guestmem.checker.backend.c import Site, Translation, text_of
 from guestmem.checker.backend.marks import nothing
+from guestmem.checker.backend.unit import engine_text
+from guestmem.checker.engine import compile as compiling
 from guestmem.checker.frontend.source import Place
 from guestmem.checker.ir import Watches
 from guestmem.checker.lasso import Still, Waiting
+from guestmem.checker.translate import Site, Translation
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
@@ -145,7 +146,7 @@ class Steps:
         self.world = world
         self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
+        self.library = lib = compiling.load("\n".join([self.translation.source, engine_text(*self.engine)]), flags)
         self.declare(lib)
         self._word_array = ctypes.c_uint64 * self.words
 
@@ -168,7 +169,7 @@ class Steps:
         words = self._word_array(*self.translation.initial)
         site = ctypes.c_int(0)
         broken = self.library.model_start(words, ctypes.byref(site))
-        return tuple(words), self.translation.sites[site.value] if broken else None
+        return tuple(words), self.translation.numbers.sites[site.value] if broken else None
 
     def edges(self, state: Sequence[int]) -> list[Edge]:
         """Everything that can happen in a state.  Raises OverflowError where that is more than can be listed."""
@@ -180,27 +181,27 @@ class Steps:
         found = []
         for e in self._edges[:n]:
             taken = Slice(e.thread, tuple(e.chosen[: e.choices]), bool(e.stepped))
-            found.append(Edge(taken, tuple(e.state), self.translation.sites[e.site] if e.status == BROKEN else None))
+            found.append(Edge(taken, tuple(e.state), self.translation.numbers.sites[e.site] if e.status == BROKEN else None))
         return found
 
     def broken_rules(self, state: Sequence[int]) -> list[Site]:
         """The rules a state breaks: its properties, and what evaluating one of them breaks."""
-        sites = (ctypes.c_int * (len(self.translation.always) + 1))()
+        sites = (ctypes.c_int * (len(self.translation.numbers.always) + 1))()
         broken = self.library.model_broken_rules(self._word_array(*state), sites)
-        numbers = [i for i in range(len(self.translation.always)) if broken >> i & 1]
+        numbers = [i for i in range(len(self.translation.numbers.always)) if broken >> i & 1]
         return [self._property(i if sites[i] < 0 else -1 - sites[i]) for i in numbers]
 
     def _property(self, number: int) -> Site:
         """What the engine's number of a broken property means: a place if evaluating it broke a rule."""
         if number < 0:
-            return self.translation.sites[-1 - number]
-        return Site(self.translation.always[number], "", None)
+            return self.translation.numbers.sites[-1 - number]
+        return Site(self.translation.numbers.always[number], "", None)
 
 
 class Model(Steps):
     """A world translated and compiled, to be explored."""
 
-    engine = ("search.c", "engine/waits.c")
+    engine = ("search.c", "waits.c")
 
     def declare(self, lib: ctypes.CDLL) -> None:
         super().declare(lib)
@@ -284,7 +285,7 @@ class Model(Steps):
         violations = [self._violation(search, i) for i in range(summary.violations)]
         outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes)
         if status == COMPLETE:
-            names = self.translation.situations
+            names = self.translation.numbers.situations
             outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
         if violations:
             outcome.found(violations)
@@ -321,7 +322,7 @@ class Model(Steps):
         v = self.library.search_violation(search, number).contents
         slices = self._path(search, v.state)
         if v.kind == IN_STEP:
-            site = self.translation.sites[v.site]
+            site = self.translation.numbers.sites[v.site]
             if site.rule != ALWAYS_A_STEP:  # it would not end in plain Python either
                 slices.append(Slice(v.thread, tuple(v.chosen[: v.choices]), bool(v.stepped)))
             return Violation(site.rule, site.detail, v.thread, site.place, tuple(slices))
@@ -335,7 +336,7 @@ class Model(Steps):
         state = self._state(search, v.state)
         if v.kind == SPINS:
             assert thread is not None
-            loop = self.translation.loops[v.site][1]
+            loop = self.translation.numbers.loops[v.site][1]
             detail = f"{self.world.threads[thread].name} goes round for ever"
             cycle = self._cycle(search, v)
             active = {slice_.thread for slice_ in cycle}

@@ -9,7 +9,7 @@ at each boundary, so that what is dead is zero and equal futures are equal state
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from guestmem.checker.ir import Boundary, ThreadBody, Var
@@ -90,7 +90,7 @@ class _Words:
 class Layout:
     """The places of a world's changing fields and of its threads."""
 
-    def __init__(self, pools: Pools, changing: Iterable[Field], threads: Sequence[tuple[ThreadBody, Intervals]]) -> None:
+    def __init__(self, pools: Pools, changing: Iterable[Field], threads: Mapping[ThreadBody, Intervals]) -> None:
         self.pools = pools
         self.fields: dict[Field, Bits] = {}
         self.areas: list[Area] = []
@@ -110,7 +110,7 @@ class Layout:
             elif width:
                 bits.per_word = count
                 pieces.append((width * count, len(pieces), bits))
-        for body, intervals in threads:
+        for body, intervals in threads.items():
             area, widths = _area(body, intervals)
             self.areas.append(area)
             pieces.extend((w, len(pieces) + i, (area, i)) for i, w in enumerate(widths) if w)

@@ -44,6 +44,11 @@ class Effects:
         self.known = known
         self._of: dict[Routine, Effect] = {}
 
+    @property
+    def changing(self) -> list[Field]:
+        """The fields that something changes, in an order of their own."""
+        return sorted(self.known.changing or (), key=lambda f: (f.owner.__module__, f.owner.__qualname__, f.name))
+
     def of(self, routine: Routine, arguments: Sequence[int] = ()) -> Effect:
         """What a routine does; of a thread, called with these numbers."""
         if arguments:

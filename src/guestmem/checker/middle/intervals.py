@@ -16,22 +16,35 @@ from guestmem.checker.ir import (
     Choose,
     Const,
     Expr,
+    If,
     Load,
     Local,
     Op,
     Part,
+    Require,
     Return,
     Set,
+    Store,
     ThreadBody,
     Var,
+    When,
     children,
+    expressions,
 )
+from guestmem.checker.middle.bodies import Bodies
 from guestmem.checker.pools import Pools
 from guestmem.checker.values import INT_HI, INT_LO, Interval
-from guestmem.model.record import BoolType
+from guestmem.model.record import BoolType, RefType
 
 #: Times that a local's interval may grow before the end that grows is taken to have no bound.
 GROWTH = 30
+
+
+def ranges(pools: Pools, bodies: Bodies) -> Ranges:
+    """The intervals in all bodies of a program; the properties are called with the world."""
+    world = (pools.number(pools.world),) * 2
+    properties = [body for _, body in bodies.always + bodies.sometimes]
+    return Ranges(pools, bodies.threads, [(body, [world for _ in body.parameters]) for body in properties])
 
 
 class Ranges:
@@ -59,6 +72,14 @@ class Ranges:
             known.update()
         ends = [block.end for block in body.blocks if isinstance(block.end, Return)]
         return [known.expr(value) for value in ends[0].values] if ends else [None] * len(body.results)
+
+    def stopping(self, bodies: Iterable[Body]) -> set[Body]:
+        """The bodies that can end without a result; ``bodies`` are given callees first."""
+        found: set[Body] = set()
+        for body in bodies:
+            if any(map(self.bodies[body].can_stop, body.blocks)) or not found.isdisjoint(body.calls):
+                found.add(body)
+        return found
 
 
 class Intervals:
@@ -139,6 +160,27 @@ class Intervals:
             return 0, len(self.pools.world.threads) - 1
         left, right = (self.expr(argument) for argument in op.args)
         return left and right and arithmetic(op.op, left, right)
+
+    def fits(self, store: Store) -> bool:
+        """Whether what is stored lies in the range of the field."""
+        low, high = self.pools.interval(store.field.type)
+        values = self.expr(store.value)
+        if values is None:  # control does not come here
+            return True
+        if isinstance(store.field.type, RefType):  # a None that must not be is another rule's
+            return values[1] <= high and (values[0] >= low or values[0] == 0)
+        return low <= values[0] and values[1] <= high
+
+    def can_stop(self, block: Block) -> bool:
+        """Whether a body can end in a block without a result: it waits, chooses, breaks a rule, or has too large a number."""
+        evaluated = [e for instr in block.instrs for e in expressions(instr)]
+        match block.end:
+            case If(condition, _, _):
+                evaluated.append(condition)
+            case Return(values):
+                evaluated += values
+        stops = any(isinstance(i, (When, Require, Choose)) or (isinstance(i, Store) and not self.fits(i)) for i in block.instrs)
+        return stops or any(map(self.overflows, evaluated))
 
     def overflows(self, expr: Expr) -> bool:
         """Whether a number in an expression may not fit those that the checker computes with."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guestmem.checker.ir import Block, If, Return, Var, assigned, expressions, locals_in
+from guestmem.checker.ir import Block, If, Return, Suspend, Var, assigned, expressions, locals_in
+from guestmem.checker.middle.bodies import Bodies
 
 
 class Liveness:
@@ -37,3 +38,12 @@ class Liveness:
     def at(self, block: Block, position: int = 0) -> list[Var]:
         """The locals needed before the instruction at a position of a block."""
         return sorted(self._at(block, position), key=lambda var: var.number)
+
+
+def note_live(bodies: Bodies) -> None:
+    """Note at each boundary of the threads which locals are needed after it."""
+    for thread in bodies.threads:
+        live = Liveness(thread.blocks)
+        for block in thread.blocks:
+            if isinstance(block.end, Suspend):
+                block.end.boundary.live = live.at(block.end.resume)

@@ -25,6 +25,7 @@ from guestmem.checker.ir import (
     begins,
     used_bodies,
 )
+from guestmem.checker.middle.bodies import Bodies
 
 #: Alternatives times instructions beyond which unfolding costs more compile time than it saves.
 LARGEST = 20000
@@ -102,3 +103,9 @@ def fork_of(thread: ThreadBody) -> Fork | None:
     fork = Fork(body, args, marks)
     callees = sum(len(block.instrs) for used in used_bodies(body.calls) for block in used.blocks)
     return fork if fork.settle() and fork.size() * (1 + callees // 8) <= LARGEST else None
+
+
+def unfolded(bodies: Bodies) -> dict[int, Fork]:
+    """The unfolded form of those threads that have one, by their numbers."""
+    forks = ((number, fork_of(thread)) for number, thread in enumerate(bodies.threads))
+    return {number: fork for number, fork in forks if fork is not None}
