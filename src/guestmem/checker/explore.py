@@ -12,8 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem.checker.backend.marks import nothing
-from guestmem.checker.backend.unit import engine_text
-from guestmem.checker.engine import compile as compiling
+from guestmem.checker.engine import bindings
+from guestmem.checker.engine.bindings import (
+    BROKEN,
+    COMPLETE,
+    IN_STATE,
+    IN_STEP,
+    NO_MEMORY,
+    NOBODY,
+    OUT_OF_MEMORY,
+    OUT_OF_STATES,
+    RUNNING,
+    SPINS,
+)
+from guestmem.checker.engine.compile import FLAGS
 from guestmem.checker.frontend.source import Place
 from guestmem.checker.ir import Watches
 from guestmem.checker.lasso import Still, Waiting
@@ -24,41 +36,10 @@ from guestmem.model.world import World
 
 #: States expanded between two looks at the clock.
 CHUNK = 1 << 14
-MOST_CHOICES = 64
 #: Things that may happen in one state, where they are listed.
 MOST_EDGES = 1 << 20
-NOBODY = 2**32 - 1
-DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
-IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS = range(4)
-
-
-class _Turn(ctypes.Structure):
-    _fields_ = (("thread", ctypes.c_uint32), ("state", ctypes.c_uint32))
-
-
-class _Violation(ctypes.Structure):
-    _fields_ = (
-        ("kind", ctypes.c_int),
-        ("thread", ctypes.c_int),
-        ("site", ctypes.c_int),
-        ("state", ctypes.c_uint32),
-        ("depth", ctypes.c_uint32),
-        ("cycle", ctypes.POINTER(_Turn)),
-        ("turns", ctypes.c_uint32),
-        ("stepped", ctypes.c_int),
-        ("choices", ctypes.c_int),
-        ("chosen", ctypes.c_int * MOST_CHOICES),
-    )
-
-
-class _Summary(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_uint64) for name in ("count", "head", "transitions", "reached", "bytes", "table_bytes")),
-        ("depth", ctypes.c_uint32),
-        ("status", ctypes.c_int),
-        ("violations", ctypes.c_int),
-    )
+#: What ends a search besides what the engine says.
+INTERRUPTED, OUT_OF_TIME = -1, -2
 
 
 @dataclass(frozen=True)
@@ -133,36 +114,23 @@ class Steps:
     ``watches`` says of which files it is noted what was executed; ``translation`` is the world's, where that was made before.
     """
 
-    #: The files of C that are added to the translation.
-    engine: tuple[str, ...] = ()
+    #: The files of the engine that are added to the translation.
+    parts: tuple[str, ...] = bindings.REPLAY
 
     def __init__(
         self,
         world: World,
         watches: Watches = nothing,
-        flags: Sequence[str] = compiling.FLAGS,
+        flags: Sequence[str] = FLAGS,
         translation: Translation | None = None,
     ) -> None:
         self.world = world
         self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load("\n".join([self.translation.source, engine_text(*self.engine)]), flags)
-        self.declare(lib)
+        self.library = bindings.engine(self.translation.source, self.words, self.parts, flags)
         self._word_array = ctypes.c_uint64 * self.words
-
-        class CEdge(ctypes.Structure):
-            _fields_ = (
-                *((name, ctypes.c_int) for name in ("thread", "status", "site", "stepped", "choices")),
-                ("chosen", ctypes.c_int * MOST_CHOICES),
-                ("state", self._word_array),
-            )
-
-        self._edge_type = CEdge
-        self._edges = (CEdge * 1024)()
-
-    def declare(self, lib: ctypes.CDLL) -> None:
-        """Say what the compiled functions take and give."""
-        lib.model_broken_rules.restype = ctypes.c_uint64
+        self._edge_type = bindings.edge_type(self.words)
+        self._edges: Any = (self._edge_type * 1024)()
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
@@ -201,21 +169,7 @@ class Steps:
 class Model(Steps):
     """A world translated and compiled, to be explored."""
 
-    engine = ("search.c", "waits.c")
-
-    def declare(self, lib: ctypes.CDLL) -> None:
-        super().declare(lib)
-        lib.search_new.restype = ctypes.c_void_p
-        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
-        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
-        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
-        lib.search_violation.restype = ctypes.POINTER(_Violation)
-        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
-        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_parent.restype = ctypes.c_uint32
-        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+    parts = bindings.SEARCH
 
     @staticmethod
     def translate(world: World) -> Translation:
@@ -276,7 +230,7 @@ class Model(Steps):
         return list(words)
 
     def _summary(self, search: Any) -> Any:
-        summary = _Summary()
+        summary = bindings.Summary()
         self.library.search_summary(search, ctypes.byref(summary))
         return summary
 

@@ -3,26 +3,15 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from guestmem.checker.backend.c import Code, Emitter, World
 from guestmem.checker.backend.layout import Bits
 from guestmem.checker.backend.numbers import ENDLESS
 from guestmem.checker.backend.threads import ForkCode, ThreadCode, pc_of
+from guestmem.checker.engine.text import MOST_CHOICES, MOST_TURNS, engine_text
 from guestmem.checker.ir import Body, around, used_bodies
 from guestmem.checker.middle.bodies import Bodies
 from guestmem.checker.middle.intervals import Ranges
 from guestmem.checker.middle.unfold import Fork
-
-#: Choices one slice of a thread may make; more is taken for a loop without end.
-MOST_CHOICES = 64
-#: Turns that loops without a step may take in one slice.
-MOST_TURNS = 1 << 20
-
-
-def engine_text(*names: str) -> str:
-    """Files of the engine, one after the other."""
-    return "\n".join(resources.files("guestmem.checker.engine").joinpath(name).read_text() for name in names)
 
 
 class Unit:
@@ -49,7 +38,7 @@ class Unit:
         self.properties()
         self.advance()
         self.loops()
-        return "\n".join([*self.out.lines, engine_text("replay.c")])
+        return "\n".join(self.out.lines)
 
     def code(self, body: Body) -> Code:
         return Code(self.out, self.world, self.ranges.bodies[body])
@@ -66,9 +55,8 @@ class Unit:
         line(f"#define LOOPS {len(numbers.loops)}")
         line(f"#define SITUATIONS {len(numbers.situations)}")
         line(f"#define STATE_SITUATIONS {len(self.bodies.sometimes)}")
-        line(engine_text("prelude.h"))
         line(f"#define MARKS {self.world.marks.words}")
-        line(engine_text("marks.h"))
+        line(engine_text("engine.h", "marks.h"))
         for values, name in numbers.tables.items():
             line(f"static const num {name}[] = {{{', '.join(map(str, values))}}};")
         for declared, bits in self.world.layout.fields.items():

@@ -5,6 +5,10 @@
  * A slice, or an alternative, that turns out to wait has not happened: what it marks is pending until it has.  Between slices
  * only properties mark; theirs is kept when the next slice begins.
  */
+#ifndef MARKS_H
+#define MARKS_H
+#include "engine.h"
+
 struct marks {
 	u64 word[MARKS];
 };
@@ -46,3 +50,5 @@ void marks_read(u64 *to)
 	keep_marks();
 	memcpy(to, &executed, sizeof(executed));
 }
+
+#endif

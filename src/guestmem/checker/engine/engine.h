@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What generated code needs; the file after it is search.c. */
+/* What the text of a world and the engine share.  The sizes in capitals are defined before it. */
+#ifndef ENGINE_H
+#define ENGINE_H
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +154,13 @@ struct search {
 	struct ctx ctx;
 };
 
+/* How far a search has come. */
+struct summary {
+	u64 count, head, transitions, reached, bytes, table_bytes;
+	u32 depth;
+	int status, violations;
+};
+
 static inline int same(const u64 *a, const u64 *b)
 {
 	u64 d = 0;
@@ -161,7 +170,7 @@ static inline int same(const u64 *a, const u64 *b)
 	return !d;
 }
 
-static void lookup(struct search *x);
+void lookup(struct search *x); /* search.c */
 
 /* A successor of `now`. */
 static inline void found(struct search *x, const u64 *now, const u64 *s)
@@ -176,3 +185,42 @@ static inline void found(struct search *x, const u64 *now, const u64 *s)
 	if (__builtin_expect(x->pending == ROOM, 0))
 		lookup(x);
 }
+
+/* Note a violation, unless one of this kind, place and thread is known: that came first, so it is as short; NULL then. */
+static inline struct violation *violate(struct search *x, int kind, int thread, int site, u32 state, u32 depth)
+{
+	struct violation *v;
+
+	for (int i = 0; i < x->violations; i++) {
+		v = &x->violation[i];
+		if (v->kind == kind && v->thread == thread && v->site == site)
+			return NULL;
+	}
+	v = realloc(x->violation, (u64)(x->violations + 1) * sizeof(*v));
+	if (!v) {
+		x->status = NO_MEMORY;
+		return NULL;
+	}
+	x->violation = v;
+	v += x->violations++;
+	memset(v, 0, sizeof(*v));
+	v->kind = kind;
+	v->thread = thread;
+	v->site = site;
+	v->state = state;
+	v->depth = depth;
+	if (x->stop_at_first)
+		x->status = STOPPED;
+	return v;
+}
+
+/* What the states and the set take, of the memory that the search may use. */
+static inline u64 bytes_used(const struct search *x)
+{
+	u64 each = WORDS * sizeof(u64) + sizeof(u32) + (x->moved ? sizeof(threads_t) : 0) + (x->others ? sizeof(u32) : 0);
+
+	each += x->breaks ? sizeof(rules_t) : 0;
+	return x->count * each + x->set.size * sizeof(u64);
+}
+
+#endif
