@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmem.checker.show import ir_of
+from guestmem.checker.show import ir_of, tree_of
 from guestmem.checker.translate import Translation
 from guestmem.model.world import World
 from worlds import world_in
@@ -19,7 +19,8 @@ SOURCES = sorted(GOLDENS.glob("*.py"))
 
 def shown(world: World) -> dict[str, str]:
     """The text of each phase, by the suffix of its file."""
-    return {".ir": ir_of(Translation(world).bodies)}
+    translation = Translation(world)
+    return {".tree": tree_of(translation.program), ".ir": ir_of(translation.bodies)}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
