@@ -7,7 +7,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-from guestmem.checker.backend.c import World as CWorld
+from guestmem.checker.backend.c import Shared
 from guestmem.checker.backend.layout import Layout
 from guestmem.checker.backend.marks import Marks, nothing
 from guestmem.checker.backend.numbers import Numbers, Site
@@ -67,6 +67,6 @@ class Translation:
         self.numbers = Numbers(self.pools, self.bodies, does.changing, known)
         self.marks = Marks([*known.bodies.items(), *known.threads.items()])
         forks = unfolded(self.bodies)
-        world = CWorld(self.pools, self.numbers, self.layout, self.marks, known.stopping(self.bodies.atomic))
-        self.source = Unit(world, self.bodies, known, forks).text()
+        shared = Shared(self.pools, self.numbers, self.layout, self.marks, known.stopping(self.bodies.atomic))
+        self.source = Unit(shared, self.bodies, known, forks).text()
         self.initial = self.layout.pack(self.pools)

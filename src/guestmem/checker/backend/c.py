@@ -74,7 +74,7 @@ class Emitter:
         self.line("}")
 
 
-class World:
+class Shared:
     """What C text of any body refers to: the numbers, the places of fields, the bodies that can end without a result."""
 
     def __init__(self, pools: Pools, numbers: Numbers, layout: Layout, marks: Marks, stopping: set[Body]) -> None:
@@ -88,11 +88,11 @@ class World:
 class Code:
     """Writes the code of one body, in which locals have ``known`` intervals."""
 
-    def __init__(self, out: Emitter, world: World, known: Intervals) -> None:
+    def __init__(self, out: Emitter, shared: Shared, known: Intervals) -> None:
         self.out = out
-        self.world = world
-        self.numbers = world.numbers
-        self.pools = world.pools
+        self.shared = shared
+        self.numbers = shared.numbers
+        self.pools = shared.pools
         self.known = known
 
     def declarations(self, blocks: Sequence[Block], parameters: Sequence[Var] = ()) -> None:
@@ -110,7 +110,7 @@ class Code:
         out = self.out
         parameters = "".join(f", num {p.c()}" for p in body.parameters)
         results = "".join(f", num *r{i}" for i in range(len(body.results)))
-        kind = "int" if body in self.world.stopping else "void"
+        kind = "int" if body in self.shared.stopping else "void"
         inline = "ALWAYS_INLINE" if inlined else "static inline"
         with out.function(f"{inline} {kind} {self.numbers.body(body)}(u64 *s, struct ctx *c{parameters}{results})"):
             self.declarations(body.blocks, body.parameters)
@@ -122,7 +122,7 @@ class Code:
                 if isinstance(block.end, Return):
                     for n, value in enumerate(block.end.values):
                         out.line(f"*r{n} = {self.expr(value)};")
-                    out.line("return DONE;" if body in self.world.stopping else "return;")
+                    out.line("return DONE;" if body in self.shared.stopping else "return;")
                 else:
                     self.jump(block.end, body.blocks[i + 1] if i + 1 < len(body.blocks) else None)
 
@@ -155,7 +155,7 @@ class Code:
                 self.store(instr)
             case Call(body, _, _, _):
                 text = self.call(instr)
-                line(f"{{ int st = {text}; if (st) return st; }}" if body in self.world.stopping else f"{text};")
+                line(f"{{ int st = {text}; if (st) return st; }}" if body in self.shared.stopping else f"{text};")
             case Choose(var, n, _):
                 line(f"{{ int st = choose(c, {self.expr(n)}, &{var.c()}); if (st) return st; }}")
             case When(condition, _):
@@ -169,9 +169,9 @@ class Code:
                 assert number is not None
                 line(f"if (c->loop == {number + 1}) c->left = 1;")
             case Mark(what, None):
-                line(f"mark({self.world.marks.first(what)});")
+                line(f"mark({self.shared.marks.first(what)});")
             case Mark(what, Expr() as taken):
-                line(f"mark({self.world.marks.first(what)} + min_num({self.expr(taken)}, {MOST_TOLD - 1}));")
+                line(f"mark({self.shared.marks.first(what)} + min_num({self.expr(taken)}, {MOST_TOLD - 1}));")
 
     def broken(self, site: Site) -> str:
         """End the body where a rule is broken."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 
-from guestmem.checker.backend.c import Code, Emitter, World
+from guestmem.checker.backend.c import Code, Emitter, Shared
 from guestmem.checker.backend.layout import Area
 from guestmem.checker.ir import Block, Boundary, Call, Choose, Const, If, Instr, Return, Suspend, ThreadBody, begins, reads_state
 from guestmem.checker.middle.bodies import touches
@@ -23,11 +23,11 @@ def pc_of(area: Area) -> str:
 class ThreadCode(Code):
     """Writes the code of one thread."""
 
-    def __init__(self, out: Emitter, world: World, known: Intervals, number: int, thread: ThreadBody) -> None:
-        super().__init__(out, world, known)
+    def __init__(self, out: Emitter, shared: Shared, known: Intervals, number: int, thread: ThreadBody) -> None:
+        super().__init__(out, shared, known)
         self.number = number
         self.thread = thread
-        self.area = world.layout.areas[number]
+        self.area = shared.layout.areas[number]
 
     def write(self) -> None:
         """The function that runs the next slice of the thread, or with ``c->start`` the way to its first boundary."""
@@ -98,7 +98,7 @@ class ThreadCode(Code):
     def step(self, marks: list[Instr], call: Call, boundary: Boundary) -> None:
         """The call of a step, which may have to wait: at its own boundary, or before it if the slice began earlier."""
         out, text = self.out, self.call(call)
-        if call.body in self.world.stopping:
+        if call.body in self.shared.stopping:
             out.line("{ struct marks before = pending;")
             for mark in marks:
                 self.instr(mark)
@@ -135,8 +135,8 @@ class ThreadCode(Code):
 class ForkCode(Code):
     """Writes a thread's one step with its choices unfolded, so that each alternative is compiled on its own."""
 
-    def __init__(self, out: Emitter, world: World, known: Intervals, number: int, fork: Fork) -> None:
-        super().__init__(out, world, known)
+    def __init__(self, out: Emitter, shared: Shared, known: Intervals, number: int, fork: Fork) -> None:
+        super().__init__(out, shared, known)
         self.number = number
         self.fork = fork
         self.live = Liveness(fork.body.blocks)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from guestmem.checker.backend.c import Code, Emitter, World
+from guestmem.checker.backend.c import Code, Emitter, Shared
 from guestmem.checker.backend.layout import Bits
 from guestmem.checker.backend.numbers import ENDLESS
 from guestmem.checker.backend.threads import ForkCode, ThreadCode, pc_of
@@ -17,9 +17,9 @@ from guestmem.checker.middle.unfold import Fork
 class Unit:
     """Writes the text; ``forks`` are the threads that are unfolded."""
 
-    def __init__(self, world: World, bodies: Bodies, ranges: Ranges, forks: dict[int, Fork]) -> None:
-        self.world = world
-        self.numbers = world.numbers
+    def __init__(self, shared: Shared, bodies: Bodies, ranges: Ranges, forks: dict[int, Fork]) -> None:
+        self.shared = shared
+        self.numbers = shared.numbers
         self.bodies = bodies
         self.ranges = ranges
         self.forks = forks
@@ -31,22 +31,22 @@ class Unit:
         for body in self.bodies.atomic:
             self.code(body).function(body, inlined=body in inlined)
         for number, thread in enumerate(self.bodies.threads):
-            ThreadCode(self.out, self.world, self.ranges.threads[thread], number, thread).write()
+            ThreadCode(self.out, self.shared, self.ranges.threads[thread], number, thread).write()
             if number in self.forks:
                 fork = self.forks[number]
-                ForkCode(self.out, self.world, self.ranges.bodies[fork.body], number, fork).write()
+                ForkCode(self.out, self.shared, self.ranges.bodies[fork.body], number, fork).write()
         self.properties()
         self.advance()
         self.loops()
         return "\n".join(self.out.lines)
 
     def code(self, body: Body) -> Code:
-        return Code(self.out, self.world, self.ranges.bodies[body])
+        return Code(self.out, self.shared, self.ranges.bodies[body])
 
     def header(self) -> None:
         """The sizes, what the engine declares, tables of constants, and the fields."""
         line, numbers = self.out.line, self.numbers
-        line(f"#define WORDS {self.world.layout.words}")
+        line(f"#define WORDS {self.shared.layout.words}")
         line(f"#define THREADS {len(self.bodies.threads)}")
         line(f"#define MOST_CHOICES {MOST_CHOICES}")
         line(f"#define MOST_TURNS {MOST_TURNS}")
@@ -55,11 +55,11 @@ class Unit:
         line(f"#define LOOPS {len(numbers.loops)}")
         line(f"#define SITUATIONS {len(numbers.situations)}")
         line(f"#define STATE_SITUATIONS {len(self.bodies.sometimes)}")
-        line(f"#define MARKS {self.world.marks.words}")
+        line(f"#define MARKS {self.shared.marks.words}")
         line(engine_text("engine.h", "marks.h"))
         for values, name in numbers.tables.items():
             line(f"static const num {name}[] = {{{', '.join(map(str, values))}}};")
-        for declared, bits in self.world.layout.fields.items():
+        for declared, bits in self.shared.layout.fields.items():
             self.accessors(numbers.field(declared), bits)
 
     def accessors(self, name: str, bits: Bits) -> None:
@@ -102,10 +102,10 @@ class Unit:
 
     def property(self, body: Body, stopped: str, then: str) -> None:
         """Evaluate a property; ``stopped`` is what to do when that itself breaks a rule, ``then`` otherwise."""
-        pools = self.world.pools
+        pools = self.shared.pools
         arguments = f", {pools.number(pools.world)}" if body.parameters else ""
         text = f"{self.numbers.body(body)}(s, c{arguments}, &ok)"
-        self.out.line(f"if ({text}) {stopped} else" if body in self.world.stopping else f"{text};")
+        self.out.line(f"if ({text}) {stopped} else" if body in self.shared.stopping else f"{text};")
         self.out.line(then)
 
     def advance(self) -> None:
@@ -129,7 +129,7 @@ class Unit:
         with out.function("static inline int pc_of(const u64 *s, int thread)"):
             out.line("(void)s;")
             out.line("switch (thread) {")
-            for number, area in enumerate(self.world.layout.areas):
+            for number, area in enumerate(self.shared.layout.areas):
                 out.line(f"case {number}: return {pc_of(area)};")
             out.line("}")
             out.line("__builtin_unreachable();")

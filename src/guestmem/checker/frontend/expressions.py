@@ -15,13 +15,13 @@ from guestmem.checker.frontend.callees import Callees
 from guestmem.checker.frontend.signature import fit, index_type
 from guestmem.checker.frontend.source import Function
 from guestmem.checker.frontend.tree import (
+    Action,
     Arithmetic,
     Array,
     AsIndex,
     Call,
     Chosen,
     Comparison,
-    Effect,
     Either,
     Element,
     Expr,
@@ -65,11 +65,9 @@ COMPARISON = {
     ast.LtE: "<=",
     ast.Gt: ">",
     ast.GtE: ">=",
-    ast.Is: "is",
-    ast.IsNot: "is not",
+    ast.Is: "==",
+    ast.IsNot: "!=",
 }
-#: The operation that each comparison is.
-COMPARES = {"is": "==", "is not": "!="} | {op: op for op in ("==", "!=", "<", "<=", ">", ">=")}
 BUILTINS = ("len", "min", "max", "all", "any", "sum", "bool", "int")
 
 
@@ -201,7 +199,7 @@ class Expressions:
                 return self.either(node, test, body, orelse)
             case ast.Call():
                 called = self.call(node)
-                count = len(called.results) if isinstance(called, Effect) else 1
+                count = len(called.results) if isinstance(called, Action) else 1
                 if count != 1:
                     self.refuse(node, f"{ast.unparse(node)} has {count} results, one is used", "assign them first")
                 return called
@@ -303,7 +301,7 @@ class Expressions:
             ops.append(self.compared(node, operator, a, b))
         numbers = [operand.value for operand in operands if isinstance(operand, Number)]
         if len(numbers) == len(operands):
-            holds = [result(COMPARES[op], a, b) for op, a, b in zip(ops, numbers, numbers[1:], strict=False)]
+            holds = [result(op, a, b) for op, a, b in zip(ops, numbers, numbers[1:], strict=False)]
             return Number(node, BOOL, int(all(holds)))
         return Comparison(node, BOOL, ops, operands)
 
@@ -318,9 +316,9 @@ class Expressions:
             comparable = isinstance(a.type, RefType) and isinstance(b.type, RefType)
         else:
             comparable = same_kind(a.type, b.type) or same_kind(b.type, a.type)
-        if op in ("is", "is not") and isinstance(a.type, IntType):
+        if isinstance(operator, (ast.Is, ast.IsNot)) and isinstance(a.type, IntType):
             self.refuse(node, f"`is` between numbers in {ast.unparse(node)}", "compare them with == or !=")
-        ordered = COMPARES[op] not in ("==", "!=")
+        ordered = op not in ("==", "!=")
         if not comparable or (ordered and not isinstance(a.type, IntType)):
             self.refuse(node, f"{a.type!r} compared with {b.type!r}", "compare values of one kind")
         return op

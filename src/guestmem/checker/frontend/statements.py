@@ -10,11 +10,11 @@ from typing import Any
 from guestmem.checker.frontend.expressions import Expressions, Scope
 from guestmem.checker.frontend.signature import type_of_hint
 from guestmem.checker.frontend.tree import (
+    Action,
     Array,
     Assign,
     Callee,
     Do,
-    Effect,
     Element,
     Expr,
     FieldOf,
@@ -156,7 +156,7 @@ class Statements:
         if not isinstance(value, ast.Call):
             self.refuse(node, "several values assigned at once", "assign one after the other")
         call = self.read.call(value)
-        results = call.results if isinstance(call, Effect) else [call.type]
+        results = call.results if isinstance(call, Action) else [call.type]
         if len(results) != len(elements):
             self.refuse(node, f"{len(results)} results for {len(elements)} names", "name each result")
         names: list[str | None] = []
@@ -277,7 +277,7 @@ class Statements:
         call: Expr | None = None
         if len(wanted) != 1 and len(nodes) == 1 and isinstance(nodes[0], ast.Call):
             call = self.read.call(nodes[0])
-            kinds = call.results if isinstance(call, Effect) else [call.type]
+            kinds = call.results if isinstance(call, Action) else [call.type]
             values: list[Expr] = [Name(nodes[0], kind, "") for kind in kinds]
         else:
             values = [self.read.value(each) for each in nodes]

@@ -104,7 +104,7 @@ class Extreme(Expr):
 
 @dataclass(eq=False)
 class Comparison(Expr):
-    """A chain of comparisons, each operand evaluated once; ``ops`` are == != < <= > >= and "is", "is not"."""
+    """A chain of comparisons, each operand evaluated once; ``ops`` are == != < <= > >=."""
 
     ops: list[str]
     operands: list[Expr]
@@ -246,14 +246,14 @@ class Callee:
 
 
 @dataclass(eq=False)
-class Effect(Expr):
+class Action(Expr):
     """What may stand as a statement; it has any number of results, and a type where that is one."""
 
     results: list[ScalarType]
 
 
 @dataclass(eq=False)
-class Call(Effect):
+class Call(Action):
     """A call; for a method ``owner`` is the record."""
 
     callee: Callee
@@ -262,14 +262,14 @@ class Call(Effect):
 
 
 @dataclass(eq=False)
-class When(Effect):
+class When(Action):
     """Wait until a condition holds."""
 
     condition: Expr
 
 
 @dataclass(eq=False)
-class Require(Effect):
+class Require(Action):
     """Break a rule unless a condition holds."""
 
     condition: Expr
@@ -278,14 +278,14 @@ class Require(Effect):
 
 
 @dataclass(eq=False)
-class Reached(Effect):
+class Reached(Action):
     """Note a situation."""
 
     situation: str
 
 
 @dataclass(eq=False)
-class Charge(Effect):
+class Charge(Action):
     """What it costs is no part of a state; that its arguments are evaluated may be."""
 
     arguments: list[Expr]

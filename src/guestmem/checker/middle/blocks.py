@@ -205,19 +205,6 @@ class Lowering(Frames):
         if not after:
             join.end = Goto(join)
 
-    def facts(self, test: tree.Expr, truth: bool) -> set[Var]:
-        """The locals known not to be None when a condition turned out ``truth``."""
-        match test:
-            case tree.Comparison(ops=[op], operands=[tree.Name(name=name), none]) if tree.is_none(none):
-                if op == ("is not" if truth else "is"):
-                    known = self.frame.env.get(name)
-                    return {known.var} if isinstance(known, Local) else set()
-            case tree.Not(operand=operand):
-                return self.facts(operand, not truth)
-            case tree.Logic(every=every, parts=parts) if every == truth:
-                return set().union(*(self.facts(part, truth) for part in parts))
-        return set()
-
     @contextmanager
     def loop(self, again: Block, done: Block, nodes: Sequence[ast.AST]) -> Iterator[None]:
         """What is lowered inside is the body of a loop; what its statements assign is not known to be a record."""
@@ -411,10 +398,10 @@ class Lowering(Frames):
             operands.add(b)
             operands.add(self.value(right))
             a, b = operands.take()
-            return self.compare(op, a, b)
+            return self.known.compared(op, a, b, self.can_be_none)
 
         rest = [functools.partial(next_two, op, right) for op, right in zip(ops[1:], nodes[2:], strict=True)]
-        return self.lazily(True, [lambda: self.compare(ops[0], a, b), *rest])
+        return self.lazily(True, [lambda: self.known.compared(ops[0], a, b, self.can_be_none), *rest])
 
     def logic(self, every: bool, parts: list[tree.Expr]) -> Expr:
         def one(i: int) -> Expr:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from guestmem.checker.frontend import tree
-from guestmem.checker.frontend.expressions import COMPARES
 from guestmem.checker.frontend.program import Program
 from guestmem.checker.frontend.tree import Callee, Routine, Target
 from guestmem.checker.ir import Const, Expr, Local, Var
@@ -249,7 +248,7 @@ class _Walk:
         values = [self.value(operand) for operand in operands]
         result: Expr = Const(1, BOOL)
         for op, a, b in zip(ops, values, values[1:], strict=False):
-            result = self.known.fold("&&", [result, compared(self.known, COMPARES[op], a, b)], BOOL)
+            result = self.known.fold("&&", [result, self.known.compared(op, a, b, declared_optional)], BOOL)
         return result
 
     def logic(self, every: bool, parts: Sequence[tree.Expr]) -> Expr:
@@ -261,13 +260,9 @@ class _Walk:
         return result
 
 
-def compared(known: Known, op: str, a: Expr, b: Expr) -> Expr:
-    """A comparison; with None, it is known of what is declared not to be."""
-    for one, other in ((a, b), (b, a)):
-        is_none = isinstance(one, Const) and one.value == 0 and isinstance(one.type, RefType)
-        if is_none and isinstance(other.type, RefType) and not other.type.optional and not isinstance(other, Const):
-            return Const(int(op == "!="), BOOL)
-    return known.fold(op, [a, b], BOOL)
+def declared_optional(value: Expr) -> bool:
+    """Whether a record may be None, as far as its declaration says."""
+    return isinstance(value, Const) or (isinstance(value.type, RefType) and value.type.optional)
 
 
 def unknown(type_: ScalarType) -> Expr:

@@ -7,7 +7,7 @@ import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from guestmem.checker.frontend.expressions import COMPARES
+from guestmem.checker.frontend import tree
 from guestmem.checker.frontend.source import Place
 from guestmem.checker.frontend.tree import Routine
 from guestmem.checker.ir import (
@@ -121,6 +121,19 @@ class Frames(Builder):
             leave()
         frame.guards = saved
 
+    def facts(self, test: tree.Expr, truth: bool) -> set[Var]:
+        """The locals known not to be None when a condition turned out ``truth``."""
+        match test:
+            case tree.Comparison(ops=[op], operands=[tree.Name(name=name), none]) if tree.is_none(none):
+                if op == ("!=" if truth else "=="):
+                    known = self.frame.env.get(name)
+                    return {known.var} if isinstance(known, Local) else set()
+            case tree.Not(operand=operand):
+                return self.facts(operand, not truth)
+            case tree.Logic(every=every, parts=parts) if every == truth:
+                return set().union(*(self.facts(part, truth) for part in parts))
+        return set()
+
     # ---- operations
 
     def arithmetic(self, node: ast.AST, op: str, a: Expr, b: Expr) -> Expr:
@@ -143,13 +156,6 @@ class Frames(Builder):
             detail = f"{ast.unparse(node)} outside {first}..{last}"
             self.require(self.known.inside(value, first, last), IN_RANGE, detail, node)
         return value
-
-    def compare(self, op: str, a: Expr, b: Expr) -> Expr:
-        for one, other in ((a, b), (b, a)):
-            none = isinstance(one, Const) and one.value == 0 and isinstance(one.type, RefType)
-            if none and not isinstance(other, Const) and not self.can_be_none(other):
-                return Const(int(COMPARES[op] == "!="), BOOL)
-        return self.known.fold(COMPARES[op], [a, b], BOOL)
 
     def lazily(self, every: bool, parts: Sequence[Callable[[], Expr]]) -> Expr:
         """All of some conditions, or any of them, none evaluated after one that decides."""

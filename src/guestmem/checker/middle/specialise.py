@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from guestmem.checker.frontend.source import Place
 from guestmem.checker.ir import Const, Expr, Load, Local, Op, Part
@@ -83,6 +83,14 @@ class Known:
                     absorbs = bool(one.value) == (op == "||")
                     return Const(int(op == "||"), BOOL) if absorbs else two
         return Op(op, args, type_, place)
+
+    def compared(self, op: str, a: Expr, b: Expr, can_be_none: Callable[[Expr], bool]) -> Expr:
+        """A comparison; what can not be None is known to differ from it."""
+        for one, other in ((a, b), (b, a)):
+            none = isinstance(one, Const) and one.value == 0 and isinstance(one.type, RefType)
+            if none and not isinstance(other, Const) and not can_be_none(other):
+                return Const(int(op == "!="), BOOL)
+        return self.fold(op, [a, b], BOOL)
 
     def not_zero(self, value: Expr) -> Expr:
         """Whether a number is not 0, a record not None."""
