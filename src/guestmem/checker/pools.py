@@ -49,7 +49,9 @@ class Pools:
     def records(self, cls: type[Record]) -> list[Record]:
         """The records of a class and its subclasses, in order of their numbers."""
         if cls not in self._records:
-            self._records[cls] = [r for r in self.pool.get(families_of(cls)[0], []) if isinstance(r, cls)]
+            families = families_of(cls)  # none, of Record itself
+            pool = self.pool.get(families[0], []) if families else []
+            self._records[cls] = [r for r in pool if isinstance(r, cls)]
         return self._records[cls]
 
     def classes(self, cls: type[Record]) -> list[type[Record]]:
