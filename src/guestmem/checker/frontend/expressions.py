@@ -20,6 +20,7 @@ from guestmem.checker.frontend.tree import (
     Array,
     AsIndex,
     Call,
+    Callee,
     Chosen,
     Comparison,
     Either,
@@ -388,7 +389,7 @@ class Expressions:
         plain: list[tuple[str | None, Expr]] = [(None, self.value(a)) for a in node.args]
         return plain + [(k.arg, self.value(k.value)) for k in node.keywords]
 
-    def called(self, node: ast.expr, callee: Any, owner: Expr | None, arguments: Sequence[tuple[str | None, Expr]]) -> Call:
+    def called(self, node: ast.expr, callee: Callee, owner: Expr | None, arguments: Sequence[tuple[str | None, Expr]]) -> Call:
         results = callee.targets[0].routine.results
         return Call(node, results[0] if len(results) == 1 else BOOL, results, callee, owner, [value for _, value in arguments])
 
