@@ -18,7 +18,7 @@ import guestmem.hypervisors
 import guestmem.machine
 import guestmem.mm
 from guestmem.checker.coverage import Executed, any_file, explored, unexecuted
-from guestmem.checker.source import Place, shown_file, source_line
+from guestmem.checker.frontend.source import Place, shown_file, source_line
 from guestmem.model import Record, World
 from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS

@@ -57,7 +57,7 @@ class Lockstep:
     def compare_threads(self, schedule: Schedule) -> None:
         """Each thread stands at the same call on both sides, with the same values in the locals that are needed."""
         layout, pools = self.model.translation.layout, self.model.translation.layout.pools
-        for number, body in enumerate(self.model.translation.program.threads):
+        for number, body in enumerate(self.model.translation.bodies.threads):
             if not schedule.started(number):
                 continue
             boundary, values = layout.thread(self.state, number, body)

@@ -33,9 +33,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from guestmem.checker import source
-from guestmem.checker.compile import QUICK
+from guestmem.checker.engine.compile import QUICK
 from guestmem.checker.explore import Steps
+from guestmem.checker.frontend import source
 from guestmem.model import Refused
 from lockstep import Lockstep
 

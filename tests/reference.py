@@ -53,7 +53,7 @@ class Graph:
 
     def finished(self, state: State, thread: int) -> bool:
         """Whether a thread has returned."""
-        body = self.model.translation.program.threads[thread]
+        body = self.model.translation.bodies.threads[thread]
         return self.model.translation.layout.thread(state, thread, body)[0].kind == "end"
 
     def endless(self, thread: int) -> int | None:

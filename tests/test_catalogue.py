@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from guestmem.checker import Model
-from guestmem.checker.compile import QUICK
-from guestmem.checker.emit import Translation
+from guestmem.checker.engine.compile import QUICK
 from guestmem.checker.explore import Outcome, Steps
+from guestmem.checker.translate import Translation
 from guestmem.guest_memfd.library import Protection
 from guestmem.machine.arch import Arch
 from guestmem.model import World

@@ -4,7 +4,7 @@
 import pytest
 
 from guestmem.checker import Model
-from guestmem.checker.emit import Translation
+from guestmem.checker.translate import Translation
 from guestmem.model import Record, Refused, World, always, array, bounded, choose, part, sometimes, step, thread
 from guestmem.model.errors import IN_RANGE
 from lockstep import Lockstep
@@ -182,7 +182,7 @@ def test_what_is_marked_again_replaces() -> None:
         visible = None  # type: ignore[assignment]  # not asked for here
 
     assert Model(Again()).explore().verdict == "holds"
-    assert Model(Without()).translation.situations == []
+    assert Model(Without()).translation.numbers.situations == []
 
 
 @pytest.mark.parametrize("name", ["marked", "setup", "threads", "geometry", "fields"])

@@ -15,7 +15,7 @@ import pytest
 from guestmem.checker import Model
 from guestmem.checker.coverage import any_file, explored, functions_in, statements_in, users_file
 from guestmem.checker.explore import Edge
-from guestmem.checker.source import Place
+from guestmem.checker.frontend.source import Place
 from guestmem.cli import main as cli
 from guestmem.model.schedule import Schedule
 from guestmem.scenarios.catalogue import SCENARIOS, find

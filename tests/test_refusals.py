@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmem.checker.emit import Translation
+from guestmem.checker.translate import Translation
 from guestmem.model import Refused, World
 
 MODULE = """\

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from guestmem.checker.explore import Model, Outcome, default_memory
-from guestmem.checker.source import source_line
+from guestmem.checker.frontend.source import source_line
 from guestmem.checker.trace import error_name, replay
 from guestmem.model import alone
 from guestmem.scenarios.cast import Cast, CrashDump, Walker

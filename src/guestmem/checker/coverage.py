@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guestmem.checker.emit import Translation
 from guestmem.checker.frontend.classes import definition_of, is_method, is_own, unused
+from guestmem.checker.frontend.source import PACKAGE, Place, shown_file, tree_of
+from guestmem.checker.frontend.statements import says_nothing
 from guestmem.checker.ir import Decision, Statement
-from guestmem.checker.lower import says_nothing
-from guestmem.checker.source import PACKAGE, Place, shown_file, tree_of
+from guestmem.checker.translate import Translation
 from guestmem.model.errors import Refused
 from guestmem.model.record import Record
 from guestmem.model.world import World, records_of, snapshot
@@ -96,7 +96,7 @@ class Executed:
 
 def explored(builds: Iterable[Callable[[], World]], watches: Callable[[str], bool], **budget: Any) -> Executed:
     """What explorations of some worlds executed together, each going on past what breaks a rule; the same code only once."""
-    from guestmem.checker.compile import QUICK
+    from guestmem.checker.engine.compile import QUICK
     from guestmem.checker.explore import Model
 
     executed = Executed()

@@ -11,53 +11,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guestmem.checker import compile as compiling
-from guestmem.checker.emit import Site, Translation, text_of
+from guestmem.checker.backend.marks import nothing
+from guestmem.checker.engine import bindings
+from guestmem.checker.engine.bindings import (
+    BROKEN,
+    COMPLETE,
+    IN_STATE,
+    IN_STEP,
+    NO_MEMORY,
+    NOBODY,
+    OUT_OF_MEMORY,
+    OUT_OF_STATES,
+    RUNNING,
+    SPINS,
+)
+from guestmem.checker.engine.compile import FLAGS
+from guestmem.checker.frontend.source import Place
+from guestmem.checker.ir import Watches
 from guestmem.checker.lasso import Still, Waiting
-from guestmem.checker.lower import Watches
-from guestmem.checker.marks import nothing
-from guestmem.checker.source import Place
+from guestmem.checker.translate import Site, Translation
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, TOO_LARGE
 from guestmem.model.schedule import Slice
 from guestmem.model.world import World
 
 #: States expanded between two looks at the clock.
 CHUNK = 1 << 14
-MOST_CHOICES = 64
 #: Things that may happen in one state, where they are listed.
 MOST_EDGES = 1 << 20
-NOBODY = 2**32 - 1
-DONE, WAITS, BROKEN, FINISHED = range(4)
-RUNNING, COMPLETE, STOPPED, OUT_OF_STATES, OUT_OF_MEMORY, NO_MEMORY, INTERRUPTED, OUT_OF_TIME = range(8)
-IN_STEP, IN_STATE, WAITS_FOR_EVER, SPINS = range(4)
-
-
-class _Turn(ctypes.Structure):
-    _fields_ = (("thread", ctypes.c_uint32), ("state", ctypes.c_uint32))
-
-
-class _Violation(ctypes.Structure):
-    _fields_ = (
-        ("kind", ctypes.c_int),
-        ("thread", ctypes.c_int),
-        ("site", ctypes.c_int),
-        ("state", ctypes.c_uint32),
-        ("depth", ctypes.c_uint32),
-        ("cycle", ctypes.POINTER(_Turn)),
-        ("turns", ctypes.c_uint32),
-        ("stepped", ctypes.c_int),
-        ("choices", ctypes.c_int),
-        ("chosen", ctypes.c_int * MOST_CHOICES),
-    )
-
-
-class _Summary(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_uint64) for name in ("count", "head", "transitions", "reached", "bytes", "table_bytes")),
-        ("depth", ctypes.c_uint32),
-        ("status", ctypes.c_int),
-        ("violations", ctypes.c_int),
-    )
+#: What ends a search besides what the engine says.
+INTERRUPTED, OUT_OF_TIME = -1, -2
 
 
 @dataclass(frozen=True)
@@ -132,43 +114,30 @@ class Steps:
     ``watches`` says of which files it is noted what was executed; ``translation`` is the world's, where that was made before.
     """
 
-    #: The files of C that are added to the translation.
-    engine: tuple[str, ...] = ()
+    #: The files of the engine that are added to the translation.
+    parts: tuple[str, ...] = bindings.REPLAY
 
     def __init__(
         self,
         world: World,
         watches: Watches = nothing,
-        flags: Sequence[str] = compiling.FLAGS,
+        flags: Sequence[str] = FLAGS,
         translation: Translation | None = None,
     ) -> None:
         self.world = world
         self.translation = translation or Translation(world, watches)
         self.words = self.translation.layout.words
-        self.library = lib = compiling.load("\n".join([self.translation.source, *map(text_of, self.engine)]), flags)
-        self.declare(lib)
+        self.library = bindings.engine(self.translation.source, self.words, self.parts, flags)
         self._word_array = ctypes.c_uint64 * self.words
-
-        class CEdge(ctypes.Structure):
-            _fields_ = (
-                *((name, ctypes.c_int) for name in ("thread", "status", "site", "stepped", "choices")),
-                ("chosen", ctypes.c_int * MOST_CHOICES),
-                ("state", self._word_array),
-            )
-
-        self._edge_type = CEdge
-        self._edges = (CEdge * 1024)()
-
-    def declare(self, lib: ctypes.CDLL) -> None:
-        """Say what the compiled functions take and give."""
-        lib.model_broken_rules.restype = ctypes.c_uint64
+        self._edge_type = bindings.edge_type(self.words)
+        self._edges: Any = (self._edge_type * 1024)()
 
     def start(self) -> tuple[tuple[int, ...], Site | None]:
         """The first state: all threads at their first boundary; and what broke on the way, if anything did."""
         words = self._word_array(*self.translation.initial)
         site = ctypes.c_int(0)
         broken = self.library.model_start(words, ctypes.byref(site))
-        return tuple(words), self.translation.sites[site.value] if broken else None
+        return tuple(words), self.translation.numbers.sites[site.value] if broken else None
 
     def edges(self, state: Sequence[int]) -> list[Edge]:
         """Everything that can happen in a state.  Raises OverflowError where that is more than can be listed."""
@@ -180,41 +149,27 @@ class Steps:
         found = []
         for e in self._edges[:n]:
             taken = Slice(e.thread, tuple(e.chosen[: e.choices]), bool(e.stepped))
-            found.append(Edge(taken, tuple(e.state), self.translation.sites[e.site] if e.status == BROKEN else None))
+            found.append(Edge(taken, tuple(e.state), self.translation.numbers.sites[e.site] if e.status == BROKEN else None))
         return found
 
     def broken_rules(self, state: Sequence[int]) -> list[Site]:
         """The rules a state breaks: its properties, and what evaluating one of them breaks."""
-        sites = (ctypes.c_int * (len(self.translation.always) + 1))()
+        sites = (ctypes.c_int * (len(self.translation.numbers.always) + 1))()
         broken = self.library.model_broken_rules(self._word_array(*state), sites)
-        numbers = [i for i in range(len(self.translation.always)) if broken >> i & 1]
+        numbers = [i for i in range(len(self.translation.numbers.always)) if broken >> i & 1]
         return [self._property(i if sites[i] < 0 else -1 - sites[i]) for i in numbers]
 
     def _property(self, number: int) -> Site:
         """What the engine's number of a broken property means: a place if evaluating it broke a rule."""
         if number < 0:
-            return self.translation.sites[-1 - number]
-        return Site(self.translation.always[number], "", None)
+            return self.translation.numbers.sites[-1 - number]
+        return Site(self.translation.numbers.always[number], "", None)
 
 
 class Model(Steps):
     """A world translated and compiled, to be explored."""
 
-    engine = ("search.c", "engine/waits.c")
-
-    def declare(self, lib: ctypes.CDLL) -> None:
-        super().declare(lib)
-        lib.search_new.restype = ctypes.c_void_p
-        lib.search_new.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]
-        lib.search_run.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_waits.argtypes = lib.search_free.argtypes = [ctypes.c_void_p]
-        lib.search_summary.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Summary)]
-        lib.search_violation.restype = ctypes.POINTER(_Violation)
-        lib.search_violation.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        lib.search_state.restype = ctypes.POINTER(ctypes.c_uint64)
-        lib.search_state.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        lib.search_parent.restype = ctypes.c_uint32
-        lib.search_parent.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+    parts = bindings.SEARCH
 
     @staticmethod
     def translate(world: World) -> Translation:
@@ -275,7 +230,7 @@ class Model(Steps):
         return list(words)
 
     def _summary(self, search: Any) -> Any:
-        summary = _Summary()
+        summary = bindings.Summary()
         self.library.search_summary(search, ctypes.byref(summary))
         return summary
 
@@ -284,7 +239,7 @@ class Model(Steps):
         violations = [self._violation(search, i) for i in range(summary.violations)]
         outcome = Outcome("holds", summary.count, summary.transitions, summary.depth, seconds, summary.bytes)
         if status == COMPLETE:
-            names = self.translation.situations
+            names = self.translation.numbers.situations
             outcome.missed = [name for i, name in enumerate(names) if not summary.reached >> i & 1]
         if violations:
             outcome.found(violations)
@@ -321,7 +276,7 @@ class Model(Steps):
         v = self.library.search_violation(search, number).contents
         slices = self._path(search, v.state)
         if v.kind == IN_STEP:
-            site = self.translation.sites[v.site]
+            site = self.translation.numbers.sites[v.site]
             if site.rule != ALWAYS_A_STEP:  # it would not end in plain Python either
                 slices.append(Slice(v.thread, tuple(v.chosen[: v.choices]), bool(v.stepped)))
             return Violation(site.rule, site.detail, v.thread, site.place, tuple(slices))
@@ -335,7 +290,7 @@ class Model(Steps):
         state = self._state(search, v.state)
         if v.kind == SPINS:
             assert thread is not None
-            loop = self.translation.loops[v.site][1]
+            loop = self.translation.numbers.loops[v.site][1]
             detail = f"{self.world.threads[thread].name} goes round for ever"
             cycle = self._cycle(search, v)
             active = {slice_.thread for slice_ in cycle}

@@ -1,25 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the translator works on: expressions with types and intervals, instructions, basic blocks."""
+"""What the passes work on: expressions, instructions, basic blocks, and the bodies that these make up.
+
+Two kinds of bodies there are: *atomic* ones (steps, and functions that contain none), which become C functions, and
+*threads*, into which every call that can be interrupted is inlined, so that a thread is one graph with boundaries.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from guestmem.checker.source import Place
-from guestmem.model.record import BoolType, EnumType, Field, IntType, RefType, ScalarType
+from guestmem.checker.frontend.source import Function, Place
+from guestmem.model.record import Field, ScalarType
 
-if TYPE_CHECKING:
-    from guestmem.checker.lower import Body
-    from guestmem.checker.source import Function
-
-BOOL = BoolType()
-
-#: The bounds of an integer about which nothing is known: what the checker computes with.
-INT_LO, INT_HI = -(2**63) + 1, 2**63 - 1
-INT = IntType(INT_LO, INT_HI)
-
-Interval = tuple[int, int]
+#: Of which files the statements and decisions are marked.
+Watches = Callable[[str], bool]
 
 
 @dataclass(eq=False)
@@ -263,6 +258,9 @@ class Block:
     instrs: list[Instr] = field(default_factory=list)
     end: Terminator | None = None
 
+    def __repr__(self) -> str:  # not the graph, which has no end
+        return f"b{self.number}"
+
     def successors(self) -> list[Block]:
         """Where control can go from here."""
         match self.end:
@@ -273,6 +271,67 @@ class Block:
             case Suspend(_, resume):
                 return [resume]
         return []
+
+
+@dataclass(eq=False)
+class Body:
+    """An atomic function, for one class of ``self``, and what it does with all that it calls."""
+
+    function: Function
+    name: str
+    parameters: list[Var]
+    results: list[ScalarType]
+    blocks: list[Block] = field(default_factory=list)
+    calls: list[Body] = field(default_factory=list)
+    writes: set[Field] = field(default_factory=set)
+    reads: bool = False
+    waits: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(eq=False)
+class ThreadBody:
+    """A thread: its graph, the boundaries in it (``boundaries[pc]``), the loops in which it could go on for ever.
+
+    Those are the ``while`` loops that contain a boundary and can be left, inner ones first.
+    """
+
+    name: str
+    blocks: list[Block]
+    boundaries: list[Boundary]
+    writes: set[Field]
+    calls: list[Body]
+    loops: list[Loop]
+
+
+def used_bodies(calls: Sequence[Body]) -> list[Body]:
+    """The bodies reached from some calls, callees first."""
+    order: dict[Body, None] = {}
+
+    def visit(body: Body) -> None:
+        if body not in order:
+            for callee in body.calls:
+                visit(callee)
+            order[body] = None
+
+    for body in calls:
+        visit(body)
+    return list(order)
+
+
+def without_boundary(start: Block) -> set[Block]:
+    """The blocks that can be reached from a block, itself included, before the next boundary."""
+    seen: set[Block] = set()
+    work = [start]
+    while work:
+        block = work.pop()
+        if block not in seen:
+            seen.add(block)
+            if not isinstance(block.end, Suspend):
+                work.extend(block.successors())
+    return seen
 
 
 def around(loop: Loop | None) -> list[Loop]:
@@ -341,17 +400,3 @@ def assigned(instr: Instr) -> list[Var]:
         case Call(_, _, results, _):
             return results
     return []
-
-
-def same_kind(a: ScalarType, b: ScalarType) -> bool:
-    """Whether a value of type ``b`` can stand where ``a`` is expected (ranges and None are checked when running)."""
-    match a, b:
-        case (BoolType(), BoolType()):
-            return True
-        case (IntType(index=want), IntType(index=got)):
-            return want is None or want is got
-        case (EnumType(cls=one), EnumType(cls=two)):
-            return one is two
-        case (RefType(cls=one), RefType(cls=two)):
-            return issubclass(two, one)
-    return False

@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from guestmem.checker.emit import Translation
+from guestmem.checker.frontend.source import Place, function_of, source_line, tree_of
 from guestmem.checker.ir import Boundary, Call, Const, Expr, Local, Loop, Suspend, Var, begins
-from guestmem.checker.source import Place, function_of, source_line, tree_of
 from guestmem.checker.trace import INDENT, WIDTH, Row, Unreplayed, shown, table
+from guestmem.checker.translate import Translation
 from guestmem.model import alone
 from guestmem.model.errors import Blocked, Verdict
 from guestmem.model.lock import Mutex, RwSem
@@ -118,7 +118,7 @@ class Still:
 
     def _stands(self, number: int) -> tuple[Boundary, dict[Var, int], Call | None]:
         """The boundary of a thread, the locals it keeps, and the step it stands at, if it is one."""
-        body = self.translation.program.threads[number]
+        body = self.translation.bodies.threads[number]
         boundary, values = self.translation.layout.thread(self.state, number, body)
         ends = [b.end for b in body.blocks if isinstance(b.end, Suspend) and b.end.boundary is boundary]
         call = next((instr for instr in ends[0].resume.instrs if not begins(instr)), None)

@@ -39,6 +39,8 @@ class Pools:
             self.pool.update(dict.fromkeys([*joined, *families_of(cls)], merged))
         self.numbers = {id(record): i for pool in self.pool.values() for i, record in enumerate(pool, 1)}
         self._intervals: dict[ScalarType, tuple[int, int]] = {}
+        self._records: dict[type[Record], list[Record]] = {}
+        self._classes: dict[type[Record], list[type[Record]]] = {}
 
     def number(self, record: Record | None) -> int:
         """The number of a record; 0 for None."""
@@ -46,7 +48,17 @@ class Pools:
 
     def records(self, cls: type[Record]) -> list[Record]:
         """The records of a class and its subclasses, in order of their numbers."""
-        return [r for r in self.pool.get(families_of(cls)[0], []) if isinstance(r, cls)]
+        if cls not in self._records:
+            families = families_of(cls)  # none, of Record itself
+            pool = self.pool.get(families[0], []) if families else []
+            self._records[cls] = [r for r in pool if isinstance(r, cls)]
+        return self._records[cls]
+
+    def classes(self, cls: type[Record]) -> list[type[Record]]:
+        """The classes of those records."""
+        if cls not in self._classes:
+            self._classes[cls] = list(dict.fromkeys(map(type, self.records(cls))))
+        return self._classes[cls]
 
     def cells(self, field: Field) -> Iterator[tuple[int, Record, int]]:
         """The cells of a field: number, record, index in its array.  Records of other classes leave gaps."""

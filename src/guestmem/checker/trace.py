@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestmem import model
-from guestmem.checker.source import Place, shown_file, source_line
+from guestmem.checker.frontend.source import Place, shown_file, source_line
 from guestmem.model.errors import ALWAYS_A_STEP, NO_DEADLOCK, Verdict
 from guestmem.model.schedule import Schedule, Slice
 from guestmem.model.world import World, snapshot

@@ -54,6 +54,7 @@ def add(commands: Any) -> None:
     check.add_argument("--memory", type=size, metavar="SIZE", help="stop at this much memory, as 512M or 4G (exit 3)")
     check.add_argument("--full", action="store_true", help="all steps of a counterexample; with --all-rules, of each")
     check.add_argument("--coverage", action="store_true", help="say what was never executed, of guestmem's own files too")
+    check.add_argument("--show", choices=("tree", "ir", "c"), help="print what the world is translated to, and explore nothing")
     check.add_argument("--save-trace", metavar="FILE", help="write the counterexample, for `guestmem explain`")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=run)
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     scenario = find(arguments.scenario)
     given, sized = options(scenario, arguments), sizes(scenario, arguments)
+    if arguments.show:
+        return show(scenario, {**sized, **given}, arguments.show)
     if arguments.save_trace:
         may_write(arguments.save_trace, "--save-trace")
     one = bool(sized or arguments.all_rules)
@@ -80,6 +83,17 @@ def run(arguments: argparse.Namespace) -> int:
             note("replaying")
             report.add(rung)
     return report.close()
+
+
+def show(scenario: Scenario, given: Mapping[str, Any], phase: str) -> int:
+    """Print a scenario as one phase of its translation hands it on."""
+    from guestmem.checker.show import ir_of, tree_of
+    from guestmem.checker.translate import Translation
+
+    translation = Translation(scenario.build(**given))
+    phases = {"tree": lambda: tree_of(translation.program), "ir": lambda: ir_of(translation.bodies)}
+    print(phases[phase]() if phase in phases else translation.source)
+    return 0
 
 
 class Report:

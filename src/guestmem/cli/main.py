@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("guestmem: interrupted", file=sys.stderr)
         return INCOMPLETE
     except Exception as error:
-        from guestmem.checker.compile import NoCompiler
+        from guestmem.checker.engine.compile import NoCompiler
 
         if not isinstance(error, NoCompiler):
             raise

@@ -54,7 +54,7 @@ class Watch:
 
 def silence_lines(found: Silence, world: str, *, code: bool) -> Iterator[str]:
     """The lines to print; ``code``: those about code that was not executed in the states explored, too."""
-    from guestmem.checker.source import shown_file
+    from guestmem.checker.frontend.source import shown_file
 
     if found.same_as:
         yield f"the same states and transitions as {found.same_as}: your file changed nothing"

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guestmem.checker.compile import cache_directory
+from guestmem.checker.engine.compile import cache_directory
 from guestmem.checker.explore import default_memory
 from guestmem.model.errors import Refused
 from guestmem.mutation.mutants import Key, Mutant, mutants

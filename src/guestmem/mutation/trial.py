@@ -42,9 +42,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     Where ``trace`` is asked for, ``functions`` has the functions that are part of the world, as file and first line.
     """
     try:
-        from guestmem.checker import source
-        from guestmem.checker.compile import SHARED
+        from guestmem.checker.engine.compile import SHARED
         from guestmem.checker.explore import Model
+        from guestmem.checker.frontend import source
         from guestmem.model.errors import Refused, Verdict
         from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, find
     except Exception as error:
@@ -67,8 +67,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     try:
         source.READ.clear()
         translation = Model.translate(world)
-        rules = [(site.rule, site.detail) for site in translation.sites]
-        what = [translation.source, translation.initial, rules, translation.always, translation.situations]
+        rules = [(site.rule, site.detail) for site in translation.numbers.sites]
+        what = [translation.source, translation.initial, rules, translation.numbers.always, translation.numbers.situations]
         digest = hashlib.sha256(repr(what).encode()).hexdigest()[:32]
         if digest in question.get("known", ()):
             return {"end": "same", "digest": digest}

@@ -150,6 +150,9 @@ class Vcpus(Caller):
         """Whether a guest has a page of the file there."""
         return self.file.bound[gfn] and self.file.owner[gfn] is guest
 
+    def strayed(self) -> None:
+        """A guest touched what it was not given."""
+
     @sometimes("a guest keeps a secret in its memory")
     def secret_kept(self) -> bool:
         return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One state at a time: where a world begins, what can happen, which rule is broken. */
+#include "world.h" /* in its place stands the world that is looked at */
 
 /* All that can happen in a state; the number of edges, or -1 if there are more than `most`. */
 int model_edges(const u64 *now, struct edge *edges, int most)
@@ -65,3 +66,8 @@ u64 model_broken_rules(const u64 *s, int *sites)
 		sites[i] = -1;
 	return broken_rules(copy, &c, sites);
 }
+
+/* Sizes of what Python reads, and the last of each enumeration: it compares them with its own. */
+const int engine_sizes[] = {
+	sizeof(struct edge), sizeof(struct turn), sizeof(struct violation), sizeof(struct summary), FINISHED, NO_MEMORY, SPINS,
+};

@@ -13,6 +13,9 @@
  * A step that breaks a rule leads nowhere, and who can do nothing else is dead: what others wait for then, or go round
  * for, is nothing to blame them for.
  */
+#include "world.h" /* in its place stands the world that is searched */
+
+#include "set.h"
 
 static u32 depth_of(const struct search *x, u64 state)
 {
@@ -361,7 +364,7 @@ static void components(struct graph *g)
 		if (!g->visit[root])
 			g->path[deep++] = (u32)root;
 		while (deep) {
-			u32 at = g->path[deep - 1], to;
+			u32 at = g->path[deep - 1], to = NONE;
 
 			if (!g->visit[at]) {
 				g->visit[at] = g->low[at] = ++visits;
@@ -436,7 +439,7 @@ static u64 first_fair(struct graph *g, int thread)
  * The shortest way from a state to a step of one of `missing`, or to a state where one of `unable` is unable to go on; if
  * there are none to look for, to the state `end`.  Appended to the cycle; the state where it ends, or NONE: no memory.
  */
-static u32 go(const struct search *x, struct graph *g, struct violation *v, u32 start, threads_t missing, threads_t unable, u32 end)
+static u32 go(struct graph *g, struct violation *v, u32 start, threads_t missing, threads_t unable, u32 end)
 {
 	u64 head = 0, tail = 0, last = 0;
 	u32 at = start, length = 0;
@@ -482,7 +485,7 @@ static u32 go(const struct search *x, struct graph *g, struct violation *v, u32 
 }
 
 /* A cycle from a state and back, in which everybody takes a step or is somewhere unable to; 0: no memory. */
-static int close_cycle(const struct search *x, struct graph *g, struct violation *v, u32 start)
+static int close_cycle(struct graph *g, struct violation *v, u32 start)
 {
 	threads_t missing = ALL_THREADS;
 	u32 at = start, done = 0;
@@ -491,7 +494,7 @@ static int close_cycle(const struct search *x, struct graph *g, struct violation
 		missing &= (threads_t)(g->able[at] | bit(v->thread));
 		if (!missing && at == start)
 			return 1;
-		at = go(x, g, v, at, missing, (threads_t)(missing & ~bit(v->thread)), start);
+		at = go(g, v, at, missing, (threads_t)(missing & ~bit(v->thread)), start);
 		if (at == NONE)
 			return 0;
 		for (; done < v->turns; done++) {
@@ -520,7 +523,7 @@ static int look(struct search *x, const struct set *set, int number, const char 
 			struct violation *v = violate(x, SPINS, thread, number, global, depth_of(x, global));
 
 			endless[number] = 1;
-			ok = x->status != NO_MEMORY && (!v || close_cycle(x, &g, v, (u32)state));
+			ok = x->status != NO_MEMORY && (!v || close_cycle(&g, v, (u32)state));
 		}
 	}
 	graph_free(&g);

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of model functions before they are translated: all that a user can do wrong ends here."""
+"""From model functions to a typed tree: all that a user can do wrong is refused here, but what is known only of their sizes."""

@@ -15,7 +15,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from guestmem.checker.source import Place, tree_of
+from guestmem.checker.frontend.source import Place, tree_of
 from guestmem.model.errors import Refused
 from guestmem.model.record import Field, Record, RefType
 from guestmem.model.world import World, records_of

@@ -7,7 +7,7 @@ import ast
 import functools
 from collections.abc import Iterator, Sequence
 
-from guestmem.checker.source import Function
+from guestmem.checker.frontend.source import Function
 from guestmem.model import control
 
 #: The locals that have a value; None where control does not come.

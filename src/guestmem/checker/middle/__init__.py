@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes over translated bodies."""
+"""From the typed tree to bodies of blocks, and what is found out about these."""
