@@ -22,9 +22,9 @@ from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
 from guestmem.contract.host import Denied, Missing, Result
 from guestmem.contract.kernel.access import Access, Fault
-from guestmem.contract.kernel.worker import Worker
 from guestmem.contract.program import Op, Ref, compare, script, text
 from guestmem.contract.simulated.host import SimulatedHost
+from guestmem.linux.process import Worker
 from requires import require
 from test_contract_conform import NoPunchPastEnd
 
@@ -178,7 +178,7 @@ def test_a_signal_that_only_the_kernels_process_gets_is_no_divergence() -> None:
 
     first = mmap.mmap(-1, 4)
     fuzzer = Fuzzer(1, SimulatedHost, Struck)
-    first[:] = fuzzer.worker.child.to_bytes(4, "little")
+    first[:] = fuzzer.worker.child.pid.to_bytes(4, "little")
     list(fuzzer.run(600, 5, lambda _: None))
     assert (fuzzer.divergences, fuzzer.programs) == ([], 5)
 

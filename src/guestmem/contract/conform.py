@@ -18,9 +18,9 @@ import guestmem
 from guestmem.contract.deviations import known
 from guestmem.contract.host import Host, Missing, failed
 from guestmem.contract.kernel.cgroup import remove_stale
-from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.rows import Mismatch, Row, rows
 from guestmem.linux.probe import kvm_modules
+from guestmem.linux.process import Lost, Worker
 
 __all__ = ["BACKENDS", "Outcome", "as_json", "environment", "exit_code", "judge", "ktap", "run", "run_kernel", "summary"]
 

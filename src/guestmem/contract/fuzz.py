@@ -17,9 +17,9 @@ from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import Deviation, known
 from guestmem.contract.generate import generate
 from guestmem.contract.host import PAGE_SIZE, Host, Result, Unmodelled, brief
-from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.contract.program import MISSING, Op, Ref, Step, look_around, perform, text
 from guestmem.contract.simulated.host import SimulatedHost
+from guestmem.linux.process import Lost, Worker
 
 __all__ = ["Divergence", "Fuzzer", "minimise"]
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from guestmem.contract.deviations import known
 from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, Unmodelled, brief, failed
-from guestmem.contract.kernel.worker import Lost, Worker
 from guestmem.linux import uapi
+from guestmem.linux.process import Lost, Worker
 
 __all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "perform", "script", "text"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from guestmem.contract.host import Missing
-from guestmem.linux.calls import alive
+from guestmem.linux.process import alive
 
 __all__ = ["MemoryCgroup", "remove_stale"]
 

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from guestmem.contract.host import PAGE_SIZE, Result
-from guestmem.contract.kernel.libc import iovec, libc, system_call
+from guestmem.linux.calls import iovec, libc, syscall
 
 __all__ = ["PERFORM"]
+
+SPLICE_F_NONBLOCK, SYNC_FILE_RANGE_WRITE = 2, 2  # include/linux/splice.h, include/uapi/linux/fs.h
+AT_EMPTY_PATH, FIONREAD = 0x1000, 0x541B  # include/uapi/linux/fcntl.h, include/uapi/asm-generic/ioctls.h
 
 
 @contextlib.contextmanager
@@ -49,10 +52,10 @@ def with_buffer(name: str) -> Callable[[int, int], Result]:
     def operation(fd: int, offset: int) -> Result:
         buffer = ctypes.create_string_buffer(16)
         if name in ("pread", "pwrite"):
-            return libc(name, fd, buffer, 16, offset)
+            return libc(name, fd=fd, buffer=buffer, count=16, offset=offset)
         if name == "readv":
-            return libc(name, fd, iovec(ctypes.addressof(buffer), 16), 1)
-        return libc(name.split()[0], fd, buffer, 0 if name.endswith(" 0") else 16)
+            return libc(name, fd=fd, vector=iovec(ctypes.addressof(buffer), 16), count=1)
+        return libc(name.split()[0], fd=fd, buffer=buffer, count=0 if name.endswith(" 0") else 16)
 
     return operation
 
@@ -65,20 +68,21 @@ def through(name: str) -> Callable[[int, int], Result]:
         if call == "splice":
             with full_pipe() as (reading, writing):
                 pair = (fd, writing) if way == "from" else (reading, fd)
-                return libc("splice", pair[0], 0, pair[1], 0, 16, 2)
+                return libc("splice", in_fd=pair[0], in_at=None, out_fd=pair[1], out_at=None, length=16, flags=SPLICE_F_NONBLOCK)
         with other_file() as other:
             if call == "copy_file_range":
                 pair = (fd, other) if way == "from" else (other, fd)
-                return libc("copy_file_range", pair[0], 0, pair[1], 0, 16, 0)
+                return libc("copy_file_range", in_fd=pair[0], in_at=None, out_fd=pair[1], out_at=None, length=16, flags=0)
             pair = (other, fd) if way == "from" else (fd, other)
-            return libc("sendfile", *pair, ctypes.byref(ctypes.c_long(0)) if at else 0, 16)
+            offset_at = ctypes.byref(ctypes.c_long(0)) if at else None
+            return libc("sendfile", out_fd=pair[0], in_fd=pair[1], offset=offset_at, count=16)
 
     return operation
 
 
 def seek(whence: int) -> Callable[[int, int], Result]:
     """lseek(2)."""
-    return lambda fd, offset: libc("lseek", fd, offset, whence)
+    return lambda fd, offset: libc("lseek", fd=fd, offset=offset, whence=whence)
 
 
 def poll(fd: int, offset: int) -> Result:
@@ -128,23 +132,23 @@ def link(fd: int, offset: int) -> Result:
 def execute(fd: int, offset: int) -> Result:
     """execveat(2) with AT_EMPTY_PATH; it does not succeed."""
     arguments = (ctypes.c_char_p * 1)(None)
-    return system_call("execveat", fd, b"", arguments, arguments, 0x1000)
+    return syscall("execveat", fd=fd, path=b"", argv=arguments, envp=arguments, flags=AT_EMPTY_PATH)
 
 
 def ioctl_unknown(fd: int, offset: int) -> Result:
     """FIONREAD."""
-    fcntl.ioctl(fd, 0x541B, array.array("i", [0]))
+    fcntl.ioctl(fd, FIONREAD, array.array("i", [0]))
     return 0
 
 
 PERFORM: dict[str, Callable[[int, int], Result]] = {
     **{name: with_buffer(name) for name in ("read", "write", "readv", "read 0", "write 0", "pread", "pwrite")},
     **{f"lseek {name}": seek(whence) for name, whence in (("set", 0), ("cur", 1), ("end", 2), ("data", 3), ("hole", 4))},
-    "ftruncate": lambda fd, offset: libc("ftruncate", fd, offset),
-    "fsync": lambda fd, offset: libc("fsync", fd),
-    "fdatasync": lambda fd, offset: libc("fdatasync", fd),
-    "readahead": lambda fd, offset: libc("readahead", fd, 0, PAGE_SIZE),
-    "sync_file_range": lambda fd, offset: libc("sync_file_range", fd, 0, PAGE_SIZE, 2),
+    "ftruncate": lambda fd, offset: libc("ftruncate", fd=fd, length=offset),
+    "fsync": lambda fd, offset: libc("fsync", fd=fd),
+    "fdatasync": lambda fd, offset: libc("fdatasync", fd=fd),
+    "readahead": lambda fd, offset: libc("readahead", fd=fd, offset=0, count=PAGE_SIZE),
+    "sync_file_range": lambda fd, offset: libc("sync_file_range", fd=fd, offset=0, count=PAGE_SIZE, flags=SYNC_FILE_RANGE_WRITE),
     "fadvise dontneed": done(lambda fd: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)),
     "flock": done(lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)),
     "lockf": lock_file,

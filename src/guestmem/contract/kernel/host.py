@@ -13,7 +13,6 @@ import errno
 import fcntl
 import mmap as mmaps
 import os
-import pickle
 import resource
 import signal
 import socket
@@ -28,9 +27,10 @@ from guestmem.contract.kernel.access import Access, Fault
 from guestmem.contract.kernel.cgroup import MemoryCgroup
 from guestmem.contract.kernel.files import PERFORM
 from guestmem.contract.kernel.guest import ContractGuest
-from guestmem.contract.kernel.libc import iovec, libc, system_call
 from guestmem.linux import calls, uapi
+from guestmem.linux.calls import iovec, libc, syscall
 from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, Kvm, kvm_memory_attributes2, statistics_table
+from guestmem.linux.process import Lost, in_child
 
 __all__ = ["KernelHost"]
 
@@ -86,7 +86,7 @@ class KeptRing(Kept):
 
     def let_go(self) -> None:
         if os.getpid() == self.process:
-            system_call("io_uring_register", self.ring, IORING_UNREGISTER_BUFFERS, 0, 0)
+            syscall("io_uring_register", fd=self.ring, opcode=IORING_UNREGISTER_BUFFERS, argument=None, count=0)
             self.rings.append(self.ring)
 
 
@@ -300,7 +300,7 @@ class KernelHost(Host):
     def mremap(self, mapping: Result, length: int) -> Result:
         address = self.at(mapping, 0)
         assert isinstance(mapping, int)
-        moved = libc("mremap", address, self.maps[mapping][1].end(), length, MREMAP_MAYMOVE)
+        moved = libc("mremap", address=address, old=self.maps[mapping][1].end(), new=length, flags=MREMAP_MAYMOVE)
         self.maps[mapping] = moved, Spans(page_end(length), 0)
         return 0
 
@@ -334,7 +334,7 @@ class KernelHost(Host):
     def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
         argument = (ctypes.c_uint64 * 4)(self.at(mapping, offset, length), length, mode)
         try:
-            fd = system_call("userfaultfd", os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
+            fd = syscall("userfaultfd", flags=os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
         except OSError as error:
             raise Missing(f"userfaultfd: {os.strerror(error.errno or 0)}") from error
         with calls.Descriptor(fd):
@@ -414,13 +414,14 @@ class KernelHost(Host):
         remote = iovec(self.at(mapping, offset, length), length)
         buffer = ctypes.create_string_buffer(length or 1)
         local = iovec(ctypes.addressof(buffer), length)
-        done = libc("process_vm_readv", os.getpid(), local, 1, remote, 1, 0)
+        done = libc("process_vm_readv", pid=os.getpid(), local=local, locals=1, remote=remote, remotes=1, flags=0)
         return buffer.raw[:done]
 
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
         remote = iovec(self.at(mapping, offset, len(data)), len(data))
         buffer = ctypes.create_string_buffer(data, len(data) or 1)
-        return libc("process_vm_writev", os.getpid(), iovec(ctypes.addressof(buffer), len(data)), 1, remote, 1, 0)
+        local = iovec(ctypes.addressof(buffer), len(data))
+        return libc("process_vm_writev", pid=os.getpid(), local=local, locals=1, remote=remote, remotes=1, flags=0)
 
     def proc_mem_read(self, mapping: Result, offset: int, length: int) -> Result:
         address = self.at(mapping, offset, length)
@@ -431,7 +432,7 @@ class KernelHost(Host):
             os.close(fd)
 
     def write_pipe(self, mapping: Result, offset: int, length: int) -> Result:
-        libc("write", self.pipe[1], self.at(mapping, offset, length), length)
+        libc("write", fd=self.pipe[1], address=self.at(mapping, offset, length), count=length)
         return os.read(self.pipe[0], length) if length else b""
 
     def read_pipe(self, mapping: Result, offset: int, data: bytes) -> Result:
@@ -440,7 +441,7 @@ class KernelHost(Host):
             return 0
         os.write(self.pipe[1], data)
         try:
-            return libc("read", self.pipe[0], address, len(data))
+            return libc("read", fd=self.pipe[0], address=address, count=len(data))
         except OSError:
             os.read(self.pipe[0], len(data))
             raise
@@ -458,7 +459,7 @@ class KernelHost(Host):
     def direct_write(self, mapping: Result, offset: int) -> Result:
         address = self.at(mapping, offset, PAGE_SIZE)
         fd = self.scratch()
-        libc("pwrite", fd, address, PAGE_SIZE, 0)
+        libc("pwrite", fd=fd, address=address, count=PAGE_SIZE, offset=0)
         with mmaps.mmap(-1, PAGE_SIZE) as page:
             os.preadv(fd, [page], 0)
             return bytes(page[:8])
@@ -469,13 +470,13 @@ class KernelHost(Host):
         with mmaps.mmap(-1, PAGE_SIZE) as page:
             page[:] = bytes([value]) * PAGE_SIZE
             os.pwritev(fd, [page], 0)
-        return libc("pread", fd, address, PAGE_SIZE, 0)
+        return libc("pread", fd=fd, address=address, count=PAGE_SIZE, offset=0)
 
     def vmsplice(self, mapping: Result, offset: int, length: int) -> Result:
         vector = iovec(self.at(mapping, offset, length), length)
         reading, writing = os.pipe()
         try:
-            libc("vmsplice", writing, vector, 1, 0)
+            libc("vmsplice", fd=writing, vector=vector, count=1, flags=0)
         except OSError:
             os.close(reading)
             raise
@@ -493,7 +494,7 @@ class KernelHost(Host):
         vector = iovec(self.at(mapping, offset, length), length)
         ring = self.rings.pop() if self.rings else self.io_uring()
         try:
-            system_call("io_uring_register", ring, IORING_REGISTER_BUFFERS, vector, 1)
+            syscall("io_uring_register", fd=ring, opcode=IORING_REGISTER_BUFFERS, argument=vector, count=1)
         except OSError:
             self.rings.append(ring)
             raise
@@ -503,12 +504,12 @@ class KernelHost(Host):
         """A ring.  It is kept: work after closing one ends system calls of this process with EINTR, without a signal."""
         parameters = ctypes.create_string_buffer(120)
         try:
-            return system_call("io_uring_setup", 1, parameters)
+            return syscall("io_uring_setup", entries=1, parameters=parameters)
         except OSError as error:
             raise Missing(f"io_uring: {os.strerror(error.errno or 0)} (kernel.io_uring_disabled)") from error
 
     def futex_wake(self, mapping: Result, offset: int) -> Result:
-        return system_call("futex", self.at(mapping, offset, 4), 1, 1, 0, 0, 0)
+        return syscall("futex", address=self.at(mapping, offset, 4), operation=1, value=1, timeout=None, other=None, value3=0)
 
     # ---- limits and concurrency
 
@@ -571,21 +572,10 @@ def capable(capability: int) -> bool:
 
 def child(function: Callable[[], Result]) -> Result:
     """What a function returns or raises in a child; the name of the signal that ends it."""
-
-    def say() -> bytes:
-        try:
-            return pickle.dumps((True, function()))
-        except Exception as error:
-            return pickle.dumps((False, error))
-
-    data, code = calls.in_child(say)
-    if code < 0:
-        return signal.Signals(-code).name
-    good, value = pickle.loads(data)
-    if not good:
-        raise value
-    result: Result = value
-    return result
+    try:
+        return in_child(function)
+    except Lost as lost:
+        return signal.Signals(lost.signal).name
 
 
 class StatsFile:

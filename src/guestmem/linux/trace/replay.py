@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from guestmem.linux.ftrace import ADDED, REMOVED, Event, Header, Lost, page, parse
-from guestmem.linux.replay_rules import (
+from guestmem.linux.trace.rules import (
     COMPLETE,
     IN_ORDER,
     READABLE,
@@ -21,6 +20,7 @@ from guestmem.linux.replay_rules import (
     Told,
     Violation,
 )
+from guestmem.linux.trace.text import ADDED, REMOVED, Event, Header, Lost, page, parse
 
 __all__ = ["CANNOT_TELL", "Report", "Violation", "replay"]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.ftrace import PAGE_SHIFT, Event, Header, Page, Unreadable, number, numbers
+from guestmem.linux.trace.text import PAGE_SHIFT, Event, Header, Page, Unreadable, number, numbers
 
 __all__ = ["COMPLETE", "IN_ORDER", "READABLE", "Calls", "File", "Findings", "Frames", "Pages", "Stage2", "Told", "Violation"]
 
