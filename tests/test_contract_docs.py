@@ -13,10 +13,11 @@ from guestmem.cli import main as cli
 from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import DEVIATIONS
 from guestmem.contract.document import SECTIONS
-from guestmem.contract.host import Host, Result
+from guestmem.contract.interface import Host
 from guestmem.contract.program import Line, recorded
+from guestmem.contract.results import Result
 from guestmem.contract.rows import rows
-from guestmem.contract.simulated.host import SimulatedHost
+from guestmem.contract.syscalls.host import SimulatedHost
 from guestmem.linux.process import Worker
 from requires import require
 

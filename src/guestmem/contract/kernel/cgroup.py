@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from guestmem.contract.host import Missing
+from guestmem.contract.interface import Missing
 from guestmem.linux.process import alive
 
 __all__ = ["MemoryCgroup", "remove_stale"]

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of a file that are rarely meant for guest memory, by the names of FILE_OPERATIONS."""
+"""Files of the kernel's host, and how each of FILE_OPERATIONS is performed."""
 
 from __future__ import annotations
 
 import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -14,10 +15,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from guestmem.contract.host import PAGE_SIZE, Result
-from guestmem.linux.calls import iovec, libc, syscall
+from guestmem.contract.interface import PAGE_SIZE, Missing
+from guestmem.contract.kernel.task import Task
+from guestmem.contract.results import EAGAIN, Denied, Errno, Result, Stat
+from guestmem.linux import calls
+from guestmem.linux.calls import MASK64, iovec, libc, syscall
+from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, kvm_memory_attributes2
 
-__all__ = ["PERFORM"]
+__all__ = ["PERFORM", "Files"]
 
 SPLICE_F_NONBLOCK, SYNC_FILE_RANGE_WRITE = 2, 2  # include/linux/splice.h, include/uapi/linux/fs.h
 AT_EMPTY_PATH, FIONREAD = 0x1000, 0x541B  # include/uapi/linux/fcntl.h, include/uapi/asm-generic/ioctls.h
@@ -169,3 +174,59 @@ PERFORM: dict[str, Callable[[int, int], Result]] = {
     "reopen": reopen,
     "linkat": link,
 }
+
+
+class Files:
+    """System calls on files."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def memfd_create(self, size: int) -> Result:
+        fd = os.memfd_create("guestmem", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        return self.task.opened(fd)
+
+    def memfd_secret(self, flags: int) -> Result:
+        try:
+            return self.task.opened(calls.memfd_secret(flags))
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise Missing("memfd_secret: ENOSYS (CONFIG_SECRETMEM, secretmem.enable=1)") from error
+            raise
+
+    def fstat(self, fd: Result) -> Result:
+        stat = os.fstat(self.task.valid(fd)[0])
+        return Stat(stat.st_size, stat.st_mode, stat.st_blksize, stat.st_blocks)
+
+    def descriptor_flags(self, fd: Result) -> Result:
+        real, _ = self.task.valid(fd)
+        return fcntl.fcntl(real, fcntl.F_GETFD), fcntl.fcntl(real, fcntl.F_GETFL)
+
+    def same_inode(self, one: Result, other: Result) -> Result:
+        return int(os.path.sameopenfile(self.task.valid(one)[0], self.task.valid(other)[0]))
+
+    def fallocate(self, fd: Result, mode: int, offset: int, length: int) -> Result:
+        calls.fallocate(self.task.fd(fd), mode, offset, length)
+        return 0
+
+    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+        argument = kvm_memory_attributes2(offset, size & MASK64, attributes, flags)
+        try:
+            return calls.ioctl(self.task.fd(fd), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument)
+        except OSError as error:
+            if error.errno == EAGAIN.code:
+                raise Denied(Errno(EAGAIN.code, argument.error_offset)) from error
+            raise
+
+    def cachestat(self, fd: Result, offset: int, length: int) -> Result:
+        try:
+            return calls.cachestat(self.task.fd(fd), offset, length).cache
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise Missing("cachestat(2): ENOSYS (Linux 6.5)") from error
+            raise
+
+    def file_operation(self, fd: Result, operation: str, offset: int = 0) -> Result:
+        real, _ = self.task.valid(fd)
+        return PERFORM[operation](real, offset)

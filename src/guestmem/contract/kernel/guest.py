@@ -8,7 +8,8 @@ import os
 import platform
 from collections.abc import Callable
 
-from guestmem.contract.host import Missing, Result, Signal
+from guestmem.contract.interface import Missing
+from guestmem.contract.results import EFAULT, MMIO, Denied, Other, Result
 from guestmem.linux import calls, uapi
 from guestmem.linux.guest import LongMode
 from guestmem.linux.kvm import Exit, Kvm, Vm
@@ -52,16 +53,17 @@ class ContractGuest:
     def performed(self, access: Callable[[], Exit]) -> int:
         """Do what is to be done, and the byte that comes of it.
 
-        Raises OSError EFAULT where KVM_RUN exits with a memory fault, Signal "MMIO" where there is no memory.
+        Raises EFAULT where KVM_RUN exits with a memory fault, MMIO where there is no memory.
         """
         exit = self.again(access)
         if self.cpu.done(exit):
             return exit.data[0]
         if exit.errno == errno.EFAULT:
-            raise OSError(errno.EFAULT, "KVM_EXIT_MEMORY_FAULT")
+            raise Denied(EFAULT)
         if exit.reason == uapi.KVM_EXIT_MMIO:
             self.complete()
-        raise Signal("MMIO" if exit.reason == uapi.KVM_EXIT_MMIO else f"KVM_EXIT {exit.reason}")
+            raise Denied(MMIO)
+        raise Denied(Other(f"KVM_EXIT {exit.reason}"))
 
     def again(self, access: Callable[[], Exit]) -> Exit:
         """Do it, and go on with KVM_RUN after EINTR."""
