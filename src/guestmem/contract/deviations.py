@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from guestmem.contract import citations
 from guestmem.contract.results import EEXIST, EINVAL, Result, Signal
 
 __all__ = ["DEVIATIONS", "Deviation", "known"]
@@ -44,7 +45,7 @@ DEVIATIONS = (
         expected=EEXIST,
         observed=EINVAL,
         explanation="a range of a file that another slot has is refused with EINVAL instead of EEXIST",
-        source="virt/kvm/guest_memfd.c, kvm_gmem_bind(): -EINVAL in 6.18, -EEXIST in 7.2",
+        source=f"virt/kvm/guest_memfd.c, kvm_gmem_bind(); {citations.EEXIST_FOR_OVERLAP}",
         program="""\
 r0 = host.create_vm()
 r1 = host.create_guest_memfd(r0, 0x1000, 0x0)
@@ -60,8 +61,7 @@ host.set_user_memory_region2(r0, 1, 4, 0x1000, 0x1000, None, r1, 0x0)
         expected=EINVAL,
         observed=0,
         explanation="a slot whose range ends at 2^63 or above is bound to a smaller file; the guest gets pages past its end",
-        source="virt/kvm/guest_memfd.c, kvm_gmem_bind(): offset + size is signed in 6.18; "
-        '"Treat memslot binding offsets and sizes as unsigned values" (KVM guest_memfd changes for 7.2, merge 06ba195f136a)',
+        source=f"virt/kvm/guest_memfd.c, kvm_gmem_bind(): offset + size is signed; {citations.UNSIGNED}",
         program="""\
 r0 = host.create_vm()
 r1 = host.create_guest_memfd(r0, 0x1000, 0x3)

@@ -7,6 +7,7 @@ Two hosts are compared by ``==``, and so are lists and tuples of results.
 from __future__ import annotations
 
 import errno
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,14 +45,13 @@ __all__ = [
 ]
 
 
-class Failure:
-    """An operation failed; its repr is what a message shows.
+class Failure(ABC):
+    """An operation failed; its repr is what a message shows."""
 
-    Attributes:
-        kind: what failures are counted by: the name, without the place.
-    """
-
-    kind: str
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What failures are counted by: the name, without the place."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +62,7 @@ class Errno(Failure):
     offset: int | None = None
 
     @property
-    def kind(self) -> str:  # type: ignore[override]
+    def kind(self) -> str:
         """The kernel's name of it."""
         return "EOPNOTSUPP" if self.code == errno.EOPNOTSUPP else errno.errorcode.get(self.code, f"errno {self.code}")
 
@@ -78,7 +78,7 @@ class Signal(Failure):
     offset: int | None = None
 
     @property
-    def kind(self) -> str:  # type: ignore[override]
+    def kind(self) -> str:
         """The name of the signal."""
         return self.name
 
@@ -93,7 +93,7 @@ class Other(Failure):
     why: str
 
     @property
-    def kind(self) -> str:  # type: ignore[override]
+    def kind(self) -> str:
         """The same."""
         return self.why
 

@@ -210,10 +210,12 @@ class Residency(NamedTuple):
 
 
 def cachestat(fd: int, offset: int = 0, length: int = 0, flags: int = 0) -> Residency:
-    """cachestat(2), since Linux 6.5: the pages of a range of bytes (length 0: to the end) that are in the page cache.
+    """cachestat(2): the pages of a range of bytes (length 0: to the end) that are in the page cache.
+
+    Since commit cf264e1329fb ("cachestat: implement cachestat syscall") (in v6.5).
 
     It touches nothing, so it tells whether memory of a guest_memfd or memfd_secret is allocated.
-    Raises :class:`CallError`: ENOSYS before 6.5, EOPNOTSUPP for hugetlbfs.
+    Raises :class:`CallError`: ENOSYS without it, EOPNOTSUPP for hugetlbfs.
     """
     asked, found = uapi.cachestat_range(offset & MASK64, length & MASK64), uapi.cachestat()
     try:
@@ -225,7 +227,10 @@ def cachestat(fd: int, offset: int = 0, length: int = 0, flags: int = 0) -> Resi
 
 
 def memfd_secret(flags: int = 0) -> int:
-    """memfd_secret(2), since Linux 5.14; the descriptor.  Raises :class:`CallError`: ENOSYS where it is not enabled."""
+    """memfd_secret(2); the descriptor.  Raises :class:`CallError`: ENOSYS where it is not enabled.
+
+    Since commit 1507f51255c9 ("mm: introduce memfd_secret system call to create "secret" memory areas") (in v5.14).
+    """
     return syscall("memfd_secret", flags=flags)
 
 

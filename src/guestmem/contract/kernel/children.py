@@ -11,12 +11,11 @@ from guestmem.contract.interface import PAGE_SIZE, Host, Missing
 from guestmem.contract.kernel.cgroup import MemoryCgroup
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Errno, Failure, Other, Result, Signal
-from guestmem.linux import calls, uapi
+from guestmem.linux import calls
+from guestmem.linux.kvm import KEEP, PUNCH
 from guestmem.linux.process import Lost, in_child
 
 __all__ = ["Children"]
-
-KEEP, PUNCH = uapi.FALLOC_FL_KEEP_SIZE, uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_FL_PUNCH_HOLE
 
 
 class Children:

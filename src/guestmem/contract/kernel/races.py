@@ -11,11 +11,10 @@ from guestmem.contract.interface import PAGE_SIZE, Host
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.kernel.vms import Vms
 from guestmem.contract.results import Result
-from guestmem.linux import calls, uapi
+from guestmem.linux import calls
+from guestmem.linux.kvm import PUNCH
 
 __all__ = ["Races"]
-
-PUNCH = uapi.FALLOC_FL_KEEP_SIZE | uapi.FALLOC_FL_PUNCH_HOLE
 
 
 class Races:

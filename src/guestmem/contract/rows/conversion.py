@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host, Missing
 from guestmem.contract.results import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, ENOTTY, Errno, Result
 from guestmem.contract.rows import INIT_SHARED, KEEP, MMAP, PUNCH, RW, SHARED, bind, expect, gmem, ok, row, sigbus, table
@@ -10,7 +11,7 @@ from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 from guestmem.linux.uapi import KVM_MEMORY_ATTRIBUTE_PRIVATE as PRIVATE
 
 P = PAGE_SIZE
-SERIES = '"guest_memfd: In-place conversion support" v7 (2026, not merged)'
+SERIES = citations.IN_PLACE
 PAGES = 4
 
 

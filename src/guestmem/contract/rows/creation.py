@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host, Missing
 from guestmem.contract.results import EBADF, EINVAL, ENOTTY, Result
 from guestmem.contract.rows import (
@@ -57,7 +58,7 @@ def test_create_guest_memfd_sizes(host: Host, size: int) -> None:
 
 @table(
     "every flag that KVM_CAP_GUEST_MEMFD_FLAGS does not name is refused",
-    f"{SELFTEST}, test_guest_memfd_flags()",
+    f"{SELFTEST}, test_guest_memfd_flags(); {citations.FLAGS}",
     {f"bit {bit}": 1 << bit for bit in (2, 3, 7, 15, 31, 32, 47, 62, 63)},
 )
 def test_guest_memfd_flags_unknown(host: Host, flag: int) -> None:

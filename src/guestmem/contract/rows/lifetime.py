@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host
 from guestmem.contract.results import EBADF, EEXIST, EFAULT, EINVAL, EIO
 from guestmem.contract.rows import (
@@ -104,7 +105,10 @@ def test_pass_vm(host: Host) -> None:
     expect(bind(host, other, fd, 0, 0, 1), 0)
 
 
-@row("closing the last descriptor of a bound file frees its memory; the slot stays and has none", f"{GMEM}; {OBSERVED}")
+@row(
+    "closing the last descriptor of a bound file frees its memory; the slot stays and has none",
+    f"{citations.DYING_FILE}; {OBSERVED}",
+)
 def test_close_bound_file(host: Host) -> None:
     owner, fd = gmem(host, 4, MMAP | INIT_SHARED)
     ok(bind(host, owner, fd, 0, 0, 4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host
 from guestmem.contract.results import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM, Result
 from guestmem.contract.rows import (
@@ -37,7 +38,7 @@ BOTH = MMAP | INIT_SHARED
 
 @table(
     "only a file with GUEST_MEMFD_FLAG_MMAP can be mapped",
-    f"{SELFTEST}, test_mmap_not_supported(); {GMEM}, kvm_gmem_mmap()",
+    f"{SELFTEST}, test_mmap_not_supported(); {GMEM}, kvm_gmem_mmap(); {citations.MMAP}",
     {
         f"{name} {how}": (flags, sharing)
         for name, flags in (("none", 0), ("INIT_SHARED", INIT_SHARED))
@@ -170,7 +171,10 @@ def test_fault_after_end(host: Host) -> None:
     expect(host.load(mapping, 5), sigbus(5))
 
 
-@row("memory that is not shared with the host is a SIGBUS, allocated or not", f"{SELFTEST}, test_fault_private()")
+@row(
+    "memory that is not shared with the host is a SIGBUS, allocated or not",
+    f"{SELFTEST}, test_fault_private(); {citations.INIT_SHARED}",
+)
 def test_fault_private(host: Host) -> None:
     _, fd = gmem(host, 2, MMAP)
     mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host
 from guestmem.contract.results import EBADF, EEXIST, EINVAL, Result
 from guestmem.contract.rows import (
@@ -87,7 +88,7 @@ def test_add_guest_memfd_region_invalid_range(host: Host, size: int, offset: int
 
 @table(
     "the range of a slot ends below 2^63",
-    f"{GMEM}, kvm_gmem_bind()",
+    f"{GMEM}, kvm_gmem_bind(); {citations.UNSIGNED}",
     {"at 2^63": (P, TOP - P), "above 2^63": (4 * P, TOP - 2 * P)},
 )
 def test_add_guest_memfd_region_offset_overflow(host: Host, size: int, offset: int) -> None:
@@ -228,7 +229,7 @@ def test_gpa_overlap_first(host: Host) -> None:
 
 @table(
     "a range of a file has one slot",
-    f"{SLOT_SELFTEST}, test_add_overlapping_private_memory_regions(); {GMEM}, kvm_gmem_bind()",
+    f"{SLOT_SELFTEST}, test_add_overlapping_private_memory_regions(); {citations.EEXIST_FOR_OVERLAP}",
     {"same": (2, 2), "start": (1, 2), "end": (3, 2), "inside": (3, 1), "around": (1, 4)},
 )
 def test_guest_memfd_range_overlap(host: Host, pgoff: int, pages: int) -> None:
@@ -237,7 +238,7 @@ def test_guest_memfd_range_overlap(host: Host, pgoff: int, pages: int) -> None:
     expect(bind(host, owner, fd, 1, 0x100000, pages, pgoff), EEXIST)
 
 
-@row("a range of a file has one slot, through whichever descriptor", GMEM)
+@row("a range of a file has one slot, through whichever descriptor", citations.EEXIST_FOR_OVERLAP)
 def test_guest_memfd_range_overlap_dup(host: Host) -> None:
     owner, fd = gmem(host, 4)
     ok(bind(host, owner, fd, 0, 0, 4))

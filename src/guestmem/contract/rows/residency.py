@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host
 from guestmem.contract.results import EBADF
 from guestmem.contract.rows import (
@@ -23,7 +24,7 @@ from guestmem.contract.rows import (
 )
 
 P = PAGE_SIZE
-SOURCE = f"mm/filemap.c, cachestat(2); {OBSERVED}"
+SOURCE = f"{citations.CACHESTAT}; {OBSERVED}"
 
 RANGES = {
     "all": (0, 0, 4),

@@ -6,13 +6,14 @@ Every page splits a block of the direct map of the real kernel for good, so only
 
 from __future__ import annotations
 
+from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host
 from guestmem.contract.operations import FILE_OPERATIONS
 from guestmem.contract.results import EBUSY, EFAULT, EINVAL, EIO, ENOMEM, EOPNOTSUPP, EPERM, Result
 from guestmem.contract.rows import OBSERVED, PRIVATE, RW, SHARED, expect, ok, row, sigbus, table, vm
 
 P = PAGE_SIZE
-SOURCE = f"mm/secretmem.c; {OBSERVED}"
+SOURCE = f"mm/secretmem.c; {citations.SECRETMEM}; {OBSERVED}"
 READ, EXEC = 1, 4
 
 

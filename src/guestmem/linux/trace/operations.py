@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from guestmem.linux.kvm import PUNCH
 from guestmem.linux.trace.text import ADDED, PAGE_SHIFT, Event, NoText, numbers, page, parse
-from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 
 __all__ = ["Operation", "Recorded", "operations"]
 
 SPTE = re.compile(r"spte (?:0x)?([0-9a-f]+) ")
 FRAMES = (1 << 40) - 1
-PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
 class Operation(NamedTuple):
@@ -70,7 +69,7 @@ def operations(name: str, lines: Iterable[str]) -> Recorded:
                 if mapped == last and done[-1] == Operation("allocate", mapped, mapped + 1):
                     done.pop()
                 done.append(Operation("guest", mapped, mapped + 1))
-        elif event.name == "sys_enter_fallocate" and (call := numbers(event.fields)).get("mode") == PUNCH_HOLE:
+        elif event.name == "sys_enter_fallocate" and (call := numbers(event.fields)).get("mode") == PUNCH:
             if not {"offset", "len"} <= call.keys():
                 continue
             first, end = call["offset"] >> PAGE_SHIFT, (call["offset"] + call["len"]) >> PAGE_SHIFT
