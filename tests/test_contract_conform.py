@@ -27,8 +27,8 @@ from guestmem.contract.results import EEXIST, EFAULT, EINVAL, Denied, Errno, Fai
 from guestmem.contract.rows import GROUPS, Mismatch, expect, rows
 from guestmem.contract.syscalls import files, task, vms
 from guestmem.contract.syscalls.files import aligned
-from guestmem.contract.syscalls.host import SimulatedHost
 from guestmem.contract.syscalls.objects import Gmem, Open, Slot, Vm
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.model import World
 from guestmem.model import require as require_rule
@@ -261,7 +261,7 @@ def test_an_interrupted_run_says_what_was_done(capsys: pytest.CaptureFixture[str
         def memfd_create(self, size: int) -> Result:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("guestmem.contract.syscalls.host.SimulatedHost", Stops)
+    monkeypatch.setattr("guestmem.contract.syscalls.simulated_host.SimulatedHost", Stops)
     assert cli.main(["conform", "creation", "--backend", "model", "--ktap"]) == 3
     out, err = capsys.readouterr()
     done = out.count("\nok ")

@@ -17,7 +17,7 @@ from guestmem.contract.interface import Host
 from guestmem.contract.program import Line, recorded
 from guestmem.contract.results import Result
 from guestmem.contract.rows import rows
-from guestmem.contract.syscalls.host import SimulatedHost
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.linux.process import Worker
 from requires import require
 

@@ -24,8 +24,8 @@ from guestmem.contract.kernel.access import Access, Fault
 from guestmem.contract.program import Op, Ref, compare, script, text
 from guestmem.contract.results import EEXIST, EINVAL, Other, Result
 from guestmem.contract.syscalls import vms
-from guestmem.contract.syscalls.host import SimulatedHost
 from guestmem.contract.syscalls.objects import Vm
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.contract.syscalls.vms import Features
 from guestmem.linux.process import Worker
 from requires import require

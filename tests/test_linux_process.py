@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Children: what they give, what is said of one that gives nothing, and that none is left."""
 
+import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,8 @@ def test_a_child_gives_what_a_function_returns_or_raises() -> None:
     with pytest.raises(CallError, match="EBADF") as caught:
         in_child(lambda: libc("fsync", fd=-1))
     assert caught.value.arguments == {"fd": -1}
+    with pytest.raises(CallError, match=re.escape("pread(fd=-1, buffer=..., count=1, offset=0): EBADF")):
+        in_child(lambda: libc("pread", fd=-1, buffer=ctypes.byref(ctypes.c_char()), count=1, offset=0))
 
 
 ENDINGS: dict[str, tuple[Callable[[], Any], str, int]] = {

@@ -19,7 +19,7 @@ from guestmem.contract.interface import Host, Unmodelled
 from guestmem.contract.minimise import Divergence, comparable, deviation, first_divergence, minimise
 from guestmem.contract.program import MISSING, Op, Step, look_around, perform, text
 from guestmem.contract.results import Failure, Other
-from guestmem.contract.syscalls.host import SimulatedHost
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.contract.syscalls.vms import Features
 from guestmem.linux.process import Lost, Worker
 

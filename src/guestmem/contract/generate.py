@@ -17,8 +17,8 @@ from guestmem.contract.operations import FILE_OPERATIONS, IN_CHILD, OPERATIONS
 from guestmem.contract.program import Op, Ref, Step, close, step
 from guestmem.contract.results import Result
 from guestmem.contract.syscalls.files import MAX_LFS_FILESIZE
-from guestmem.contract.syscalls.host import SimulatedHost
 from guestmem.contract.syscalls.objects import Gmem, Mapping, Slot, Vcpu, Vm
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.linux.uapi import MAP_LOCKED
 
 __all__ = ["NEVER", "generate"]

@@ -229,7 +229,7 @@ def compare(program: Callable[[Any], None]) -> int:
     0 if they are equal or differ as is known, 1 if not, 4 without a kernel to compare with.
     """
     from guestmem.contract.conform import kernel_host, no_kernel
-    from guestmem.contract.syscalls.host import SimulatedHost
+    from guestmem.contract.syscalls.simulated_host import SimulatedHost
     from guestmem.contract.syscalls.vms import Features
 
     host, why = SimulatedHost(), no_kernel()

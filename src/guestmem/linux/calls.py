@@ -101,10 +101,10 @@ class Closed(ValueError):
 
 
 def _shown(name: str, value: Any) -> str:
-    """A number in hexadecimal unless it is small or counts descriptors and slots; of memory, only that it was given."""
-    if not isinstance(value, int):
-        return str(value) if value is None or isinstance(value, (str, bytes)) else "..."
-    return str(value) if name.endswith("fd") or -10 < value < 10 else hex(value)
+    """A number in hexadecimal unless it is small or counts descriptors and slots."""
+    if not isinstance(value, int) or name.endswith("fd") or -10 < value < 10:
+        return str(value)
+    return hex(value)
 
 
 class NoNumber(RuntimeError):
@@ -120,8 +120,14 @@ def libc(name: str, /, **arguments: Any) -> int:
     function.restype = ctypes.c_long if name in _LONG else ctypes.c_int
     result: int = function(*(_register(value) for value in arguments.values()))
     if result == -1:
-        raise CallError(ctypes.get_errno(), name, arguments)
+        raise CallError(ctypes.get_errno(), name, _nameable(arguments))
     return result
+
+
+def _nameable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as an error has them: of memory, only that it was given."""
+    simple = (int, str, bytes, type(None))
+    return {name: value if isinstance(value, simple) else "..." for name, value in arguments.items()}
 
 
 def _register(value: Any) -> Any:
@@ -136,7 +142,7 @@ def syscall(name: str, /, **arguments: Any) -> int:
     try:
         return libc("syscall", number=number, **arguments)
     except CallError as error:
-        raise CallError(error.errno or 0, name, arguments) from None
+        raise CallError(error.errno or 0, name, _nameable(arguments)) from None
 
 
 def posix(function: Callable[..., T], call: str, /, **arguments: Any) -> T:

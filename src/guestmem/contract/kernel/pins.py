@@ -9,7 +9,7 @@ import os
 
 from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.contract.kernel.mappings import Mappings
-from guestmem.contract.kernel.task import Kept, Task
+from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import EBADF, Denied, Result
 from guestmem.linux.calls import iovec, libc, syscall
 
@@ -18,8 +18,8 @@ __all__ = ["Pins"]
 FUTEX_WAKE = 1  # include/uapi/linux/futex.h
 
 
-class KeptPipe(Kept):
-    """Of a pipe."""
+class OpenPipe(Open):
+    """A pipe that vmsplice filled."""
 
 
 class Pins:
@@ -103,11 +103,11 @@ class Pins:
             raise
         finally:
             os.close(writing)
-        return self.task.opened(reading, KeptPipe())
+        return self.task.opened(reading, OpenPipe())
 
     def read_spliced(self, pipe: Result, length: int) -> Result:
-        real, kept = self.task.valid(pipe)
-        if not isinstance(kept, KeptPipe):
+        real, file = self.task.valid(pipe)
+        if not isinstance(file, OpenPipe):
             raise Denied(EBADF)
         return os.read(real, length)
 

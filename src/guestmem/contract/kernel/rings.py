@@ -8,7 +8,7 @@ import os
 
 from guestmem.contract.interface import Missing
 from guestmem.contract.kernel.mappings import Mappings
-from guestmem.contract.kernel.task import Kept, Task
+from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import Result
 from guestmem.linux.calls import iovec, syscall
 
@@ -17,8 +17,8 @@ __all__ = ["Rings"]
 IORING_REGISTER_BUFFERS, IORING_UNREGISTER_BUFFERS = 0, 1  # include/uapi/linux/io_uring.h
 
 
-class KeptRing(Kept):
-    """Of an io_uring with a buffer: the ring, which goes back to the others of its process."""
+class OpenRing(Open):
+    """An io_uring with a buffer; its ring goes back to the others of its process."""
 
     def __init__(self, ring: int, rings: list[int]) -> None:
         self.ring = ring
@@ -47,10 +47,10 @@ class Rings:
         except OSError:
             self.rings.append(ring)
             raise
-        return self.task.opened(os.dup(ring), KeptRing(ring, self.rings))
+        return self.task.opened(os.dup(ring), OpenRing(ring, self.rings))
 
     def io_uring(self) -> int:
-        """A ring.  It is kept: work after closing one ends system calls of this process with EINTR, without a signal."""
+        """A ring.  It stays open: work after closing one ends system calls of this process with EINTR, without a signal."""
         parameters = ctypes.create_string_buffer(120)
         try:
             return syscall("io_uring_setup", entries=1, parameters=parameters)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that the kernel's host is: its descriptors by handle, and what is kept for them."""
+"""The process of the kernel's host: its descriptors by handle, and what belongs to their files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import socket
 
 from guestmem.contract.results import EBADF, Denied, Result
 
-__all__ = ["Kept", "Task"]
+__all__ = ["Open", "Task"]
 
 
-class Kept:
-    """What is kept for the descriptors of one open file description, until the last of them is closed."""
+class Open:
+    """An open file description, until its last descriptor is closed."""
 
     uses = 0
 
@@ -25,7 +25,7 @@ class Task:
     """Descriptors by handle."""
 
     def __init__(self) -> None:
-        self.fds: dict[int, tuple[int, Kept]] = {}
+        self.fds: dict[int, tuple[int, Open]] = {}
         self.next = 0
 
     def handle(self) -> int:
@@ -33,20 +33,20 @@ class Task:
         self.next += 1
         return self.next - 1
 
-    def opened(self, fd: int, kept: Kept | None = None) -> int:
-        """The handle of a new descriptor, of something new or of what others are descriptors of as well."""
+    def opened(self, fd: int, file: Open | None = None) -> int:
+        """The handle of a new descriptor, of a new file or of one that has other descriptors."""
         handle = self.handle()
-        kept = kept or Kept()
-        kept.uses += 1
-        self.fds[handle] = fd, kept
+        file = file or Open()
+        file.uses += 1
+        self.fds[handle] = fd, file
         return handle
 
     def fd(self, handle: Result) -> int:
         """The descriptor, or one that is not open."""
         return self.fds[handle][0] if isinstance(handle, int) and handle in self.fds else -1
 
-    def valid(self, handle: Result) -> tuple[int, Kept]:
-        """The descriptor and what is kept for it.  Raises EBADF where there is none."""
+    def valid(self, handle: Result) -> tuple[int, Open]:
+        """The descriptor and its file.  Raises EBADF where there is none."""
         if not isinstance(handle, int) or handle not in self.fds:
             raise Denied(EBADF)
         return self.fds[handle]
@@ -54,23 +54,23 @@ class Task:
     # ---- operations
 
     def dup(self, fd: Result) -> Result:
-        real, kept = self.valid(fd)
-        return self.opened(fcntl.fcntl(real, fcntl.F_DUPFD, 0), kept)
+        real, file = self.valid(fd)
+        return self.opened(fcntl.fcntl(real, fcntl.F_DUPFD, 0), file)
 
     def pass_descriptor(self, fd: Result) -> Result:
-        real, kept = self.valid(fd)
+        real, file = self.valid(fd)
         left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with left, right:
             socket.send_fds(left, [b"x"], [real])
             _, received, _, _ = socket.recv_fds(right, 1, 1)
-        return self.opened(received[0], kept)
+        return self.opened(received[0], file)
 
     def close(self, fd: Result) -> Result:
-        real, kept = self.valid(fd)
+        real, file = self.valid(fd)
         assert isinstance(fd, int)
         del self.fds[fd]
-        kept.uses -= 1
-        if not kept.uses:
-            kept.let_go()
+        file.uses -= 1
+        if not file.uses:
+            file.let_go()
         os.close(real)
         return 0

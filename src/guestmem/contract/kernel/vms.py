@@ -9,7 +9,7 @@ from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.contract.kernel.guest import ContractGuest
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.statistics import StatsFile
-from guestmem.contract.kernel.task import Kept, Task
+from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import ENOTTY, Denied, Result
 from guestmem.linux import calls, uapi
 from guestmem.linux.calls import MASK64
@@ -20,10 +20,10 @@ __all__ = ["Vms"]
 MASK32 = (1 << 32) - 1
 
 
-class KeptVm(Kept):
-    """Of a VM: its vCPU, and its statistics."""
+class OpenVm(Open):
+    """A VM, with its vCPU and its statistics."""
 
-    vcpu: KeptVcpu | None = None
+    vcpu: OpenVcpu | None = None
     stats: StatsFile | None = None
 
     def let_go(self) -> None:
@@ -31,8 +31,8 @@ class KeptVm(Kept):
             self.stats.close()
 
 
-class KeptVcpu(Kept):
-    """Of a vCPU: its guest, as long as it is open."""
+class OpenVcpu(Open):
+    """A vCPU, with its guest as long as it is open."""
 
     def __init__(self, guest: ContractGuest) -> None:
         self.guest: ContractGuest | None = guest
@@ -53,7 +53,7 @@ class Vms:
         self.anonymous = calls.mmap(0, PAGE_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
 
     def create_vm(self, kind: int = 0) -> Result:
-        return self.task.opened(calls.ioctl(self.kvm.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, kind), KeptVm())
+        return self.task.opened(calls.ioctl(self.kvm.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, kind), OpenVm())
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         argument = uapi.kvm_create_guest_memfd(size & MASK64, flags & MASK64)
@@ -89,19 +89,19 @@ class Vms:
 
     def create_vcpu(self, vm: Result) -> Result:
         guest = ContractGuest(self.kvm, self.task.fd(vm))
-        kept = KeptVcpu(guest)
+        file = OpenVcpu(guest)
         _, owner = self.task.valid(vm)
-        assert isinstance(owner, KeptVm)
-        owner.vcpu = kept
-        return self.task.opened(guest.descriptor(), kept)
+        assert isinstance(owner, OpenVm)
+        owner.vcpu = file
+        return self.task.opened(guest.descriptor(), file)
 
     def guest(self, vcpu: Result) -> ContractGuest:
         """The guest of a vCPU."""
-        real, kept = self.task.valid(vcpu)
-        if not isinstance(kept, KeptVcpu) or kept.guest is None:
+        real, file = self.task.valid(vcpu)
+        if not isinstance(file, OpenVcpu) or file.guest is None:
             calls.ioctl(real, "KVM_RUN", uapi.KVM_RUN)
             raise Denied(ENOTTY)
-        return kept.guest
+        return file.guest
 
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
         return self.guest(vcpu).load(gpa)
@@ -110,14 +110,14 @@ class Vms:
         return self.guest(vcpu).store(gpa, value)
 
     def pages_4k(self, vm: Result) -> Result:
-        real, kept = self.task.valid(vm)
-        if not isinstance(kept, KeptVm):
+        real, file = self.task.valid(vm)
+        if not isinstance(file, OpenVm):
             calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD)
             raise Denied(ENOTTY)
-        if kept.stats is None:
-            kept.stats = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
-        guest = kept.vcpu.guest if kept.vcpu else None
+        if file.stats is None:
+            file.stats = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
+        guest = file.vcpu.guest if file.vcpu else None
         if guest is None:
-            return kept.stats.pages_4k()
+            return file.stats.pages_4k()
         guest.idle()
-        return kept.stats.pages_4k() - guest.program_pages
+        return file.stats.pages_4k() - guest.program_pages
