@@ -385,6 +385,14 @@ def test_the_same_recording_feeds_compare() -> None:
         assert (kinds.count("guest"), kinds.count("user"), kinds.count("allocate"), kinds.count("punch")) == (10, 4, 8, 1)
 
 
+def test_a_recording_of_no_page_cannot_be_priced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "trace.txt"
+    file.write_text("".join(trace(TOUCH)))
+    assert cli.main(["compare", "--trace", str(file)]) == 2
+    what = "no mm_filemap_add_to_page_cache in it: record with that event on, as text"
+    assert capsys.readouterr().err == f"guestmem: {file}: {what}\n"
+
+
 @pytest.mark.parametrize(
     ("line", "pid", "cpu", "time"),
     [

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -52,7 +51,6 @@ class Child:
     def __init__(self, function: Callable[[Connection], None]) -> None:
         self.connection, theirs = Pipe()
         self.status: int | None = None
-        sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
             try:

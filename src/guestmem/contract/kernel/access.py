@@ -66,7 +66,7 @@ def machine_code(base: int) -> bytes:
 class Access:
     """Loads and stores of single bytes, by address.
 
-    Making one takes SIGBUS and SIGSEGV for the process, so it belongs into a process of its own.
+    It handles SIGBUS and SIGSEGV of its process, so it needs a process of its own.
     """
 
     def __init__(self, in_children: bool = False) -> None:

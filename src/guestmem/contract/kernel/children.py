@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations in a child, under a limit, or with a signal on its way, on the kernel's host."""
+"""Operations on the kernel's host that run in a child, under a limit, or while a signal arrives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Children"]
 
 
 class Children:
-    """What is not done in the midst of the process."""
+    """What needs a child, a limit or a signal."""
 
     def __init__(self, host: Host, task: Task) -> None:
         self.host = host

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real kernel as a host of the contract, through the bindings of ``guestmem.linux``.
 
-It takes the signals SIGBUS and SIGSEGV of its process and leaves memory mapped where it likes, so it belongs into a
-process of its own: see :class:`~guestmem.linux.process.Worker`.
+It handles SIGBUS and SIGSEGV of its process, and leaves memory mapped, so it needs a process of its own: see
+:class:`~guestmem.linux.process.Worker`.
 """
 
 from __future__ import annotations

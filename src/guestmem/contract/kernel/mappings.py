@@ -58,7 +58,7 @@ class Mappings:
         assert isinstance(mapping, int)
         _, spans = self.maps[mapping]
         if length is None:
-            # What lies in the gaps is somebody else's.
+            # The gaps may hold other mappings by now.
             for start, end, _ in spans:
                 calls.munmap(address + start, end - start)
             del self.maps[mapping]

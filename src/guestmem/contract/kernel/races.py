@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Punching against faults on the kernel's host: threads that do it at the same time."""
+"""Punching against faults on the kernel's host: threads that race."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Races"]
 
 
 class Races:
-    """What threads do to a file at the same time."""
+    """Threads that use a file at the same time."""
 
     def __init__(self, host: Host, task: Task, vms: Vms) -> None:
         self.host = host
