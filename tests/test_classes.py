@@ -6,7 +6,7 @@ import pytest
 from guestmem.checker import Model
 from guestmem.checker.translate import Translation
 from guestmem.model import Record, Refused, World, always, array, bounded, choose, part, sometimes, step, thread
-from guestmem.model.errors import IN_RANGE
+from guestmem.model.errors import IN_RANGE, Verdict
 from lockstep import Lockstep
 
 
@@ -219,6 +219,20 @@ def test_sixty_four_threads_are_the_most() -> None:
     with pytest.raises(Refused, match="a world of 65 threads: use at most 64"):
         Translation(Many())
     assert Model(Many(many=64)).explore(max_states=1000).verdict == "incomplete"
+
+
+class Bounds(World):
+    geometry = {"pages": 4}
+    free: int = bounded("pages - 1")
+    used: int = bounded(3)
+
+
+@pytest.mark.parametrize(("field", "bounds"), [("free", "0..pages - 1: 0..6"), ("used", "0..3")])
+def test_a_value_outside_its_bounds_is_told_with_their_values(field: str, bounds: str) -> None:
+    with pytest.raises(Verdict) as broken:
+        setattr(Bounds(pages=7), field, 9)
+    assert broken.value.rule == IN_RANGE
+    assert broken.value.detail.endswith(f"{field} = 9, which is not {bounds}")
 
 
 class ComparesNumbers(Marked):

@@ -13,11 +13,12 @@ from guestmem.cli import main as cli
 from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import DEVIATIONS
 from guestmem.contract.document import SECTIONS
-from guestmem.contract.host import Host, Result
-from guestmem.contract.kernel.worker import Worker
+from guestmem.contract.interface import Host
 from guestmem.contract.program import Line, recorded
+from guestmem.contract.results import Result
 from guestmem.contract.rows import rows
-from guestmem.contract.simulated.host import SimulatedHost
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
+from guestmem.linux.process import Worker
 from requires import require
 
 TEXT = (Path(__file__).parent.parent / "docs" / "contract.md").read_text(encoding="utf-8")

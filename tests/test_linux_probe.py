@@ -13,7 +13,7 @@ import pytest
 from guestmem.cli import main as cli
 from guestmem.contract.rows import GROUPS
 from guestmem.linux import calibrate, kvm
-from guestmem.linux.probe import in_child
+from guestmem.linux.probe import tried
 from requires import missing, require
 
 
@@ -65,10 +65,10 @@ def test_without_root_it_says_what_root_would_add() -> None:
 
 
 def test_a_child_that_does_not_return_is_told() -> None:
-    assert in_child(lambda: [1, "two"]) == [1, "two"]
-    assert in_child(lambda: os.kill(os.getpid(), 9)) == "killed by SIGKILL"
-    assert in_child(lambda: os.close(9999)) == "OSError: [Errno 9] Bad file descriptor"
-    assert in_child(lambda: os.read(os.pipe()[0], 1), seconds=1) == "no end in 1 s"
+    assert tried(lambda: [1, "two"]) == [1, "two"]
+    assert tried(lambda: os.kill(os.getpid(), 9)) == "killed by SIGKILL"
+    assert tried(lambda: os.close(9999)) == "OSError: [Errno 9] Bad file descriptor"
+    assert tried(lambda: os.read(os.pipe()[0], 1), seconds=1) == "no end in 1 s"
 
 
 @pytest.mark.parametrize("command", ["probe", "list"])

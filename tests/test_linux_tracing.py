@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from guestmem.cli import main as cli
-from guestmem.linux import ftrace
-from guestmem.linux.replay import replay
-from guestmem.linux.tracing import OURS, merge, tracefs
-from guestmem.scenarios.workload import from_trace
+from guestmem.linux.trace import text as ftrace
+from guestmem.linux.trace.merge import merge
+from guestmem.linux.trace.operations import operations
+from guestmem.linux.trace.record import OURS, tracefs
+from guestmem.linux.trace.replay import replay
 from requires import require
 
 
@@ -81,7 +82,7 @@ def test_a_guest_is_recorded_and_its_recording_is_consistent(tmp_path: Path) -> 
     report = replay(lines)
     assert (report.verdict, report.violations) == ("consistent", [])
     assert (report.counts["added"], report.counts["removed"], report.counts["files"]) == (22, 22, 1)
-    kinds = [operation.kind for operation in from_trace("guest", lines).operations]
+    kinds = [operation.kind for operation in operations("guest", lines).operations]
     assert (kinds.count("guest"), kinds.count("user"), kinds.count("allocate"), kinds.count("punch")) == (10, 4, 8, 1)
     assert f"guestmem-{run.pid}" not in instances()
 

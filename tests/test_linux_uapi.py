@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from guestmem.linux import generate_uapi as generator
 from guestmem.linux import uapi
 from requires import require
+
+TOOL = Path(__file__).parent.parent / "tools" / "generate_uapi.py"
+_spec = importlib.util.spec_from_file_location("generate_uapi", TOOL)
+assert _spec is not None and _spec.loader is not None
+generator = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(generator)
 
 
 def constants() -> Iterator[str]:

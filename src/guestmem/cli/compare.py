@@ -28,9 +28,9 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fill the table of protections and hypervisors."""
     from guestmem import compare
-    from guestmem.linux import ftrace
+    from guestmem.linux.trace import operations, text
     from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS
-    from guestmem.scenarios.workload import boot, from_trace
+    from guestmem.scenarios.workload import Workload, boot
 
     comparable = compare.comparable()
     hypervisors = [named(h, "hypervisor", comparable, "some of") for h in arguments.hypervisor]
@@ -40,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     workload = boot()
     if arguments.trace:
         try:
-            workload = from_trace(arguments.trace, ftrace.lines(arguments.trace))
+            workload = Workload(*operations.operations(arguments.trace, text.lines(arguments.trace)))
         except OSError as error:
             raise Usage(f"{arguments.trace}: {error.strerror}: name a text of ftrace") from error
-        except ftrace.NoText as error:
+        except text.NoText as error:
             raise Usage(str(error)) from error
     extra = arguments.speculation, accessors
     wanted = [compare.Key(h, p, a, *extra) for h in hypervisors for a in arches for p in protections]

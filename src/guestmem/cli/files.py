@@ -58,7 +58,7 @@ def write_whole(path: str, text: str, option: str = "--save-trace") -> None:
 
 def abandoned(path: str) -> list[str]:
     """Half-written copies of a file whose writers are gone."""
-    from guestmem.linux.calls import alive
+    from guestmem.linux.process import alive
 
     directory, name = os.path.split(path)
     half = re.compile(re.escape(name) + r"\.(\d+)\.tmp")

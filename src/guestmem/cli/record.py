@@ -32,7 +32,7 @@ def buffer(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Record a command; its status."""
     only_on_linux()
-    from guestmem.linux import tracing
+    from guestmem.linux.trace import record as tracing
 
     command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
     if not command:

@@ -20,15 +20,15 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check a recording."""
-    from guestmem.linux import ftrace, replay
+    from guestmem.linux.trace import replay, text
 
     try:
-        text = ftrace.lines(arguments.file)
+        lines = text.lines(arguments.file)
     except OSError as error:
         raise Usage(f"{arguments.file}: {error.strerror}: name a text of trace events") from error
-    except ftrace.NoText as error:
+    except text.NoText as error:
         raise Usage(str(error)) from error
-    report = replay.replay(text)
+    report = replay.replay(lines)
     if not report.counts["events"]:
         raise Usage(f"{arguments.file}: no event in it: name a text of ftrace, trace-cmd report or perf script with its CPUs")
     if arguments.json:

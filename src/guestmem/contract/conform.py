@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import guestmem
 from guestmem.contract.deviations import known
-from guestmem.contract.host import Host, Missing, failed
+from guestmem.contract.interface import Host, Missing
 from guestmem.contract.kernel.cgroup import remove_stale
-from guestmem.contract.kernel.worker import Lost, Worker
+from guestmem.contract.results import failed
 from guestmem.contract.rows import Mismatch, Row, rows
 from guestmem.linux.probe import kvm_modules
+from guestmem.linux.process import Lost, Worker
 
 __all__ = ["BACKENDS", "Outcome", "as_json", "environment", "exit_code", "judge", "ktap", "run", "run_kernel", "summary"]
 
@@ -83,7 +84,7 @@ def no_kernel() -> str:
 
 def kernel_host() -> Host:
     """The kernel as a host, in the process that it may change."""
-    from guestmem.contract.kernel.host import KernelHost
+    from guestmem.contract.kernel.kernel_host import KernelHost
 
     return KernelHost()
 
@@ -115,7 +116,7 @@ def run_kernel(wanted: Sequence[Row], prepare: Callable[[], Host] = kernel_host)
 
 def run(backends: Sequence[str], groups: Sequence[str]) -> tuple[int, Iterator[Outcome]]:
     """Run the rows of some groups, or all, on hosts: how many outcomes there will be, and they as they come."""
-    from guestmem.contract.simulated.host import SimulatedHost
+    from guestmem.contract.syscalls.simulated_host import SimulatedHost
 
     wanted = rows(*groups)
     runners = (run_model(wanted, SimulatedHost) if backend == "model" else run_kernel(wanted) for backend in backends)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from guestmem.contract.host import Result
+from guestmem.contract import citations
+from guestmem.contract.results import EEXIST, EINVAL, Result, Signal
 
 __all__ = ["DEVIATIONS", "Deviation", "known"]
 
@@ -41,10 +42,10 @@ DEVIATIONS = (
         operation="set_user_memory_region2",
         rule="a range of a file has one slot",
         rows=("memslot.test_guest_memfd_range_overlap",),
-        expected="EEXIST",
-        observed="EINVAL",
+        expected=EEXIST,
+        observed=EINVAL,
         explanation="a range of a file that another slot has is refused with EINVAL instead of EEXIST",
-        source="virt/kvm/guest_memfd.c, kvm_gmem_bind(): -EINVAL in 6.18, -EEXIST in 7.2",
+        source=f"virt/kvm/guest_memfd.c, kvm_gmem_bind(); {citations.EEXIST_FOR_OVERLAP}",
         program="""\
 r0 = host.create_vm()
 r1 = host.create_guest_memfd(r0, 0x1000, 0x0)
@@ -57,11 +58,10 @@ host.set_user_memory_region2(r0, 1, 4, 0x1000, 0x1000, None, r1, 0x0)
         operation="set_user_memory_region2",
         rule="the range of a slot ends below 2^63",
         rows=("memslot.test_add_guest_memfd_region_offset_overflow",),
-        expected="EINVAL",
+        expected=EINVAL,
         observed=0,
         explanation="a slot whose range ends at 2^63 or above is bound to a smaller file; the guest gets pages past its end",
-        source="virt/kvm/guest_memfd.c, kvm_gmem_bind(): offset + size is signed in 6.18; "
-        '"Treat memslot binding offsets and sizes as unsigned values" (KVM guest_memfd changes for 7.2, merge 06ba195f136a)',
+        source=f"virt/kvm/guest_memfd.c, kvm_gmem_bind(): offset + size is signed; {citations.UNSIGNED}",
         program="""\
 r0 = host.create_vm()
 r1 = host.create_guest_memfd(r0, 0x1000, 0x3)
@@ -78,7 +78,7 @@ host.cachestat(r1, 0, 0)
         operation="",
         rule="",
         rows=("mapping.test_mremap_past_largest_offset",),
-        expected="SIGBUS +0x2000",
+        expected=Signal("SIGBUS", 0x2000),
         observed=0,
         explanation="a mapping that mremap has grown past offset 2^63 gives pages past the end of the file, "
         "which no hole takes away",
@@ -121,7 +121,7 @@ host.load(r2, 0)
 )
 
 
-def known(got: Result, expected: Result, *, row: str = "", operation: str = "", rule: str = "") -> Deviation | None:
+def known(got: object, expected: object, *, row: str = "", operation: str = "", rule: str = "") -> Deviation | None:
     """The deviation that explains a result, of a row or of an operation in a program."""
     for deviation in DEVIATIONS:
         here = row.startswith(deviation.rows) if row else (operation, rule) == (deviation.operation, deviation.rule)

@@ -8,7 +8,7 @@ from collections import Counter
 from guestmem.contract.deviations import DEVIATIONS
 from guestmem.contract.generate import NEVER, generate
 from guestmem.contract.rows import GROUPS, rows
-from guestmem.contract.simulated.host import SimulatedHost
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 
 __all__ = ["SECTIONS", "deviations", "groups", "left_out"]
 

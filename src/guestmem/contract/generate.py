@@ -12,17 +12,18 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from guestmem.contract.host import FILE_OPERATIONS, GUEST_SLOT, PAGE_SIZE, Advice, Exhausted, Result, Unmodelled
+from guestmem.contract.interface import GUEST_SLOT, PAGE_SIZE, U64, Advice, Exhausted, Unmodelled
+from guestmem.contract.operations import FILE_OPERATIONS, IN_CHILD, OPERATIONS
 from guestmem.contract.program import Op, Ref, Step, close, step
-from guestmem.contract.simulated.files import MAX_LFS_FILESIZE
-from guestmem.contract.simulated.host import SimulatedHost
-from guestmem.contract.simulated.objects import Gmem, Mapping, Slot, Vcpu, Vm
+from guestmem.contract.results import Result
+from guestmem.contract.syscalls.files import MAX_LFS_FILESIZE
+from guestmem.contract.syscalls.objects import Gmem, Mapping, Slot, Vcpu, Vm
+from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.linux.uapi import MAP_LOCKED
 
 __all__ = ["NEVER", "generate"]
 
 P = PAGE_SIZE
-U64 = 1 << 64
 EDGES = (0, 1, P - 1, P + 1, (1 << 31), (1 << 32) - 1, 1 << 32, 1 << 52, 1 << 62, (1 << 63) - P, 1 << 63, U64 - P, U64 - 1)
 FILE_SIZES = (P, 2 * P, 3 * P, 4 * P, 8 * P, 16 * P, (1 << 21) + P, 1 << 40, 1 << 62, (1 << 63) - P)
 NO_SIZES = (0, 1, P - 1, P + 1, 1 << 63, U64 - P, U64 - 1)
@@ -30,73 +31,8 @@ FALLOC_MODES = (0, 2, 4, 5, 7, 8, 9, 0x10, 0x11, 0x20, 0x21, 0x40, 0x41, 0x80, 0
 SLOTS = (0, 1, 2, 3, 4, 5, 32763, 32764, 65536, (1 << 32) - 1)
 MAP_FLAGS = (1, 1, 1, 1, 1, 2, 3, 0, 0x4001, 0x8001, 0x2001, 0x40001, 0x80003, 0x80001)
 ADDRESSES = ("0x10000", "0x10001", "0xffff888000000000", "0x800000000000")
-IN_CHILD = (
-    "fallocate",
-    "load",
-    "store",
-    "close",
-    "munmap",
-    "mremap",
-    "mmap",
-    "madvise",
-    "cachestat",
-    "fstat",
-    "mprotect",
-    "dup",
-    "create_guest_memfd",
-    "set_user_memory_region2",
-    "check_extension",
-    "process_vm_readv",
-    "write_pipe",
-)
-QUICK_FILE_OPERATIONS = tuple(sorted(FILE_OPERATIONS.keys() - {"linkat", "execveat"}))
-
-# How often an operation is tried, by name.
-WEIGHTS = {
-    "create_vm": 2,
-    "create_guest_memfd": 7,
-    "memfd_create": 1,
-    "check_extension": 1,
-    "dup": 2,
-    "pass_descriptor": 1,
-    "close": 4,
-    "in_child": 1,
-    "fstat": 2,
-    "descriptor_flags": 1,
-    "same_inode": 1,
-    "fallocate": 20,
-    "cachestat": 8,
-    "file_operation": 6,
-    "mmap": 9,
-    "munmap": 3,
-    "mremap": 2,
-    "userfaultfd_register": 1,
-    "mprotect": 3,
-    "madvise": 6,
-    "mlock": 1,
-    "munlock": 1,
-    "msync": 2,
-    "load": 12,
-    "store": 12,
-    "set_user_memory_region2": 14,
-    "set_user_memory_region": 2,
-    "create_vcpu": 2,
-    "guest_load": 8,
-    "guest_store": 8,
-    "pages_4k": 4,
-    "process_vm_readv": 4,
-    "process_vm_writev": 4,
-    "proc_mem_read": 2,
-    "write_pipe": 3,
-    "read_pipe": 3,
-    "direct_write": 1,
-    "direct_read": 1,
-    "vmsplice": 2,
-    "read_spliced": 2,
-    "io_uring_register": 1,
-    "futex_wake": 1,
-}
-
+WEIGHTS = {name: operation.weight for name, operation in OPERATIONS.items() if operation.weight}
+QUICK_FILE_OPERATIONS = sorted(name for name, facts in FILE_OPERATIONS.items() if facts.fuzzed)
 
 NEVER = (
     "secret memory: each page splits a block of the direct map until the next boot",
@@ -156,11 +92,11 @@ class Generator:
                 self.attempt(name, *getattr(self, f"for_{name}")())
             if self.full:
                 return
-        for number in self.numbers(self.host.fds, Gmem):
+        for number in self.numbers(self.host.task.fds, Gmem):
             self.attempt("cachestat", Ref(number), 0, 0)
-        for number in self.numbers(self.host.fds, Vm):
+        for number in self.numbers(self.host.task.fds, Vm):
             self.attempt("pages_4k", Ref(number))
-        for number in self.numbers(self.host.maps, Mapping):
+        for number in self.numbers(self.host.task.maps, Mapping):
             for page in range(3):
                 self.attempt("load", Ref(number), page * P + 8 * page)
 
@@ -176,12 +112,11 @@ class Generator:
 
     def numbers(self, table: dict[int, Any], kind: type) -> list[int]:
         """Operations whose results are handles in a table, of what is of a kind."""
-        opens = {"create_vm", "create_guest_memfd", "memfd_create", "dup", "pass_descriptor", "create_vcpu", "mmap", "vmsplice"}
+        opens = "mapping" if table is self.host.task.maps else "descriptor"
         return [
             op.number
             for op in self.program
-            if op.name in opens | {"io_uring_register"}
-            and (op.name == "mmap") == (table is self.host.maps)
+            if OPERATIONS[op.name].opens == opens
             and isinstance(handle := self.results[op.number], int)
             and isinstance(table.get(handle), kind)
         ]
@@ -197,20 +132,20 @@ class Generator:
 
     def vm(self) -> Any:
         """A VM."""
-        return self.one(self.host.fds, Vm)
+        return self.one(self.host.task.fds, Vm)
 
     def gmem(self) -> Any:
         """A file of guest memory."""
-        return self.one(self.host.fds, Gmem)
+        return self.one(self.host.task.fds, Gmem)
 
     def mapping(self) -> Any:
         """A mapping."""
-        return self.one(self.host.maps, Mapping)
+        return self.one(self.host.task.maps, Mapping)
 
     def what(self, ref: Any) -> Any:
         """What a handle stands for on the simulated host."""
         handle = self.results.get(ref.number)
-        return self.host.maps.get(handle) or self.host.fds.get(handle) if isinstance(handle, int) else None
+        return self.host.task.maps.get(handle) or self.host.task.fds.get(handle) if isinstance(handle, int) else None
 
     def edge(self) -> int:
         """A number near an edge, or anything."""
@@ -247,7 +182,7 @@ class Generator:
         """Whether userspace_addr of a slot is nowhere, or the very memory that the guest has."""
         if not slot.gmem_only or not isinstance(slot.address, int):
             return True
-        mapping = self.host.maps.get(slot.address)
+        mapping = self.host.task.maps.get(slot.address)
         if mapping is None or mapping.file is not slot.file or mapping.offset != slot.pgoff * P:
             return False
         return mapping.spans.cover(0, min(mapping.spans.end(), slot.pages * P))
@@ -274,7 +209,7 @@ class Generator:
     for_pass_descriptor = for_dup
 
     def for_close(self) -> tuple[Any, ...]:
-        return (self.one(self.host.fds, self.pick((Gmem, Gmem, Vm, Vcpu, object))),)
+        return (self.one(self.host.task.fds, self.pick((Gmem, Gmem, Vm, Vcpu, object))),)
 
     def for_in_child(self) -> tuple[Any, ...]:
         name = self.pick(IN_CHILD)
@@ -318,7 +253,7 @@ class Generator:
 
     def for_mremap(self) -> tuple[Any, ...]:
         ref, length = self.mapping(), self.length() if self.random.randrange(8) else 0
-        whole = [n for n in self.numbers(self.host.maps, Mapping) if self.what(Ref(n)).whole]
+        whole = [n for n in self.numbers(self.host.task.maps, Mapping) if self.what(Ref(n)).whole]
         if whole and not self.rarely(8):
             ref = Ref(self.pick(whole))
         mapping = self.what(ref)
@@ -380,7 +315,7 @@ class Generator:
         return (self.vm(),)
 
     def for_guest_load(self) -> tuple[Any, ...]:
-        ref = self.one(self.host.fds, Vcpu)
+        ref = self.one(self.host.task.fds, Vcpu)
         vcpu = self.what(ref)
         # KVM with shadow paging takes neighbours from userspace_addr, a known deviation that would be met all the time.
         if isinstance(vcpu, Vcpu) and not all(self.coherent(slot) for slot in vcpu.vm.slots.values()):

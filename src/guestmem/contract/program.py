@@ -9,15 +9,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from guestmem.contract.deviations import known
-from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, Unmodelled, brief, failed
-from guestmem.contract.kernel.worker import Lost, Worker
+from guestmem.contract.interface import PAGE_SIZE, Host, Missing, Unmodelled
+from guestmem.contract.results import Other, Result, brief, failed
 from guestmem.linux import uapi
+from guestmem.linux.process import Lost, Worker
 
 __all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "perform", "script", "text"]
 
-GONE = "no such operation"
-MISSING = "not possible on this machine"
-UNMODELLED = "not modelled"
+GONE = -1  # the result of an operation that the program does not have: no handle
+
+
+class Skipped(Other):
+    """An operation that was not performed."""
+
+
+MISSING = Skipped("not possible on this machine")
 
 
 class Ref(NamedTuple):
@@ -73,7 +79,7 @@ def step(host: Host, op: Op, results: dict[int, Result]) -> Step:
     except Unmodelled:
         raise
     except Exception as error:
-        return Step(f"{type(error).__name__}: {error}", "an operation returns")
+        return Step(Other(f"{type(error).__name__}: {error}"), "an operation returns")
     results[op.number] = result
     return Step(result, host.rule)
 
@@ -91,7 +97,7 @@ def text(program: Program) -> list[str]:
 
 def _shown(argument: Any, names: dict[int, str]) -> str:
     if isinstance(argument, Ref):
-        return names.get(argument.number, repr(GONE))
+        return names.get(argument.number, str(GONE))
     if isinstance(argument, int) and not 0 <= argument < 10:
         return hex(argument)
     return repr(argument)
@@ -174,11 +180,11 @@ class Recorder:
             try:
                 result = self.perform(name, arguments)
             except Unmodelled as why:
-                result = f"{UNMODELLED}: {why}"
+                result = Skipped(f"not modelled: {why}")
             except Missing as why:
-                result = f"{MISSING}: {why}"
+                result = Skipped(f"{MISSING}: {why}")
             except Lost as lost:
-                self.lines.append(Line(f"{name}({shown})", str(lost), name, ""))
+                self.lines.append(Line(f"{name}({shown})", Other(str(lost)), name, ""))
                 raise
             self.lines.append(Line(f"{name}({shown})", result, name, self.rule()))
             return result
@@ -214,8 +220,7 @@ def compared(ours: Line, theirs: Line) -> tuple[str, bool]:
     why = known(got, expected, operation=ours.name, rule=ours.rule)
     if why is not None:
         return f"{both} (known: {why.explanation})", False
-    unknown = isinstance(expected, str) and expected.startswith(UNMODELLED)
-    return both, not unknown and not (isinstance(got, str) and got.startswith(MISSING))
+    return both, not isinstance(expected, Skipped) and not isinstance(got, Skipped)
 
 
 def compare(program: Callable[[Any], None]) -> int:
@@ -224,14 +229,15 @@ def compare(program: Callable[[Any], None]) -> int:
     0 if they are equal or differ as is known, 1 if not, 4 without a kernel to compare with.
     """
     from guestmem.contract.conform import kernel_host, no_kernel
-    from guestmem.contract.simulated.host import SimulatedHost
+    from guestmem.contract.syscalls.simulated_host import SimulatedHost
+    from guestmem.contract.syscalls.vms import Features
 
     host, why = SimulatedHost(), no_kernel()
     if not why:
         with Worker(kernel_host, perform) as worker:
             around = look_around(worker.do)
         why = around.unusable
-        host.resemble(around.flags, around.gpa_bits)
+        host.resemble(Features(around.flags, around.gpa_bits))
     model = recorded(host, program)
     if why:
         for line in model:

@@ -7,9 +7,11 @@ The calls are made through the C library with ``ctypes``, which releases Python'
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno as errnos
 import os
+import platform
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self, TypeVar
@@ -22,13 +24,14 @@ __all__ = [
     "Closed",
     "Descriptor",
     "Mapping",
+    "NoNumber",
     "Residency",
-    "alive",
     "cachestat",
     "die_with_parent",
     "fallocate",
-    "in_child",
     "ioctl",
+    "iovec",
+    "libc",
     "madvise",
     "memfd_secret",
     "mlock",
@@ -38,30 +41,40 @@ __all__ = [
     "munlock",
     "munmap",
     "posix",
-    "process_name",
+    "sigaction",
     "syscall",
 ]
 
 T = TypeVar("T")
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-_MASK = (1 << 64) - 1
-_FAILED = _MASK
+MASK64 = (1 << 64) - 1
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
+# arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h; newer calls have one number everywhere.
+EVERYWHERE = {
+    "io_uring_setup": 425,
+    "io_uring_register": 427,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "memfd_secret": uapi.NR_memfd_secret,
+    "cachestat": uapi.NR_cachestat,
+}
+GENERIC = {"futex": 98, "execveat": 281, "userfaultfd": 282}
+NUMBERS = {"x86_64": {"futex": 202, "execveat": 322, "userfaultfd": 323}, "aarch64": GENERIC, "riscv64": GENERIC}
+
+_LONG = {"mmap", "mremap", "read", "write", "readv", "pread", "pwrite", "lseek", "readahead", "syscall"} | {
+    "copy_file_range",
+    "splice",
+    "sendfile",
+    "vmsplice",
+    "process_vm_readv",
+    "process_vm_writev",
+}
+"""The functions that return more than an int."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
-_u64 = ctypes.c_uint64
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, _u64, _u64]
-_libc.mmap.argtypes = [_u64, _u64, ctypes.c_int, ctypes.c_int, ctypes.c_int, _u64]
-_libc.mmap.restype = _u64
-_libc.munmap.argtypes = [_u64, _u64]
-_libc.madvise.argtypes = [_u64, _u64, ctypes.c_int]
-_libc.mprotect.argtypes = [_u64, _u64, ctypes.c_int]
-_libc.msync.argtypes = [_u64, _u64, ctypes.c_int]
-_libc.mlock.argtypes = [_u64, _u64]
-_libc.munlock.argtypes = [_u64, _u64]
-_libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
-_libc.syscall.restype = ctypes.c_long
 
 
 class CallError(OSError):
@@ -94,15 +107,42 @@ def _shown(name: str, value: Any) -> str:
     return hex(value)
 
 
-def _check(result: int, call: str, /, **arguments: Any) -> int:
+class NoNumber(RuntimeError):
+    """The number of a system call is not known for this machine; the text says which."""
+
+
+def libc(name: str, /, **arguments: Any) -> int:
+    """A function of the C library that returns -1 and sets errno; its result.
+
+    Integers are passed as 64 bits, anything else as ctypes passes it.  Raises :class:`CallError`.
+    """
+    function = getattr(_libc, name)
+    function.restype = ctypes.c_long if name in _LONG else ctypes.c_int
+    result: int = function(*(_register(value) for value in arguments.values()))
     if result == -1:
-        raise CallError(ctypes.get_errno(), call, arguments)
+        raise CallError(ctypes.get_errno(), name, _nameable(arguments))
     return result
 
 
-def syscall(name: str, number: int, /, **arguments: int) -> int:
-    """syscall(2) with up to six integers, each passed as 64 bits; its result.  Raises :class:`CallError`."""
-    return _check(_libc.syscall(ctypes.c_long(number), *(_u64(value) for value in arguments.values())), name, **arguments)
+def _nameable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as an error has them: of memory, only that it was given."""
+    simple = (int, str, bytes, type(None))
+    return {name: value if isinstance(value, simple) else "..." for name, value in arguments.items()}
+
+
+def _register(value: Any) -> Any:
+    return ctypes.c_uint64(value & MASK64) if isinstance(value, int) else value
+
+
+def syscall(name: str, /, **arguments: Any) -> int:
+    """syscall(2) by name, its arguments as :func:`libc` has them.  Raises :class:`CallError` and :class:`NoNumber`."""
+    number = EVERYWHERE.get(name) or NUMBERS.get(platform.machine(), {}).get(name)
+    if number is None:
+        raise NoNumber(f"the number of {name}(2) on {platform.machine()}")
+    try:
+        return libc("syscall", number=number, **arguments)
+    except CallError as error:
+        raise CallError(error.errno or 0, name, _nameable(arguments)) from None
 
 
 def posix(function: Callable[..., T], call: str, /, **arguments: Any) -> T:
@@ -115,46 +155,42 @@ def posix(function: Callable[..., T], call: str, /, **arguments: Any) -> T:
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2), in bytes; offset and length are 64 bits, negative or not.  Raises :class:`CallError`."""
-    _check(_libc.fallocate(fd, mode, offset & _MASK, length & _MASK), "fallocate", fd=fd, mode=mode, offset=offset, length=length)
+    libc("fallocate", fd=fd, mode=mode, offset=offset, length=length)
 
 
 def mmap(address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0) -> int:
     """mmap(2); the address.  Raises :class:`CallError`."""
-    result = _libc.mmap(address & _MASK, length & _MASK, prot, flags, fd, offset & _MASK)
-    if result == _FAILED:
-        given = {"address": address, "length": length, "prot": prot, "flags": flags, "fd": fd, "offset": offset}
-        raise CallError(ctypes.get_errno(), "mmap", given)
-    return int(result)
+    return libc("mmap", address=address, length=length, prot=prot, flags=flags, fd=fd, offset=offset)
 
 
 def munmap(address: int, length: int) -> None:
     """munmap(2).  Raises :class:`CallError`."""
-    _check(_libc.munmap(address & _MASK, length & _MASK), "munmap", address=address, length=length)
+    libc("munmap", address=address, length=length)
 
 
 def madvise(address: int, length: int, advice: int) -> None:
     """madvise(2).  Raises :class:`CallError`."""
-    _check(_libc.madvise(address & _MASK, length & _MASK, advice), "madvise", address=address, length=length, advice=advice)
+    libc("madvise", address=address, length=length, advice=advice)
 
 
 def mprotect(address: int, length: int, prot: int) -> None:
     """mprotect(2).  Raises :class:`CallError`."""
-    _check(_libc.mprotect(address & _MASK, length & _MASK, prot), "mprotect", address=address, length=length, prot=prot)
+    libc("mprotect", address=address, length=length, prot=prot)
 
 
 def msync(address: int, length: int, flags: int) -> None:
     """msync(2).  Raises :class:`CallError`."""
-    _check(_libc.msync(address & _MASK, length & _MASK, flags), "msync", address=address, length=length, flags=flags)
+    libc("msync", address=address, length=length, flags=flags)
 
 
 def mlock(address: int, length: int) -> None:
     """mlock(2).  Raises :class:`CallError`."""
-    _check(_libc.mlock(address & _MASK, length & _MASK), "mlock", address=address, length=length)
+    libc("mlock", address=address, length=length)
 
 
 def munlock(address: int, length: int) -> None:
     """munlock(2).  Raises :class:`CallError`."""
-    _check(_libc.munlock(address & _MASK, length & _MASK), "munlock", address=address, length=length)
+    libc("munlock", address=address, length=length)
 
 
 def ioctl(fd: int, name: str, request: int, argument: Any = 0, /, **shown: Any) -> int:
@@ -163,7 +199,10 @@ def ioctl(fd: int, name: str, request: int, argument: Any = 0, /, **shown: Any) 
     ``shown`` is what an error says of the argument.  Raises :class:`CallError`; the call it names is ``name``.
     """
     pointer = argument if isinstance(argument, int) else ctypes.addressof(argument)
-    return _check(_libc.ioctl(fd, request, pointer & _MASK), name, fd=fd, **shown)
+    try:
+        return libc("ioctl", fd=fd, request=request, argument=pointer)
+    except CallError as error:
+        raise CallError(error.errno or 0, name, {"fd": fd, **shown}) from None
 
 
 class Residency(NamedTuple):
@@ -177,61 +216,55 @@ class Residency(NamedTuple):
 
 
 def cachestat(fd: int, offset: int = 0, length: int = 0, flags: int = 0) -> Residency:
-    """cachestat(2), since Linux 6.5: the pages of a range of bytes (length 0: to the end) that are in the page cache.
+    """cachestat(2): the pages of a range of bytes (length 0: to the end) that are in the page cache.
+
+    Since commit cf264e1329fb ("cachestat: implement cachestat syscall") (in v6.5).
 
     It touches nothing, so it tells whether memory of a guest_memfd or memfd_secret is allocated.
-    Raises :class:`CallError`: ENOSYS before 6.5, EOPNOTSUPP for hugetlbfs.
+    Raises :class:`CallError`: ENOSYS without it, EOPNOTSUPP for hugetlbfs.
     """
-    asked, found = uapi.cachestat_range(offset & _MASK, length & _MASK), uapi.cachestat()
-    result = _libc.syscall(
-        ctypes.c_long(uapi.NR_cachestat), ctypes.c_long(fd), ctypes.byref(asked), ctypes.byref(found), ctypes.c_ulong(flags)
-    )
-    _check(result, "cachestat", fd=fd, offset=offset, length=length, flags=flags)
+    asked, found = uapi.cachestat_range(offset & MASK64, length & MASK64), uapi.cachestat()
+    try:
+        syscall("cachestat", fd=fd, range=ctypes.byref(asked), cachestat=ctypes.byref(found), flags=flags)
+    except CallError as error:
+        given = {"fd": fd, "offset": offset, "length": length, "flags": flags}
+        raise CallError(error.errno or 0, "cachestat", given) from None
     return Residency(found.nr_cache, found.nr_dirty, found.nr_writeback, found.nr_evicted, found.nr_recently_evicted)
 
 
 def memfd_secret(flags: int = 0) -> int:
-    """memfd_secret(2), since Linux 5.14; the descriptor.  Raises :class:`CallError`: ENOSYS where it is not enabled."""
-    return syscall("memfd_secret", uapi.NR_memfd_secret, flags=flags)
+    """memfd_secret(2); the descriptor.  Raises :class:`CallError`: ENOSYS where it is not enabled.
+
+    Since commit 1507f51255c9 ("mm: introduce memfd_secret system call to create "secret" memory areas") (in v5.14).
+    """
+    return syscall("memfd_secret", flags=flags)
+
+
+def iovec(address: int, length: int) -> ctypes.Array[ctypes.c_uint64]:
+    """struct iovec."""
+    return (ctypes.c_uint64 * 2)(address, length)
 
 
 def die_with_parent() -> None:
     """prctl(2) with PR_SET_PDEATHSIG: kill this process when the thread that forked it ends."""
-    _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl", option=PR_SET_PDEATHSIG)
+    libc("prctl", option=PR_SET_PDEATHSIG, signal=int(signal.SIGKILL))
 
 
-def in_child(say: Callable[[], bytes]) -> tuple[bytes, int]:
-    """What a function says, run in a child process that dies with this one, and how that ended (os.waitstatus_to_exitcode).
+class _sigaction(ctypes.Structure):
+    """struct sigaction as the C library has it."""
 
-    Whatever the function raises ends the child, which then has said nothing.
-    """
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with_parent()
-            os.write(writer, say())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as stream:
-        said = stream.read()
-    return said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _fields_ = [
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_uint64 * 16),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    ]
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is there, and not only waiting to be reaped."""
-    return process_name(pid) is not None
-
-
-def process_name(pid: int) -> str | None:
-    """The name of a process; None when it is dead, reaped or not."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            name, _, rest = stat.read().partition("(")[2].rpartition(") ")
-    except OSError:
-        return None
-    return None if rest[:1] in "ZX" else name
+def sigaction(number: int, handler: int, flags: int) -> None:
+    """sigaction(2) with the address of a handler.  Raises :class:`CallError`."""
+    action = _sigaction(handler=handler, flags=flags)
+    libc("sigaction", number=number, action=ctypes.byref(action), old=None)
 
 
 class Descriptor:
@@ -323,7 +356,8 @@ class Mapping:
         """Unmap it, once.  Raises nothing."""
         address, self._address = self._address, 0
         if address:
-            _libc.munmap(address, self.length)
+            with contextlib.suppress(CallError):
+                munmap(address, self.length)
 
     def __enter__(self) -> Self:
         return self

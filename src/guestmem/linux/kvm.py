@@ -159,8 +159,8 @@ class Vm(Descriptor):
         """KVM_SET_USER_MEMORY_REGION2: guest physical memory gpa..gpa+size from a mapping, a guest_memfd, or both.
 
         Without ``flags`` it is KVM_MEM_GUEST_MEMFD when a guest_memfd is given.  Size 0 deletes the slot.
-        Raises :class:`CallError`: EINVAL, EBADF (descriptor), EEXIST (guest memory is taken; since a later kernel also:
-        the range of the file is).
+        Raises :class:`CallError`: EINVAL, EBADF (descriptor), EEXIST (guest memory is taken; since commit 7ea987a90585
+        ("KVM: guest_memfd: Return -EEXIST for overlapping bindings") (in v7.2) also: the range of the file is).
         """
         if flags is None:
             flags = 0 if guest_memfd is None else uapi.KVM_MEM_GUEST_MEMFD

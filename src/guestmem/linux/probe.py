@@ -7,7 +7,6 @@ time limit.  Nothing needs root or /dev/kvm; what they would add is said.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import guestmem
-from guestmem.linux import calls, uapi
+from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, memfd_secret
 from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES, Kvm, Vm
+from guestmem.linux.process import Lost, in_child
 
-__all__ = ["as_text", "direct_map_events", "in_child", "kvm_modules", "lines", "probe"]
+__all__ = ["as_text", "direct_map_events", "kvm_modules", "lines", "probe", "tried"]
 
 CAPABILITIES = (
     "USER_MEMORY2",
@@ -100,8 +100,8 @@ def _kvm() -> dict[str, Any]:
         except CallError as error:
             return {"usable": False, "why": str(error)}
         with vm:
-            real = in_child(_real_mode)
-            long = in_child(_long_mode)
+            real = tried(_real_mode)
+            long = tried(_long_mode)
             return {
                 "usable": True,
                 "api_version": kvm.api_version(),
@@ -188,23 +188,22 @@ def _long_mode() -> str:
         return "runs on guest_memfd"
 
 
-def in_child(function: Callable[[], Any], seconds: int = SECONDS) -> Any:
-    """What a function returns, as JSON has it, run in a child process; a sentence if it fails, is killed or takes too long."""
+def tried(function: Callable[[], Any], seconds: int = SECONDS) -> Any:
+    """What a function returns, run in a child process; a sentence if it fails, is killed or takes too long."""
 
-    def say() -> bytes:
+    def limited() -> Any:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)
-        try:
-            return json.dumps(function()).encode()
-        except (OSError, RuntimeError) as error:
-            return json.dumps(f"{type(error).__name__}: {error}").encode()
+        return function()
 
-    said, code = calls.in_child(say)
-    if code == -signal.SIGALRM:
-        return f"no end in {seconds} s"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return json.loads(said) if said else "ended without a word"
+    try:
+        return in_child(limited)
+    except Lost as lost:
+        if lost.signal == signal.SIGALRM:
+            return f"no end in {seconds} s"
+        return f"killed by {signal.Signals(lost.signal).name}" if lost.signal else "ended without a word"
+    except (OSError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _direct_map() -> dict[str, Any]:
@@ -253,12 +252,12 @@ def _hugetlb() -> dict[str, int]:
 
 
 def _tracefs() -> dict[str, Any]:
-    from guestmem.linux import tracing
+    from guestmem.linux.trace import record
 
     try:
-        with tracing.tracefs() as root:
-            missing = [event for event in tracing.EVENTS if not (root / "events" / event).is_dir()]
-    except tracing.Cannot as error:
+        with record.tracefs() as root:
+            missing = [event for event in record.EVENTS if not (root / "events" / event).is_dir()]
+    except record.Cannot as error:
         return {"usable": False, "why": str(error)}
     return {"usable": True, "missing_events": missing}
 

@@ -395,7 +395,15 @@ def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str
     else:
         good = (value is None and kind.optional) or isinstance(value, kind.cls)
     if not good:
-        raise Verdict(IN_RANGE, f"{what} = {value!r}, which is not {kind!r}")
+        raise Verdict(IN_RANGE, f"{what} = {value!r}, which is not {_resolved(kind, geometry)}")
+
+
+def _resolved(kind: ScalarType, geometry: Mapping[str, int]) -> str:
+    """A type as a message has it: bounds that are expressions with their values."""
+    if not isinstance(kind, IntType):
+        return repr(kind)
+    bounds = f"{evaluate(kind.lo, geometry)}..{evaluate(kind.hi, geometry)}"
+    return bounds if repr(kind) == bounds else f"{kind!r}: {bounds}"
 
 
 def _default(field: Field, geometry: Mapping[str, int]) -> Any:

@@ -8,13 +8,13 @@ notes the signal and the address.  Elsewhere, or where memory cannot be made exe
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import signal
 import struct
 from typing import NamedTuple
 
 from guestmem.linux import calls, uapi
+from guestmem.linux.process import Lost, in_child
 
 __all__ = ["Access", "Fault"]
 
@@ -63,19 +63,10 @@ def machine_code(base: int) -> bytes:
     return bytes(page)
 
 
-class _sigaction(ctypes.Structure):
-    _fields_ = [
-        ("handler", ctypes.c_void_p),
-        ("mask", ctypes.c_uint64 * 16),
-        ("flags", ctypes.c_int),
-        ("restorer", ctypes.c_void_p),
-    ]
-
-
 class Access:
     """Loads and stores of single bytes, by address.
 
-    Making one takes SIGBUS and SIGSEGV for the process, so it belongs into a process of its own.
+    It handles SIGBUS and SIGSEGV of its process, so it needs a process of its own.
     """
 
     def __init__(self, in_children: bool = False) -> None:
@@ -92,10 +83,8 @@ class Access:
         self._note = page + NOTE_AT
         self._load = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_uint64)(page + LOAD_AT)
         self._store = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_uint64, ctypes.c_uint64)(page + STORE_AT)
-        action = _sigaction(handler=page + HANDLER_AT, flags=SA_SIGINFO)
-        libc = ctypes.CDLL(None)
         for number in (SIGBUS, SIGSEGV):
-            libc.sigaction(number, ctypes.byref(action), None)
+            calls.sigaction(number, page + HANDLER_AT, SA_SIGINFO)
 
     def load(self, address: int) -> int | Fault:
         """The byte at an address."""
@@ -116,13 +105,16 @@ class Access:
         return Fault(-result, int.from_bytes(note[8:], "little"), int.from_bytes(note[:8], "little"))
 
     def _in_child(self, address: int, value: int | None) -> int | Fault:
-        child = os.fork()
-        if child == 0:
+        def access() -> int:
             for number in (SIGBUS, SIGSEGV):
                 signal.signal(number, signal.SIG_DFL)
             byte = ctypes.c_uint8.from_address(address)
-            if value is not None:
-                byte.value = value
-            os._exit(byte.value if value is None else 0)
-        _, status = os.waitpid(child, 0)
-        return Fault(os.WTERMSIG(status), 0, address) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            if value is None:
+                return byte.value
+            byte.value = value
+            return 0
+
+        try:
+            return in_child(access)
+        except Lost as lost:
+            return Fault(lost.signal, 0, address)

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from guestmem.contract.host import Missing
-from guestmem.linux.calls import alive
+from guestmem.contract.interface import Missing
+from guestmem.linux.process import alive
 
 __all__ = ["MemoryCgroup", "remove_stale"]
 

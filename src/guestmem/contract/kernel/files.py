@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of a file that are rarely meant for guest memory, by the names of FILE_OPERATIONS."""
+"""Files of the kernel's host, and how each of FILE_OPERATIONS is performed."""
 
 from __future__ import annotations
 
 import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -14,10 +15,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from guestmem.contract.host import PAGE_SIZE, Result
-from guestmem.contract.kernel.libc import iovec, libc, system_call
+from guestmem.contract.interface import PAGE_SIZE, Missing
+from guestmem.contract.kernel.task import Task
+from guestmem.contract.results import EAGAIN, Denied, Errno, Result, Stat
+from guestmem.linux import calls
+from guestmem.linux.calls import MASK64, iovec, libc, syscall
+from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, kvm_memory_attributes2
 
-__all__ = ["PERFORM"]
+__all__ = ["PERFORM", "Files"]
+
+SPLICE_F_NONBLOCK, SYNC_FILE_RANGE_WRITE = 2, 2  # include/linux/splice.h, include/uapi/linux/fs.h
+AT_EMPTY_PATH, FIONREAD = 0x1000, 0x541B  # include/uapi/linux/fcntl.h, include/uapi/asm-generic/ioctls.h
 
 
 @contextlib.contextmanager
@@ -49,10 +57,10 @@ def with_buffer(name: str) -> Callable[[int, int], Result]:
     def operation(fd: int, offset: int) -> Result:
         buffer = ctypes.create_string_buffer(16)
         if name in ("pread", "pwrite"):
-            return libc(name, fd, buffer, 16, offset)
+            return libc(name, fd=fd, buffer=buffer, count=16, offset=offset)
         if name == "readv":
-            return libc(name, fd, iovec(ctypes.addressof(buffer), 16), 1)
-        return libc(name.split()[0], fd, buffer, 0 if name.endswith(" 0") else 16)
+            return libc(name, fd=fd, vector=iovec(ctypes.addressof(buffer), 16), count=1)
+        return libc(name.split()[0], fd=fd, buffer=buffer, count=0 if name.endswith(" 0") else 16)
 
     return operation
 
@@ -65,20 +73,21 @@ def through(name: str) -> Callable[[int, int], Result]:
         if call == "splice":
             with full_pipe() as (reading, writing):
                 pair = (fd, writing) if way == "from" else (reading, fd)
-                return libc("splice", pair[0], 0, pair[1], 0, 16, 2)
+                return libc("splice", in_fd=pair[0], in_at=None, out_fd=pair[1], out_at=None, length=16, flags=SPLICE_F_NONBLOCK)
         with other_file() as other:
             if call == "copy_file_range":
                 pair = (fd, other) if way == "from" else (other, fd)
-                return libc("copy_file_range", pair[0], 0, pair[1], 0, 16, 0)
+                return libc("copy_file_range", in_fd=pair[0], in_at=None, out_fd=pair[1], out_at=None, length=16, flags=0)
             pair = (other, fd) if way == "from" else (fd, other)
-            return libc("sendfile", *pair, ctypes.byref(ctypes.c_long(0)) if at else 0, 16)
+            offset_at = ctypes.byref(ctypes.c_long(0)) if at else None
+            return libc("sendfile", out_fd=pair[0], in_fd=pair[1], offset=offset_at, count=16)
 
     return operation
 
 
 def seek(whence: int) -> Callable[[int, int], Result]:
     """lseek(2)."""
-    return lambda fd, offset: libc("lseek", fd, offset, whence)
+    return lambda fd, offset: libc("lseek", fd=fd, offset=offset, whence=whence)
 
 
 def poll(fd: int, offset: int) -> Result:
@@ -128,23 +137,23 @@ def link(fd: int, offset: int) -> Result:
 def execute(fd: int, offset: int) -> Result:
     """execveat(2) with AT_EMPTY_PATH; it does not succeed."""
     arguments = (ctypes.c_char_p * 1)(None)
-    return system_call("execveat", fd, b"", arguments, arguments, 0x1000)
+    return syscall("execveat", fd=fd, path=b"", argv=arguments, envp=arguments, flags=AT_EMPTY_PATH)
 
 
 def ioctl_unknown(fd: int, offset: int) -> Result:
     """FIONREAD."""
-    fcntl.ioctl(fd, 0x541B, array.array("i", [0]))
+    fcntl.ioctl(fd, FIONREAD, array.array("i", [0]))
     return 0
 
 
 PERFORM: dict[str, Callable[[int, int], Result]] = {
     **{name: with_buffer(name) for name in ("read", "write", "readv", "read 0", "write 0", "pread", "pwrite")},
     **{f"lseek {name}": seek(whence) for name, whence in (("set", 0), ("cur", 1), ("end", 2), ("data", 3), ("hole", 4))},
-    "ftruncate": lambda fd, offset: libc("ftruncate", fd, offset),
-    "fsync": lambda fd, offset: libc("fsync", fd),
-    "fdatasync": lambda fd, offset: libc("fdatasync", fd),
-    "readahead": lambda fd, offset: libc("readahead", fd, 0, PAGE_SIZE),
-    "sync_file_range": lambda fd, offset: libc("sync_file_range", fd, 0, PAGE_SIZE, 2),
+    "ftruncate": lambda fd, offset: libc("ftruncate", fd=fd, length=offset),
+    "fsync": lambda fd, offset: libc("fsync", fd=fd),
+    "fdatasync": lambda fd, offset: libc("fdatasync", fd=fd),
+    "readahead": lambda fd, offset: libc("readahead", fd=fd, offset=0, count=PAGE_SIZE),
+    "sync_file_range": lambda fd, offset: libc("sync_file_range", fd=fd, offset=0, count=PAGE_SIZE, flags=SYNC_FILE_RANGE_WRITE),
     "fadvise dontneed": done(lambda fd: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)),
     "flock": done(lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)),
     "lockf": lock_file,
@@ -165,3 +174,59 @@ PERFORM: dict[str, Callable[[int, int], Result]] = {
     "reopen": reopen,
     "linkat": link,
 }
+
+
+class Files:
+    """System calls on files."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def memfd_create(self, size: int) -> Result:
+        fd = os.memfd_create("guestmem", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        return self.task.opened(fd)
+
+    def memfd_secret(self, flags: int) -> Result:
+        try:
+            return self.task.opened(calls.memfd_secret(flags))
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise Missing("memfd_secret: ENOSYS (CONFIG_SECRETMEM, secretmem.enable=1)") from error
+            raise
+
+    def fstat(self, fd: Result) -> Result:
+        stat = os.fstat(self.task.valid(fd)[0])
+        return Stat(stat.st_size, stat.st_mode, stat.st_blksize, stat.st_blocks)
+
+    def descriptor_flags(self, fd: Result) -> Result:
+        real, _ = self.task.valid(fd)
+        return fcntl.fcntl(real, fcntl.F_GETFD), fcntl.fcntl(real, fcntl.F_GETFL)
+
+    def same_inode(self, one: Result, other: Result) -> Result:
+        return int(os.path.sameopenfile(self.task.valid(one)[0], self.task.valid(other)[0]))
+
+    def fallocate(self, fd: Result, mode: int, offset: int, length: int) -> Result:
+        calls.fallocate(self.task.fd(fd), mode, offset, length)
+        return 0
+
+    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+        argument = kvm_memory_attributes2(offset, size & MASK64, attributes, flags)
+        try:
+            return calls.ioctl(self.task.fd(fd), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument)
+        except OSError as error:
+            if error.errno == EAGAIN.code:
+                raise Denied(Errno(EAGAIN.code, argument.error_offset)) from error
+            raise
+
+    def cachestat(self, fd: Result, offset: int, length: int) -> Result:
+        try:
+            return calls.cachestat(self.task.fd(fd), offset, length).cache
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise Missing("cachestat(2): ENOSYS (Linux 6.5)") from error
+            raise
+
+    def file_operation(self, fd: Result, operation: str, offset: int = 0) -> Result:
+        real, _ = self.task.valid(fd)
+        return PERFORM[operation](real, offset)

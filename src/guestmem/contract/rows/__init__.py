@@ -12,9 +12,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result, brief, failed
+from guestmem.contract.interface import PAGE_SIZE, Host, Missing
+from guestmem.contract.results import Other, Result, Signal, brief, failed
 
-__all__ = ["GROUPS", "Mismatch", "Row", "expect", "gmem", "ok", "row", "rows", "shared", "table"]
+__all__ = ["GROUPS", "Mismatch", "Row", "expect", "gmem", "ok", "row", "rows", "shared", "sigbus", "sigsegv", "table"]
 
 GROUPS = {
     "creation": "KVM_CREATE_GUEST_MEMFD: sizes, flags, capabilities, what the descriptor looks like",
@@ -49,10 +50,13 @@ GUP = "mm/gup.c"
 OBSERVED = "seen on Linux 6.18"
 
 
-class Mismatch(Exception):
-    """A result is not as the contract has it."""
+SUCCESS = Other("success")
 
-    def __init__(self, expected: Result, got: Result) -> None:
+
+class Mismatch(Exception):
+    """A result, or a list of results, is not as the contract has it."""
+
+    def __init__(self, expected: object, got: object) -> None:
         super().__init__(f"expected {brief(expected)}, got {brief(got)}")
         self.expected = expected
         self.got = got
@@ -108,8 +112,8 @@ def rows(*groups: str) -> list[Row]:
     return [row for group in GROUPS for row in _rows.values() if row.group == group and (not groups or group in groups)]
 
 
-def expect(got: Result, expected: Result) -> None:
-    """Raise :class:`Mismatch` unless a result is as expected."""
+def expect(got: object, expected: object) -> None:
+    """Raise :class:`Mismatch` unless a result, or a list of results, is as expected."""
     if got != expected:
         raise Mismatch(expected, got)
 
@@ -117,8 +121,18 @@ def expect(got: Result, expected: Result) -> None:
 def ok(result: Result) -> Result:
     """A result that is no failure."""
     if failed(result):
-        raise Mismatch("success", result)
+        raise Mismatch(SUCCESS, result)
     return result
+
+
+def sigbus(offset: int) -> Signal:
+    """SIGBUS at an offset of a mapping."""
+    return Signal("SIGBUS", offset)
+
+
+def sigsegv(offset: int) -> Signal:
+    """SIGSEGV at an offset of a mapping."""
+    return Signal("SIGSEGV", offset)
 
 
 def vm(host: Host) -> Result:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Advice, Host, Missing, Result
-from guestmem.contract.rows import INIT_SHARED, KEEP, MMAP, PUNCH, RW, SHARED, bind, expect, gmem, ok, row, table
+from guestmem.contract import citations
+from guestmem.contract.interface import PAGE_SIZE, Advice, Host, Missing
+from guestmem.contract.results import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, ENOTTY, Errno, Result
+from guestmem.contract.rows import INIT_SHARED, KEEP, MMAP, PUNCH, RW, SHARED, bind, expect, gmem, ok, row, sigbus, table
 from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 from guestmem.linux.uapi import KVM_MEMORY_ATTRIBUTE_PRIVATE as PRIVATE
 
 P = PAGE_SIZE
-SERIES = '"guest_memfd: In-place conversion support" v7 (2026, not merged)'
+SERIES = citations.IN_PLACE
 PAGES = 4
 
 
@@ -27,7 +29,7 @@ def convertible(host: Host, flags: int = MMAP | INIT_SHARED) -> tuple[Result, Re
 def seen(host: Host, mapping: Result, private: set[int]) -> None:
     """The host reaches the shared pages, and has a SIGBUS for the private ones."""
     for page in range(PAGES):
-        expect(host.load(mapping, page * P), f"SIGBUS +{page * P:#x}" if page in private else page + 1)
+        expect(host.load(mapping, page * P), sigbus(page * P) if page in private else page + 1)
 
 
 @table(
@@ -46,7 +48,7 @@ def seen(host: Host, mapping: Result, private: set[int]) -> None:
 )
 def test_arguments(host: Host, offset: int, size: int, attributes: int, flags: int) -> None:
     _, fd, mapping = convertible(host)
-    expect(host.set_memory_attributes(fd, offset, size, attributes, flags), "EINVAL")
+    expect(host.set_memory_attributes(fd, offset, size, attributes, flags), EINVAL)
     seen(host, mapping, set())
 
 
@@ -63,7 +65,7 @@ def test_to_shared(host: Host) -> None:
     _, fd, mapping = convertible(host)
     ok(host.set_memory_attributes(fd, 0, PAGES * P, PRIVATE, 0))
     expect(host.set_memory_attributes(fd, 2 * P, P, 0, 0), 0)
-    expect(host.load(mapping, P), f"SIGBUS +{P:#x}")
+    expect(host.load(mapping, P), sigbus(P))
     expect(host.store(mapping, 2 * P, 9), 0)
     expect(host.load(mapping, 2 * P), 9)
 
@@ -71,11 +73,11 @@ def test_to_shared(host: Host) -> None:
 @row("a file begins private without INIT_SHARED, and its holes can be made shared", SERIES)
 def test_hole_to_shared(host: Host) -> None:
     _, fd, mapping = convertible(host, MMAP)
-    expect(host.load(mapping, P), f"SIGBUS +{P:#x}")
+    expect(host.load(mapping, P), sigbus(P))
     expect(host.set_memory_attributes(fd, P, P, 0, 0), 0)
     expect(host.cachestat(fd, 0, 0), 0)
     expect(host.load(mapping, P), 0)
-    expect(host.load(mapping, 0), "SIGBUS +0x0")
+    expect(host.load(mapping, 0), sigbus(0))
 
 
 @row("a page stays what it is over a hole", SERIES)
@@ -85,14 +87,14 @@ def test_punch_hole(host: Host) -> None:
     ok(host.fallocate(fd, PUNCH, 0, PAGES * P))
     ok(host.fallocate(fd, KEEP, 0, PAGES * P))
     expect(host.load(mapping, 0), 0)
-    expect(host.load(mapping, P), f"SIGBUS +{P:#x}")
+    expect(host.load(mapping, P), sigbus(P))
 
 
 @row("a page that somebody holds is not made private: all or nothing, and the answer says where", SERIES)
 def test_pinned(host: Host) -> None:
     _, fd, mapping = convertible(host)
     ring = ok(host.io_uring_register(mapping, 2 * P, P))
-    expect(host.set_memory_attributes(fd, 0, PAGES * P, PRIVATE, 0), f"EAGAIN +{2 * P:#x}")
+    expect(host.set_memory_attributes(fd, 0, PAGES * P, PRIVATE, 0), Errno(EAGAIN.code, 2 * P))
     seen(host, mapping, set())
     expect(host.set_memory_attributes(fd, 0, 2 * P, PRIVATE, 0), 0)
     ok(host.close(ring))
@@ -105,7 +107,7 @@ def test_pinned_beside_private(host: Host) -> None:
     _, fd, mapping = convertible(host)
     ok(host.set_memory_attributes(fd, 0, P, PRIVATE, 0))
     ok(host.io_uring_register(mapping, 3 * P, P))
-    expect(host.set_memory_attributes(fd, 0, PAGES * P, PRIVATE, 0), f"EAGAIN +{3 * P:#x}")
+    expect(host.set_memory_attributes(fd, 0, PAGES * P, PRIVATE, 0), Errno(EAGAIN.code, 3 * P))
     seen(host, mapping, {0})
 
 
@@ -113,14 +115,14 @@ def test_pinned_beside_private(host: Host) -> None:
     "who gets at pages through a mapping does not get at private ones",
     SERIES,
     {
-        "process_vm_readv": (lambda host, mapping: host.process_vm_readv(mapping, 0, 8), "EFAULT"),
-        "write_pipe": (lambda host, mapping: host.write_pipe(mapping, 0, 8), "EFAULT"),
-        "io_uring": (lambda host, mapping: host.io_uring_register(mapping, 0, P), "EFAULT"),
-        "populate": (lambda host, mapping: host.madvise(mapping, 0, P, Advice.POPULATE_READ), "EFAULT"),
-        "mlock": (lambda host, mapping: host.mlock(mapping, 0, P), "ENOMEM"),
+        "process_vm_readv": (lambda host, mapping: host.process_vm_readv(mapping, 0, 8), EFAULT),
+        "write_pipe": (lambda host, mapping: host.write_pipe(mapping, 0, 8), EFAULT),
+        "io_uring": (lambda host, mapping: host.io_uring_register(mapping, 0, P), EFAULT),
+        "populate": (lambda host, mapping: host.madvise(mapping, 0, P, Advice.POPULATE_READ), EFAULT),
+        "mlock": (lambda host, mapping: host.mlock(mapping, 0, P), ENOMEM),
     },
 )
-def test_users(host: Host, user: object, expected: str) -> None:
+def test_users(host: Host, user: object, expected: Result) -> None:
     _, fd, mapping = convertible(host)
     ok(host.set_memory_attributes(fd, 0, P, PRIVATE, 0))
     assert callable(user)
@@ -158,6 +160,6 @@ def test_nothing_to_do(host: Host) -> None:
 @row("only a file of guest memory can be converted in place", SERIES)
 def test_other_descriptors(host: Host) -> None:
     owner, fd, _ = convertible(host)
-    expect(host.set_memory_attributes(owner, 0, P, PRIVATE, 0), "ENOTTY")
+    expect(host.set_memory_attributes(owner, 0, P, PRIVATE, 0), ENOTTY)
     ok(host.close(fd))
-    expect(host.set_memory_attributes(fd, 0, P, PRIVATE, 0), "EBADF")
+    expect(host.set_memory_attributes(fd, 0, P, PRIVATE, 0), EBADF)

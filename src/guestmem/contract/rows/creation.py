@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Host, Missing, Result
+from guestmem.contract import citations
+from guestmem.contract.interface import PAGE_SIZE, Host, Missing
+from guestmem.contract.results import EBADF, EINVAL, ENOTTY, Result
 from guestmem.contract.rows import (
     CAP_GUEST_MEMFD,
     CAP_GUEST_MEMFD_FLAGS,
@@ -44,7 +46,7 @@ VALID_SIZES = {
 
 @table("the size of a file is positive and whole pages", f"{SELFTEST}; {GMEM}, kvm_gmem_create()", INVALID_SIZES)
 def test_create_guest_memfd_invalid_sizes(host: Host, size: int) -> None:
-    expect(host.create_guest_memfd(vm(host), size, 0), "EINVAL")
+    expect(host.create_guest_memfd(vm(host), size, 0), EINVAL)
 
 
 @table("a file of any size is sparse: it can be larger than memory", GMEM, VALID_SIZES)
@@ -56,7 +58,7 @@ def test_create_guest_memfd_sizes(host: Host, size: int) -> None:
 
 @table(
     "every flag that KVM_CAP_GUEST_MEMFD_FLAGS does not name is refused",
-    f"{SELFTEST}, test_guest_memfd_flags()",
+    f"{SELFTEST}, test_guest_memfd_flags(); {citations.FLAGS}",
     {f"bit {bit}": 1 << bit for bit in (2, 3, 7, 15, 31, 32, 47, 62, 63)},
 )
 def test_guest_memfd_flags_unknown(host: Host, flag: int) -> None:
@@ -65,8 +67,8 @@ def test_guest_memfd_flags_unknown(host: Host, flag: int) -> None:
     assert isinstance(known, int)
     if flag & known:
         raise Missing(f"a KVM that does not know the flag {flag:#x}")
-    expect(host.create_guest_memfd(owner, PAGE_SIZE, flag), "EINVAL")
-    expect(host.create_guest_memfd(owner, PAGE_SIZE, flag | MMAP), "EINVAL")
+    expect(host.create_guest_memfd(owner, PAGE_SIZE, flag), EINVAL)
+    expect(host.create_guest_memfd(owner, PAGE_SIZE, flag | MMAP), EINVAL)
 
 
 @table(
@@ -117,22 +119,22 @@ def memfd(host: Host) -> Result:
 
 @row("only a VM makes files of guest memory", KVM)
 def test_create_on_memfd(host: Host) -> None:
-    expect(host.create_guest_memfd(memfd(host), PAGE_SIZE, 0), "ENOTTY")
+    expect(host.create_guest_memfd(memfd(host), PAGE_SIZE, 0), ENOTTY)
 
 
 @row("only a VM makes files of guest memory", KVM)
 def test_create_on_guest_memfd(host: Host) -> None:
     _, fd = gmem(host, 1)
-    expect(host.create_guest_memfd(fd, PAGE_SIZE, 0), "ENOTTY")
+    expect(host.create_guest_memfd(fd, PAGE_SIZE, 0), ENOTTY)
 
 
 @row("only a VM makes files of guest memory", KVM)
 def test_create_on_vcpu(host: Host) -> None:
-    expect(host.create_guest_memfd(ok(host.create_vcpu(vm(host))), PAGE_SIZE, 0), "EINVAL")
+    expect(host.create_guest_memfd(ok(host.create_vcpu(vm(host))), PAGE_SIZE, 0), EINVAL)
 
 
 @row("a closed descriptor is no VM", KVM)
 def test_create_on_closed(host: Host) -> None:
     owner = vm(host)
     ok(host.close(owner))
-    expect(host.create_guest_memfd(owner, PAGE_SIZE, 0), "EBADF")
+    expect(host.create_guest_memfd(owner, PAGE_SIZE, 0), EBADF)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 
-from guestmem.contract.host import PAGE_SIZE, Host
+from guestmem.contract import citations
+from guestmem.contract.interface import PAGE_SIZE, Host
+from guestmem.contract.results import EBADF, EEXIST, EFAULT, EINVAL, EIO
 from guestmem.contract.rows import (
     GMEM,
     INIT_SHARED,
@@ -26,6 +28,7 @@ from guestmem.contract.rows import (
     ok,
     row,
     shared,
+    sigbus,
     table,
 )
 
@@ -80,7 +83,7 @@ def test_dup(host: Host) -> None:
     ok(host.fallocate(fd, KEEP, 0, 2 * P))
     ok(host.close(fd))
     expect(host.cachestat(other, 0, 0), 2)
-    expect(host.cachestat(fd, 0, 0), "EBADF")
+    expect(host.cachestat(fd, 0, 0), EBADF)
 
 
 @row("a descriptor passed through a socket is the same file", "unix(7), SCM_RIGHTS")
@@ -102,7 +105,10 @@ def test_pass_vm(host: Host) -> None:
     expect(bind(host, other, fd, 0, 0, 1), 0)
 
 
-@row("closing the last descriptor of a bound file frees its memory; the slot stays and has none", f"{GMEM}; {OBSERVED}")
+@row(
+    "closing the last descriptor of a bound file frees its memory; the slot stays and has none",
+    f"{citations.DYING_FILE}; {OBSERVED}",
+)
 def test_close_bound_file(host: Host) -> None:
     owner, fd = gmem(host, 4, MMAP | INIT_SHARED)
     ok(bind(host, owner, fd, 0, 0, 4))
@@ -110,9 +116,9 @@ def test_close_bound_file(host: Host) -> None:
     ok(host.guest_store(vcpu, 0, 5))
     ok(host.close(fd))
     expect(host.pages_4k(owner), 0)
-    expect(host.guest_load(vcpu, 0), "EFAULT")
+    expect(host.guest_load(vcpu, 0), EFAULT)
     again = ok(host.create_guest_memfd(owner, 4 * P, MMAP | INIT_SHARED))
-    expect(bind(host, owner, again, 1, 0, 4), "EEXIST")
+    expect(bind(host, owner, again, 1, 0, 4), EEXIST)
     expect(delete(host, owner, 0), 0)
     expect(bind(host, owner, again, 1, 0, 4), 0)
     expect(host.guest_load(vcpu, 0), 0)
@@ -127,7 +133,7 @@ def test_close_bound_mapped_file(host: Host) -> None:
     expect(host.guest_store(vcpu, P + 1, 8), 0)
     expect(host.load(mapping, P + 1), 8)
     ok(host.munmap(mapping))
-    expect(host.guest_load(vcpu, P + 1), "EFAULT")
+    expect(host.guest_load(vcpu, P + 1), EFAULT)
 
 
 @row("what is closed can be had again, without what was in it", GMEM)
@@ -179,8 +185,8 @@ def test_fork_close(host: Host) -> None:
 @row("a VM is used by the process that made it", f"{KVM}, kvm_vm_ioctl()")
 def test_fork_vm(host: Host) -> None:
     owner, fd = gmem(host, 1)
-    expect(host.in_child("create_guest_memfd", owner, P, 0), "EIO")
-    expect(host.in_child("set_user_memory_region2", owner, 0, 4, 0, P, None, fd, 0), "EIO")
+    expect(host.in_child("create_guest_memfd", owner, P, 0), EIO)
+    expect(host.in_child("set_user_memory_region2", owner, 0, 4, 0, P, None, fd, 0), EIO)
     expect(bind(host, owner, fd, 0, 0, 1), 0)
 
 
@@ -196,10 +202,10 @@ def test_fork_madvise(host: Host) -> None:
 def test_fork_signal(host: Host, access: str, arguments: tuple[int, ...]) -> None:
     _, fd = gmem(host, 1, MMAP | INIT_SHARED)
     mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
-    expect(host.in_child(access, mapping, *arguments), "SIGBUS +0x1000")
+    expect(host.in_child(access, mapping, *arguments), sigbus(0x1000))
 
 
 @row("an io_uring is not passed on", f"net/core/scm.c; {OBSERVED}")
 def test_pass_io_uring(host: Host) -> None:
     _, _, mapping = shared(host, 1)
-    expect(host.pass_descriptor(ok(host.io_uring_register(mapping, 0, PAGE_SIZE))), "EINVAL")
+    expect(host.pass_descriptor(ok(host.io_uring_register(mapping, 0, PAGE_SIZE))), EINVAL)

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import errno
-
-from guestmem.contract.host import Host
+from guestmem.contract.interface import Host
+from guestmem.contract.results import EINTR, Signal
 from guestmem.contract.rows import GMEM, OBSERVED, expect, gmem, row
 
 MIB = 1 << 20
@@ -14,12 +13,12 @@ MIB = 1 << 20
 @row("a signal ends a large allocation, and what was allocated stays", f"{GMEM}, kvm_gmem_allocate(); {OBSERVED}")
 def test_fallocate_signalled(host: Host) -> None:
     _, fd = gmem(host, 1 << 16)
-    expect(host.fallocate_signalled(fd, 256 * MIB), (errno.EINTR, 1))
+    expect(host.fallocate_signalled(fd, 256 * MIB), (EINTR, 1))
 
 
 @row("pages are charged to the memory cgroup of who allocates: over its limit it is killed", OBSERVED)
 def test_memory_cgroup_over_limit(host: Host) -> None:
-    expect(host.allocate_limited(8 * MIB, 24 * MIB), "SIGKILL")
+    expect(host.allocate_limited(8 * MIB, 24 * MIB), Signal("SIGKILL"))
 
 
 @row("below the limit of a memory cgroup nothing happens", OBSERVED)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Host, Result
+from guestmem.contract import citations
+from guestmem.contract.interface import PAGE_SIZE, Host
+from guestmem.contract.results import EBADF, EEXIST, EINVAL, Result
 from guestmem.contract.rows import (
     GMEM,
     GUEST_MEMFD,
@@ -49,11 +51,11 @@ def test_add_guest_memfd_region_with_its_mapping(host: Host) -> None:
 @table(
     "a slot takes a file of guest memory of its own VM",
     f"{SLOT_SELFTEST}, test_invalid_guest_memfd(); {GMEM}, kvm_gmem_bind()",
-    {"-1": ("closed", "EBADF"), "a VM": ("vm", "EINVAL"), "a memfd": ("memfd", "EINVAL"), "of another VM": ("other", "EINVAL")},
+    {"-1": ("closed", EBADF), "a VM": ("vm", EINVAL), "a memfd": ("memfd", EINVAL), "of another VM": ("other", EINVAL)},
 )
-def test_add_guest_memfd_region_invalid_fd(host: Host, what: str, expected: str) -> None:
+def test_add_guest_memfd_region_invalid_fd(host: Host, what: str, expected: Result) -> None:
     owner, fd = gmem(host, 1)
-    made: Result = "closed"
+    made: Result = -1
     if what == "vm":
         made = owner
     elif what == "memfd":
@@ -80,18 +82,18 @@ def test_add_guest_memfd_region_invalid_fd(host: Host, what: str, expected: str)
 )
 def test_add_guest_memfd_region_invalid_range(host: Host, size: int, offset: int) -> None:
     owner, fd = gmem(host, 4)
-    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), EINVAL)
     expect(bind(host, owner, fd, 0, 0, 4), 0)
 
 
 @table(
     "the range of a slot ends below 2^63",
-    f"{GMEM}, kvm_gmem_bind()",
+    f"{GMEM}, kvm_gmem_bind(); {citations.UNSIGNED}",
     {"at 2^63": (P, TOP - P), "above 2^63": (4 * P, TOP - 2 * P)},
 )
 def test_add_guest_memfd_region_offset_overflow(host: Host, size: int, offset: int) -> None:
     owner, fd = gmem(host, 4)
-    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), EINVAL)
 
 
 @table(
@@ -112,7 +114,7 @@ def test_add_guest_memfd_region_offset_overflow(host: Host, size: int, offset: i
 )
 def test_add_region_invalid_arguments(host: Host, slot: int, gpa: int, size: int) -> None:
     owner, fd = gmem(host, (TOP - P) // P)
-    expect(host.set_user_memory_region2(owner, slot, GUEST_MEMFD, gpa, size, None, fd, 0), "EINVAL")
+    expect(host.set_user_memory_region2(owner, slot, GUEST_MEMFD, gpa, size, None, fd, 0), EINVAL)
 
 
 @table(
@@ -130,9 +132,9 @@ def test_add_region_large_arguments(host: Host, slot: int, gpa: int, size: int) 
     f"{KVM}, kvm_set_memory_region()",
     {
         "nothing there": ("0x10000", 0),
-        "unaligned": ("0x10001", "EINVAL"),
-        "of the kernel": ("0xffff888000000000", "EINVAL"),
-        "not canonical": ("0x800000000000", "EINVAL"),
+        "unaligned": ("0x10001", EINVAL),
+        "of the kernel": ("0xffff888000000000", EINVAL),
+        "not canonical": ("0x800000000000", EINVAL),
     },
 )
 def test_add_region_userspace_addr(host: Host, address: str, expected: Result) -> None:
@@ -152,13 +154,13 @@ def test_add_region_userspace_addr(host: Host, address: str, expected: Result) -
 )
 def test_add_guest_memfd_region_flags(host: Host, flags: int) -> None:
     owner, fd = gmem(host, 1)
-    expect(host.set_user_memory_region2(owner, 0, flags, 0, P, None, fd, 0), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, flags, 0, P, None, fd, 0), EINVAL)
 
 
 @row("KVM_SET_USER_MEMORY_REGION knows nothing of guest_memfd", f"{SLOT_SELFTEST}; {KVM}")
 def test_add_region_version_1(host: Host) -> None:
     owner, _ = gmem(host, 1)
-    expect(host.set_user_memory_region(owner, 0, GUEST_MEMFD, 0, P), "EINVAL")
+    expect(host.set_user_memory_region(owner, 0, GUEST_MEMFD, 0, P), EINVAL)
     expect(host.set_user_memory_region(owner, 0, 0, 0, P), 0)
 
 
@@ -178,14 +180,14 @@ def test_add_region_version_1(host: Host) -> None:
 def test_modify_guest_memfd_region(host: Host, flags: int, gpa: int, size: int, offset: int) -> None:
     owner, fd = gmem(host, 4)
     ok(bind(host, owner, fd, 0, 0, 2))
-    expect(host.set_user_memory_region2(owner, 0, flags, gpa, size, None, fd, offset), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, flags, gpa, size, None, fd, offset), EINVAL)
 
 
 @row("an ordinary slot does not become one with guest memory", KVM)
 def test_modify_ordinary_region(host: Host) -> None:
     owner, fd = gmem(host, 1)
     ok(host.set_user_memory_region2(owner, 0, 0, 0, P, None, -1, 0))
-    expect(bind(host, owner, fd, 0, 0, 1), "EINVAL")
+    expect(bind(host, owner, fd, 0, 0, 1), EINVAL)
     expect(host.set_user_memory_region2(owner, 0, 0, 0x8000, P, None, -1, 0), 0)
     expect(delete(host, owner, 0), 0)
     expect(bind(host, owner, fd, 0, 0, 1), 0)
@@ -196,13 +198,13 @@ def test_delete_guest_memfd_region(host: Host, flags: int) -> None:
     owner, fd = gmem(host, 2)
     ok(bind(host, owner, fd, 3, 0, 2))
     expect(host.set_user_memory_region2(owner, 3, flags, 0, 0, None, fd, 0), 0)
-    expect(delete(host, owner, 3), "EINVAL")
+    expect(delete(host, owner, 3), EINVAL)
     expect(bind(host, owner, fd, 3, 0, 2), 0)
 
 
 @row("a slot that is not there cannot be deleted", KVM)
 def test_delete_missing_region(host: Host) -> None:
-    expect(delete(host, vm(host), 0), "EINVAL")
+    expect(delete(host, vm(host), 0), EINVAL)
 
 
 @table(
@@ -213,34 +215,34 @@ def test_delete_missing_region(host: Host) -> None:
 def test_gpa_overlap(host: Host, page: int, pages: int) -> None:
     owner, fd = gmem(host, 8)
     ok(bind(host, owner, fd, 0, 4 * P, 2))
-    expect(bind(host, owner, fd, 1, page * P, pages, 4), "EEXIST")
-    expect(host.set_user_memory_region2(owner, 1, 0, page * P, pages * P, None, -1, 0), "EEXIST")
+    expect(bind(host, owner, fd, 1, page * P, pages, 4), EEXIST)
+    expect(host.set_user_memory_region2(owner, 1, 0, page * P, pages * P, None, -1, 0), EEXIST)
 
 
 @row("guest-physical memory is looked at before the file, the range's alignment before both", KVM)
 def test_gpa_overlap_first(host: Host) -> None:
     owner, fd = gmem(host, 4)
     ok(bind(host, owner, fd, 0, 0, 1))
-    expect(bind(host, owner, "closed", 1, 0, 1), "EEXIST")
-    expect(host.set_user_memory_region2(owner, 1, GUEST_MEMFD, 0, P, None, fd, 1), "EINVAL")
+    expect(bind(host, owner, -1, 1, 0, 1), EEXIST)
+    expect(host.set_user_memory_region2(owner, 1, GUEST_MEMFD, 0, P, None, fd, 1), EINVAL)
 
 
 @table(
     "a range of a file has one slot",
-    f"{SLOT_SELFTEST}, test_add_overlapping_private_memory_regions(); {GMEM}, kvm_gmem_bind()",
+    f"{SLOT_SELFTEST}, test_add_overlapping_private_memory_regions(); {citations.EEXIST_FOR_OVERLAP}",
     {"same": (2, 2), "start": (1, 2), "end": (3, 2), "inside": (3, 1), "around": (1, 4)},
 )
 def test_guest_memfd_range_overlap(host: Host, pgoff: int, pages: int) -> None:
     owner, fd = gmem(host, 8)
     ok(bind(host, owner, fd, 0, 0, 2, 2))
-    expect(bind(host, owner, fd, 1, 0x100000, pages, pgoff), "EEXIST")
+    expect(bind(host, owner, fd, 1, 0x100000, pages, pgoff), EEXIST)
 
 
-@row("a range of a file has one slot, through whichever descriptor", GMEM)
+@row("a range of a file has one slot, through whichever descriptor", citations.EEXIST_FOR_OVERLAP)
 def test_guest_memfd_range_overlap_dup(host: Host) -> None:
     owner, fd = gmem(host, 4)
     ok(bind(host, owner, fd, 0, 0, 4))
-    expect(bind(host, owner, ok(host.dup(fd)), 1, 0x100000, 4), "EEXIST")
+    expect(bind(host, owner, ok(host.dup(fd)), 1, 0x100000, 4), EEXIST)
 
 
 @row("ranges next to each other are bound at any addresses", SLOT_SELFTEST)
@@ -262,7 +264,7 @@ def test_guest_memfd_range_reused(host: Host) -> None:
 @table(
     "an ordinary slot can be moved, and neither resized nor made read-only",
     f"{KVM}, kvm_set_memory_region()",
-    {"the same": (0, 0, 2, 0), "moved": (0, 8, 2, 0), "resized": (0, 0, 3, "EINVAL"), "read-only": (2, 0, 2, "EINVAL")},
+    {"the same": (0, 0, 2, 0), "moved": (0, 8, 2, 0), "resized": (0, 0, 3, EINVAL), "read-only": (2, 0, 2, EINVAL)},
 )
 def test_modify_region(host: Host, flags: int, page: int, pages: int, expected: Result) -> None:
     owner = vm(host)
@@ -274,7 +276,7 @@ def test_modify_region(host: Host, flags: int, page: int, pages: int, expected: 
 def test_modify_address(host: Host) -> None:
     owner, _, mapping = shared(host, 2)
     ok(host.set_user_memory_region2(owner, 0, 0, 0, P, mapping, -1, 0))
-    expect(host.set_user_memory_region2(owner, 0, 0, 0, P, None, -1, 0), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, 0, 0, P, None, -1, 0), EINVAL)
 
 
 @row("a range stays bound when a neighbour's slot is deleted", GMEM)
@@ -284,11 +286,11 @@ def test_guest_memfd_range_overlap_after_delete(host: Host) -> None:
     ok(bind(host, owner, fd, 1, 0x100000, 2, 2))
     ok(delete(host, owner, 0))
     expect(bind(host, owner, fd, 2, 0x200000, 1, 0), 0)
-    expect(bind(host, owner, fd, 3, 0x300000, 1, 2), "EEXIST")
+    expect(bind(host, owner, fd, 3, 0x300000, 1, 2), EEXIST)
 
 
 @row("what fails to be bound leaves nothing bound", GMEM)
 def test_guest_memfd_bind_fails(host: Host) -> None:
     owner, fd = gmem(host, 4)
-    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 1 << 52, 4 * P, None, fd, 0), "EINVAL")
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 1 << 52, 4 * P, None, fd, 0), EINVAL)
     expect(bind(host, owner, fd, 0, 0, 4), 0)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Advice, Host
+from guestmem.contract import citations
+from guestmem.contract.interface import PAGE_SIZE, Advice, Host
+from guestmem.contract.results import EBADF
 from guestmem.contract.rows import (
     INIT_SHARED,
     KEEP,
@@ -17,11 +19,12 @@ from guestmem.contract.rows import (
     ok,
     row,
     shared,
+    sigbus,
     table,
 )
 
 P = PAGE_SIZE
-SOURCE = f"mm/filemap.c, cachestat(2); {OBSERVED}"
+SOURCE = f"{citations.CACHESTAT}; {OBSERVED}"
 
 RANGES = {
     "all": (0, 0, 4),
@@ -58,8 +61,8 @@ def test_fault_is_one_page(host: Host) -> None:
 def test_signal_allocates_nothing(host: Host) -> None:
     _, fd = gmem(host, 2, MMAP)
     mapping = ok(host.mmap(fd, 4 * P, 3, 1, 0))
-    expect(host.store(mapping, 0, 1), "SIGBUS +0x0")
-    expect(host.store(mapping, 3 * P, 1), "SIGBUS +0x3000")
+    expect(host.store(mapping, 0, 1), sigbus(0))
+    expect(host.store(mapping, 3 * P, 1), sigbus(0x3000))
     expect(host.cachestat(fd, 0, 0), 0)
 
 
@@ -110,4 +113,4 @@ def test_punch_twice(host: Host) -> None:
 def test_cachestat_closed(host: Host) -> None:
     _, fd = gmem(host, 1)
     ok(host.close(fd))
-    expect(host.cachestat(fd, 0, 0), "EBADF")
+    expect(host.cachestat(fd, 0, 0), EBADF)

@@ -6,11 +6,14 @@ Every page splits a block of the direct map of the real kernel for good, so only
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Advice, Host, Result
-from guestmem.contract.rows import OBSERVED, PRIVATE, RW, SHARED, expect, ok, row, table, vm
+from guestmem.contract import citations
+from guestmem.contract.interface import PAGE_SIZE, Advice, Host
+from guestmem.contract.operations import FILE_OPERATIONS
+from guestmem.contract.results import EBUSY, EFAULT, EINVAL, EIO, ENOMEM, EOPNOTSUPP, EPERM, Result
+from guestmem.contract.rows import OBSERVED, PRIVATE, RW, SHARED, expect, ok, row, sigbus, table, vm
 
 P = PAGE_SIZE
-SOURCE = f"mm/secretmem.c; {OBSERVED}"
+SOURCE = f"mm/secretmem.c; {citations.SECRETMEM}; {OBSERVED}"
 READ, EXEC = 1, 4
 
 
@@ -20,27 +23,27 @@ def test_memfd_secret_flags(host: Host, flags: int, legal: bool) -> None:
     if legal:
         expect(host.fstat(ok(made)), (0, 0o100600, P, 0))
     else:
-        expect(made, "EINVAL")
+        expect(made, EINVAL)
 
 
-REFUSED = {
-    "read": "EINVAL",
-    "write": "EINVAL",
-    "fsync": "EINVAL",
-    "pread": "ESPIPE",
-    "pwrite": "ESPIPE",
-    "lseek set": "ESPIPE",
-    "splice from": "EINVAL",
-    "sendfile to": "EINVAL",
-    "copy_file_range from": "EXDEV",
-    "add seals": "EINVAL",
-    "reopen": "ENXIO",
-}
+REFUSED = (
+    "read",
+    "write",
+    "fsync",
+    "pread",
+    "pwrite",
+    "lseek set",
+    "splice from",
+    "sendfile to",
+    "copy_file_range from",
+    "add seals",
+    "reopen",
+)
 
 
-@table("secret memory is no data of a file", SOURCE, {n.replace(" ", "_"): (n, e) for n, e in REFUSED.items()})
-def test_secret_file_operation_refused(host: Host, operation: str, expected: str) -> None:
-    expect(host.file_operation(ok(host.memfd_secret(0)), operation), expected)
+@table("secret memory is no data of a file", SOURCE, {name.replace(" ", "_"): name for name in REFUSED})
+def test_secret_file_operation_refused(host: Host, operation: str) -> None:
+    expect(host.file_operation(ok(host.memfd_secret(0)), operation), FILE_OPERATIONS[operation].secret)
 
 
 @table("its owner and mode can be changed, unlike those of guest memory", SOURCE, {"fchmod": "fchmod", "fchown": "fchown"})
@@ -51,31 +54,31 @@ def test_secret_attributes(host: Host, operation: str) -> None:
 @row("the size of secret memory is set once", SOURCE)
 def test_secret_size(host: Host) -> None:
     fd = ok(host.memfd_secret(0))
-    expect(host.file_operation(fd, "ftruncate", (1 << 64) - P), "EINVAL")
+    expect(host.file_operation(fd, "ftruncate", (1 << 64) - P), EINVAL)
     expect(host.file_operation(fd, "ftruncate", 0), 0)
     expect(host.file_operation(fd, "ftruncate", 2 * P), 0)
     expect(host.fstat(fd), (2 * P, 0o100600, P, 0))
     for size in (0, P, 2 * P, 3 * P):
-        expect(host.file_operation(fd, "ftruncate", size), "EINVAL")
+        expect(host.file_operation(fd, "ftruncate", size), EINVAL)
 
 
 @table("secret memory has no holes", SOURCE, {"keep": 1, "punch": 3, "0": 0})
 def test_secret_fallocate(host: Host, mode: int) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
-    expect(host.fallocate(fd, mode, 0, P), "EOPNOTSUPP")
+    expect(host.fallocate(fd, mode, 0, P), EOPNOTSUPP)
 
 
 @table(
     "secret memory is mapped shared and not executable",
     SOURCE,
     {
-        "private": (RW, PRIVATE, "EINVAL"),
-        "execute": (READ | EXEC, SHARED, "EPERM"),
-        "sync": (RW, 0x80003, "EOPNOTSUPP"),
+        "private": (RW, PRIVATE, EINVAL),
+        "execute": (READ | EXEC, SHARED, EPERM),
+        "sync": (RW, 0x80003, EOPNOTSUPP),
     },
 )
-def test_secret_mmap_refused(host: Host, prot: int, flags: int, expected: str) -> None:
+def test_secret_mmap_refused(host: Host, prot: int, flags: int, expected: Result) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
     expect(host.mmap(fd, P, prot, flags, 0), expected)
@@ -86,7 +89,7 @@ def test_secret_fault_past_end(host: Host) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
     mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
-    expect(host.load(mapping, P + 3), "SIGBUS +0x1003")
+    expect(host.load(mapping, P + 3), sigbus(0x1003))
 
 
 @row("nothing is populated ahead", SOURCE)
@@ -94,8 +97,8 @@ def test_secret_populate(host: Host) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
     mapping = ok(host.mmap(fd, P, RW, SHARED | 0x8000, 0))
-    expect(host.madvise(mapping, 0, P, Advice.POPULATE_WRITE), "EINVAL")
-    expect(host.mlock(mapping, 0, P), "ENOMEM")
+    expect(host.madvise(mapping, 0, P, Advice.POPULATE_WRITE), EINVAL)
+    expect(host.mlock(mapping, 0, P), ENOMEM)
     expect(host.cachestat(fd, 0, 0), 0)
 
 
@@ -103,21 +106,21 @@ def test_secret_populate(host: Host) -> None:
 def test_secret_madvise(host: Host, advice: int) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
-    expect(host.madvise(ok(host.mmap(fd, P, RW, SHARED, 0)), 0, P, advice), "EINVAL")
+    expect(host.madvise(ok(host.mmap(fd, P, RW, SHARED, 0)), 0, P, advice), EINVAL)
 
 
 @row("secret memory is locked, and not invalidated", SOURCE)
 def test_secret_msync(host: Host) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
-    expect(host.msync(ok(host.mmap(fd, P, RW, SHARED, 0)), 0, P, 2), "EBUSY")
+    expect(host.msync(ok(host.mmap(fd, P, RW, SHARED, 0)), 0, P, 2), EBUSY)
 
 
 @row("secret memory is no guest memory", "virt/kvm/guest_memfd.c, kvm_gmem_bind()")
 def test_secret_bind(host: Host) -> None:
     fd = ok(host.memfd_secret(0))
     ok(host.file_operation(fd, "ftruncate", P))
-    expect(host.set_user_memory_region2(vm(host), 0, 4, 0, P, None, fd, 0), "EINVAL")
+    expect(host.set_user_memory_region2(vm(host), 0, 4, 0, P, None, fd, 0), EINVAL)
 
 
 @row("secret memory is there for its owner and for copies by address; what takes pages by GUP is refused", SOURCE)
@@ -126,17 +129,17 @@ def test_secret_memory(host: Host) -> None:
     ok(host.file_operation(fd, "ftruncate", 3 * P))
     mapping = ok(host.mmap(fd, 3 * P, RW, SHARED, 0))
     results: list[Result] = [host.load(mapping, page * P) for page in range(3)]
-    expect(results == [0, 0, 0], True)
+    expect(results, [0, 0, 0])
     expect(host.store(mapping, P, 7), 0)
     expect(host.cachestat(fd, 0, 0), 3)
     expect(host.in_child("load", mapping, P), 7)
     expect(host.write_pipe(mapping, P, 2), b"\x07\0")
-    expect(host.process_vm_readv(mapping, 0, 4), "EFAULT")
-    expect(host.process_vm_writev(mapping, 0, b"abcd"), "EFAULT")
-    expect(host.proc_mem_read(mapping, 0, 4), "EIO")
-    expect(host.vmsplice(mapping, 0, 4), "EFAULT")
-    expect(host.io_uring_register(mapping, 0, P), "EFAULT")
-    expect(host.direct_write(mapping, 0), "EFAULT")
-    expect(host.direct_read(mapping, 0, 1), "EFAULT")
-    expect(host.futex_wake(mapping, 0), "EFAULT")
+    expect(host.process_vm_readv(mapping, 0, 4), EFAULT)
+    expect(host.process_vm_writev(mapping, 0, b"abcd"), EFAULT)
+    expect(host.proc_mem_read(mapping, 0, 4), EIO)
+    expect(host.vmsplice(mapping, 0, 4), EFAULT)
+    expect(host.io_uring_register(mapping, 0, P), EFAULT)
+    expect(host.direct_write(mapping, 0), EFAULT)
+    expect(host.direct_read(mapping, 0, 1), EFAULT)
+    expect(host.futex_wake(mapping, 0), EFAULT)
     expect(host.load(mapping, P), 7)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Advice, Host, Result
+from guestmem.contract.interface import PAGE_SIZE, Advice, Host
+from guestmem.contract.results import EEXIST, EFAULT, MMIO, Result
 from guestmem.contract.rows import (
     GMEM,
     INIT_SHARED,
@@ -71,7 +72,7 @@ def test_punch_hole(host: Host, page: int, pages: int, left: int) -> None:
 def test_touch_after_punch(host: Host) -> None:
     owner, fd, vcpu = guest(host, 4, 4)
     ok(host.fallocate(fd, PUNCH, P, 2 * P))
-    expect([host.guest_load(vcpu, page * P) for page in range(4)] == [1, 0, 0, 4], True)
+    expect([host.guest_load(vcpu, page * P) for page in range(4)], [1, 0, 0, 4])
     expect(host.pages_4k(owner), 4)
 
 
@@ -80,7 +81,7 @@ def test_delete_slot(host: Host) -> None:
     owner, fd, vcpu = guest(host, 4, 4)
     ok(delete(host, owner, 0))
     expect(host.pages_4k(owner), 0)
-    expect(host.guest_load(vcpu, 0), "MMIO")
+    expect(host.guest_load(vcpu, 0), MMIO)
     ok(bind(host, owner, fd, 0, 0, 4))
     expect(host.guest_load(vcpu, P), 2)
 
@@ -123,7 +124,7 @@ def test_slots_in_another_order(host: Host) -> None:
         ok(host.store(mapping, page * P, page + 1))
         ok(bind(host, owner, fd, page, (3 - page) * P, 1, page))
     vcpu = ok(host.create_vcpu(owner))
-    expect([host.guest_load(vcpu, page * P) for page in range(4)] == [4, 3, 2, 1], True)
+    expect([host.guest_load(vcpu, page * P) for page in range(4)], [4, 3, 2, 1])
 
 
 @row("two files of a VM are two memories", SOURCE)
@@ -143,14 +144,14 @@ def test_two_files(host: Host) -> None:
 @row("where no slot is, a guest meets MMIO", KVM)
 def test_no_slot(host: Host) -> None:
     _, _, vcpu = guest(host, 2, 0)
-    expect(host.guest_load(vcpu, 2 * P), "MMIO")
-    expect(host.guest_store(vcpu, 2 * P, 1), "MMIO")
+    expect(host.guest_load(vcpu, 2 * P), MMIO)
+    expect(host.guest_store(vcpu, 2 * P, 1), MMIO)
 
 
 @row("memory that the host may not see is the guest's", SOURCE)
 def test_private_memory(host: Host) -> None:
     owner, _, vcpu = guest(host, 4, 3, MMAP)
-    expect([host.guest_load(vcpu, page * P) for page in range(4)] == [1, 2, 3, 0], True)
+    expect([host.guest_load(vcpu, page * P) for page in range(4)], [1, 2, 3, 0])
     expect(host.pages_4k(owner), 4)
 
 
@@ -182,7 +183,7 @@ def test_memory_is_of_the_file(host: Host) -> None:
 @row("a VM has one vCPU of a number", KVM)
 def test_second_vcpu(host: Host) -> None:
     owner, _, _ = guest(host, 1, 0)
-    expect(host.create_vcpu(owner), "EEXIST")
+    expect(host.create_vcpu(owner), EEXIST)
 
 
 # ---- memory through userspace_addr
@@ -211,7 +212,7 @@ def test_userspace_memory(host: Host) -> None:
 def test_userspace_read_only_slot(host: Host) -> None:
     _, mapping, vcpu = through_userspace(host, flags=2)
     expect(host.guest_load(vcpu, 0), 5)
-    expect(host.guest_store(vcpu, 0, 9), "MMIO")
+    expect(host.guest_store(vcpu, 0, 9), MMIO)
     expect(host.load(mapping, 0), 5)
 
 
@@ -219,7 +220,7 @@ def test_userspace_read_only_slot(host: Host) -> None:
 def test_userspace_read_only_mapping(host: Host) -> None:
     _, mapping, vcpu = through_userspace(host, prot=1)
     expect(host.guest_load(vcpu, 0), 5)
-    expect(host.guest_store(vcpu, 0, 9), "EFAULT")
+    expect(host.guest_store(vcpu, 0, 9), EFAULT)
     expect(host.load(mapping, 0), 5)
 
 
@@ -237,7 +238,7 @@ def test_file_that_cannot_be_mapped(host: Host) -> None:
 def test_userspace_nothing(host: Host) -> None:
     owner, _, vcpu = guest(host, 1, 0)
     ok(host.set_user_memory_region(owner, 1, 0, 16 * P, P))
-    expect(host.guest_load(vcpu, 16 * P), "EFAULT")
+    expect(host.guest_load(vcpu, 16 * P), EFAULT)
 
 
 @row("moving a slot takes everything from the guest", "arch/x86/kvm/x86.c, KVM_X86_QUIRK_SLOT_ZAP_ALL")

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from guestmem.contract.host import PAGE_SIZE, Advice, Host, Result
+from guestmem.contract.interface import PAGE_SIZE, Advice, Host
+from guestmem.contract.results import Result
 from guestmem.contract.rows import (
     GMEM,
     INIT_SHARED,

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
-from guestmem.contract.host import Exhausted
+from guestmem.contract.interface import Exhausted
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.machine.frame import Content, Frame
 from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.folio import Folio, Kernel
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, array, part, thread
-from guestmem.model.control import Alone
+from guestmem.model.control import Alone, running
 
-__all__ = ["Serial", "SimulatedMachine"]
+__all__ = ["Booted", "Serial", "SimulatedMachine"]
 
 
 class SimulatedMachine(World):
@@ -89,3 +91,30 @@ class Serial(Alone):
                 return self.last
             self.last = (self.last + 1) % n
         raise Exhausted("no frame is free")
+
+
+class Booted:
+    """A machine that runs: its world, who decides what may happen, and the bytes in its frames.
+
+    Attributes:
+        mm: the memory management of its kernel.
+        cpu: the one on which system calls run.
+        bytes: of frames, by offset, where they are not zero.
+    """
+
+    def __init__(self, **sizes: int) -> None:
+        self.world = SimulatedMachine(**sizes)
+        self.mm = self.world.kernel
+        self.cpu = self.world.machine.cpus[0]
+        self.serial = Serial(self.mm.folios)
+        self.bytes: dict[Frame, dict[int, int]] = {}
+
+    def running(self) -> AbstractContextManager[None]:
+        """While the model's code runs."""
+        return running(self.serial)
+
+    def cells(self, frame: Frame) -> dict[int, int]:
+        """The bytes of a frame; none but zeros where it is labelled so."""
+        if frame.content is Content.ZERO or frame not in self.bytes:
+            self.bytes[frame] = {}
+        return self.bytes[frame]

@@ -4,18 +4,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from errno import EACCES, EBUSY, EFAULT, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
 
-from guestmem.contract.host import PAGE_SIZE, U64, Advice, Denied, Result, Signal, Spans, Unmodelled, page_end
-from guestmem.contract.simulated.files import (
-    MAX_LFS_FILESIZE,
-    NO_SUCH_OPERATION,
-    WHOLE_PAGES,
-    Files,
-    aligned,
+from guestmem.contract.interface import PAGE_SIZE, U64, Advice, Unmodelled
+from guestmem.contract.results import (
+    EACCES,
+    EBUSY,
+    EFAULT,
+    EINVAL,
+    ENODEV,
+    ENOMEM,
+    EOPNOTSUPP,
+    EOVERFLOW,
+    EPERM,
+    Denied,
+    Errno,
+    Result,
+    Signal,
 )
-from guestmem.contract.simulated.objects import Gmem, Mapping, Secret, Vcpu, Vm
+from guestmem.contract.spans import Spans, page_end
+from guestmem.contract.syscalls.files import MAX_LFS_FILESIZE, NO_SUCH_OPERATION, WHOLE_PAGES, Files, aligned
+from guestmem.contract.syscalls.objects import Gmem, Mapping, Secret
+from guestmem.contract.syscalls.task import Task
 from guestmem.linux.uapi import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -33,9 +42,7 @@ from guestmem.linux.uapi import (
     PROT_READ,
     PROT_WRITE,
 )
-from guestmem.machine.frame import Content, Frame
 from guestmem.mm.filemap import unmap_mapping_page, user_access
-from guestmem.model.control import running
 
 __all__ = ["NOT_FAULTABLE", "TASK_SIZE", "Mappings"]
 
@@ -52,15 +59,20 @@ NO_EXEC = "files of guest memory are not executable"
 NOT_FAULTABLE = "the kernel cannot fault the page in either"
 
 
-class Mappings(Files):
-    """Mappings, and the bytes behind them."""
+class Mappings:
+    """System calls on mappings, and the bytes behind them."""
+
+    def __init__(self, task: Task, files: Files) -> None:
+        self.task = task
+        self.files = files
+        self.kernel = task.kernel
 
     def mmap(self, fd: Result, length: int, prot: int, flags: int, offset: int) -> Result:
         """ksys_mmap_pgoff(), do_mmap(), kvm_gmem_mmap()."""
         offset, kind = offset & (U64 - 1), flags & MAP_TYPE
         if not aligned(offset):
             raise Denied(EINVAL, WHOLE_PAGES)
-        file = self.file(fd)
+        file = self.task.file(fd)
         if not isinstance(file, (Gmem, Secret)):
             raise Unmodelled("mappings of what is no guest memory")
         if flags & MAP_HUGETLB:
@@ -86,9 +98,9 @@ class Mappings(Files):
             raise Denied(EINVAL, ONLY_SHARED)
         if flags & (MAP_POPULATE | MAP_LOCKED) and rounded > SMALL:
             raise Unmodelled("populating many pages")
-        handle = self.handle()
+        handle = self.task.handle()
         file.uses += 1
-        mapping = self.maps[handle] = Mapping(file, rounded, prot & 7, offset)
+        mapping = self.task.maps[handle] = Mapping(file, rounded, prot & 7, offset)
         if flags & (MAP_POPULATE | MAP_LOCKED) and isinstance(file, Gmem):
             if flags & MAP_LOCKED:
                 mapping.whole = False
@@ -98,7 +110,7 @@ class Mappings(Files):
         return handle
 
     def munmap(self, mapping: Result, offset: int = 0, length: int | None = None) -> Result:
-        there = self.mapping(mapping, offset, length or 0)
+        there = self.task.mapping(mapping, offset, length or 0)
         assert isinstance(mapping, int)
         length = there.spans.end() - offset if length is None else length
         if not aligned(offset) or not length:
@@ -107,17 +119,17 @@ class Mappings(Files):
         there.spans.remove(offset, page_end(offset + length))
         there.locked = {page for page in there.locked if there.spans.cover(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)}
         if not there.spans.parts:
-            del self.maps[mapping]
-            with running(self.serial):
-                self.drop(there.file)
+            del self.task.maps[mapping]
+            with self.kernel.running():
+                self.task.drop(there.file)
         return 0
 
     def mremap(self, mapping: Result, length: int) -> Result:
         """do_mremap(), of a mapping that is one VMA."""
-        there = self.mapping(mapping)
+        there = self.task.mapping(mapping)
         if not there.whole or isinstance(there.file, Secret):
             raise Unmodelled("moving what may be several VMAs, or is locked")
-        if any(slot.address == mapping for vm in self.vms() for slot in vm.slots.values()):
+        if any(slot.address == mapping for vm in self.task.vms() for slot in vm.slots.values()):
             raise Unmodelled("moving the userspace_addr of a slot")
         if not length:
             raise Denied(EINVAL, "a mapping is not empty")
@@ -126,20 +138,12 @@ class Mappings(Files):
         there.spans = Spans(page_end(length), there.spans.at(0))
         return 0
 
-    def vms(self) -> Iterator[Vm]:
-        """The VMs of which something is open."""
-        for file in self.fds.values():
-            if isinstance(file, (Gmem, Vcpu)):
-                yield file.vm
-            elif isinstance(file, Vm):
-                yield file
-
     def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
-        self.mapping(mapping, offset, length)
+        self.task.mapping(mapping, offset, length)
         raise Denied(EINVAL, "only anonymous memory, shmem and hugetlbfs have userfaultfd")
 
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         if not aligned(offset):
             raise Denied(EINVAL, WHOLE_PAGES)
         if prot & PROT_EXEC and length:
@@ -149,7 +153,7 @@ class Mappings(Files):
         return 0
 
     def madvise(self, mapping: Result, offset: int, length: int, advice: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         if not aligned(offset):
             raise Denied(EINVAL, WHOLE_PAGES)
         if advice not in list(Advice):
@@ -174,7 +178,9 @@ class Mappings(Files):
                 if advice == Advice.DONTNEED:
                     self.drop_entries(there, there.file, start, stop)
                 elif advice == Advice.REMOVE:
-                    self.vfs_fallocate(there.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, there.offset + start, stop - start)
+                    self.files.vfs_fallocate(
+                        there.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, there.offset + start, stop - start
+                    )
         elif advice == Advice.DONTFORK:
             raise Unmodelled("mappings that a child does not get")
         return 0
@@ -188,12 +194,12 @@ class Mappings(Files):
     def drop_entries(self, mapping: Mapping, file: Gmem, start: int, end: int) -> None:
         """Empty a part of the page table (zap_page_range); the pages stay in the file."""
         first = (mapping.offset + start) // PAGE_SIZE
-        with running(self.serial):
+        with self.kernel.running():
             for place in file.used(first, first + (end - start) // PAGE_SIZE):
                 unmap_mapping_page(file.file.mapping, place)
 
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         if isinstance(there.file, Secret):
             raise Denied(ENOMEM, "secret memory cannot be populated")
         if length > SMALL:
@@ -208,13 +214,13 @@ class Mappings(Files):
         return 0
 
     def munlock(self, mapping: Result, offset: int, length: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         there.whole = False
         there.locked.difference_update(range(offset // PAGE_SIZE, page_end(offset + length) // PAGE_SIZE))
         return 0
 
     def msync(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or not aligned(offset) or (flags & MS_ASYNC and flags & MS_SYNC):
             raise Denied(EINVAL, "flags and start are legal")
         end = page_end(offset + length)
@@ -228,9 +234,9 @@ class Mappings(Files):
             raise Denied(EINVAL, NO_SUCH_OPERATION)
         return 0
 
-    def populate(self, mapping: Mapping, start: int, end: int, write: bool | None, forbidden: int) -> None:
+    def populate(self, mapping: Mapping, start: int, end: int, write: bool | None, forbidden: Errno) -> None:
         """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not."""
-        with running(self.serial):
+        with self.kernel.running():
             for offset in range(start, end, PAGE_SIZE):
                 prot = mapping.spans.at(offset)
                 wanted = bool(prot & PROT_WRITE) if write is None else write
@@ -240,11 +246,11 @@ class Mappings(Files):
                     raise Denied(EFAULT, NOT_FAULTABLE)
 
     def load(self, mapping: Result, offset: int) -> Result:
-        there = self.mapping(mapping, offset, 1)
+        there = self.task.mapping(mapping, offset, 1)
         return self.accessed(there, offset, None)
 
     def store(self, mapping: Result, offset: int, value: int) -> Result:
-        there = self.mapping(mapping, offset, 1)
+        there = self.task.mapping(mapping, offset, 1)
         self.accessed(there, offset, value)
         return 0
 
@@ -252,11 +258,11 @@ class Mappings(Files):
         """A load, or a store of a value, of a byte."""
         prot = mapping.spans.at(offset)
         if not prot & (PROT_WRITE if value is not None else PROT_READ | PROT_WRITE):
-            raise Signal(f"SIGSEGV +{offset:#x}")
-        with running(self.serial):
+            raise Denied(Signal("SIGSEGV", offset))
+        with self.kernel.running():
             cells = self.page(mapping, offset, value is not None)
         if cells is None:
-            raise Signal(f"SIGBUS +{offset:#x}")
+            raise Denied(Signal("SIGBUS", offset))
         if value is not None:
             cells[offset % PAGE_SIZE] = value & 0xFF
         return cells.get(offset % PAGE_SIZE, 0)
@@ -270,18 +276,12 @@ class Mappings(Files):
             return None
         place = file.at(pgoff)
         entry = file.file.mapping.user[place]
-        if not entry.live and file.file.fault(self.cpu, place):
+        if not entry.live and file.file.fault(self.kernel.cpu, place):
             return None
         assert entry.folio is not None
-        cells = self.cells(entry.folio.frame)
+        cells = self.kernel.cells(entry.folio.frame)
         if isinstance(file, Gmem):
-            user_access(self.world.machine, file.file.mapping, place, write)
+            user_access(self.kernel.world.machine, file.file.mapping, place, write)
         elif write:
             file.file.write(place)
         return cells
-
-    def cells(self, frame: Frame) -> dict[int, int]:
-        """The bytes of a frame; none but zeros where it is labelled so."""
-        if frame.content is Content.ZERO or frame not in self.bytes:
-            self.bytes[frame] = {}
-        return self.bytes[frame]

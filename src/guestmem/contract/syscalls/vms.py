@@ -1,34 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs of the simulated host: memory slots, and guests that load and store."""
+"""VMs of the simulated host: their ioctls, memory slots, and guests that load and store."""
 
 from __future__ import annotations
 
-import errno
-from errno import EEXIST, EFAULT, EINVAL, ENOTTY
+from typing import NamedTuple
 
-from guestmem.contract.host import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Denied, Result, Signal, Unmodelled
-from guestmem.contract.simulated.files import (
-    INSIDE,
-    MAX_LFS_FILESIZE,
-    NOT_ITS_IOCTL,
-    USER_MEM_SLOTS,
-    WHOLE_PAGES,
-    aligned,
-    signed,
-)
-from guestmem.contract.simulated.mappings import NOT_FAULTABLE, TASK_SIZE
-from guestmem.contract.simulated.objects import Gmem, Slot, Vcpu, Vm
-from guestmem.contract.simulated.users import Users
+from guestmem.contract.interface import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Unmodelled
+from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOTTY, MMIO, Denied, Errno, Result
+from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
+from guestmem.contract.syscalls.mappings import NOT_FAULTABLE, TASK_SIZE
+from guestmem.contract.syscalls.objects import Gmem, Slot, Vcpu, Vm
+from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
+from guestmem.contract.syscalls.users import Users
+from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 from guestmem.linux.uapi import (
+    GUEST_MEMFD_FLAG_INIT_SHARED,
     GUEST_MEMFD_FLAG_MMAP,
+    KVM_CAP_GUEST_MEMFD,
+    KVM_CAP_GUEST_MEMFD_FLAGS,
+    KVM_CAP_MEMORY_FAULT_INFO,
+    KVM_CAP_NR_MEMSLOTS,
+    KVM_CAP_USER_MEMORY2,
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
+    KVM_MEMORY_ATTRIBUTE_PRIVATE,
 )
 from guestmem.machine.guest import Gfn
-from guestmem.model.control import running
 
-__all__ = ["Slots"]
+__all__ = ["Features", "Vms"]
+
+USER_MEM_SLOTS = 32764
+CAPABILITIES = {
+    KVM_CAP_NR_MEMSLOTS: USER_MEM_SLOTS,
+    KVM_CAP_USER_MEMORY2: 1,
+    KVM_CAP_MEMORY_FAULT_INFO: 1,
+    KVM_CAP_GUEST_MEMFD: 1,
+    KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES: KVM_MEMORY_ATTRIBUTE_PRIVATE,
+}
+MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
 
 REACH = 1 << 30  # of the guest's page tables
 MAX_SLOT_PAGES = (1 << 31) - 1
@@ -40,31 +50,69 @@ IMMUTABLE = "a slot with guest memory can only be deleted"
 GPA_TAKEN = "guest-physical memory is in one slot"
 RANGE_BOUND = "a range of a file has one slot"
 OF_THIS_VM = "a slot takes a file of guest memory of its own VM"
+FLAGS_KNOWN = "only flags that the VM supports are legal"
+SIZE_WHOLE_PAGES = "the size of a file is positive and whole pages"
 
 
-class Slots(Users):
-    """Memory slots, vCPUs, stage 2.
+class Features(NamedTuple):
+    """What a kernel has and another may not have.
 
-    Attributes:
-        gpa_bits: of guest-physical addresses; 52 without two-dimensional paging (kvm_mmu_max_gfn).
+    ``flags``: what KVM_CAP_GUEST_MEMFD_FLAGS says.  ``gpa_bits``: of guest-physical addresses; 52 without
+    two-dimensional paging (kvm_mmu_max_gfn).
     """
 
-    gpa_bits = 52
+    flags: int = MODELLED_FLAGS
+    gpa_bits: int = 52
 
-    def resemble(self, flags: int, gpa_bits: int) -> None:
-        """Have what a kernel has that the model is compared with."""
-        self.flags, self.gpa_bits = flags, gpa_bits
+
+class Vms:
+    """VMs, memory slots, vCPUs, stage 2."""
+
+    def __init__(self, task: Task, users: Users, features: Features) -> None:
+        self.task = task
+        self.users = users
+        self.features = features
+        self.kernel = task.kernel
+
+    def create_vm(self, kind: int = 0) -> Result:
+        if kind:
+            raise Denied(EINVAL, "the machine has one type of VM")
+        return self.task.opened(Vm())
+
+    def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
+        owner = self.task.vm(vm)
+        if flags & (U64 - 1) & ~self.features.flags:
+            raise Denied(EINVAL, FLAGS_KNOWN)
+        if flags & ~MODELLED_FLAGS:
+            raise Unmodelled("other flags of guest_memfd")
+        if signed(size) <= 0 or not aligned(size):
+            raise Denied(EINVAL, SIZE_WHOLE_PAGES)
+        found = ((f, g) for f, g in zip(self.kernel.world.files, self.kernel.world.machine.guests, strict=True) if not f.open)
+        file, guest = next(found, (None, None))
+        if file is None or guest is None:
+            raise Unmodelled("more open files than the simulated host has")
+        err = file.create()
+        if err:
+            raise Denied(Errno(-err), "the protection can be had")
+        gmem = Gmem(owner, file, guest, size, flags)
+        owner.files.append(gmem)
+        owner.uses += 1
+        return self.task.opened(gmem)
+
+    def check_extension(self, fd: Result, capability: int) -> Result:
+        self.task.vm(fd)
+        return self.features.flags if capability == KVM_CAP_GUEST_MEMFD_FLAGS else CAPABILITIES.get(capability, 0)
 
     def guest_physical_bits(self, vm: Result) -> Result:
-        self.vm(vm)
-        return self.gpa_bits
+        self.task.vm(vm)
+        return self.features.gpa_bits
 
     def set_user_memory_region2(
-        self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | None, fd: Result, offset: int
+        self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | str | None, fd: Result, offset: int
     ) -> Result:
         """kvm_set_memory_region()."""
         hva = self.address(address, size)
-        owner = self.vm(vm)
+        owner = self.task.vm(vm)
         slot, flags = slot & 0xFFFFFFFF, flags & 0xFFFFFFFF
         gmem = bool(flags & KVM_MEM_GUEST_MEMFD)
         if flags & ~(KVM_MEM_GUEST_MEMFD if gmem else KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
@@ -76,7 +124,7 @@ class Slots(Users):
         if slot >= USER_MEM_SLOTS or gpa + size >= U64 or size // PAGE_SIZE > MAX_SLOT_PAGES:
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         old = owner.slots.get(slot)
-        with running(self.serial):
+        with self.kernel.running():
             if size == 0:
                 return self.delete_slot(owner, slot)
             new = Slot(flags, gpa, size // PAGE_SIZE, address)
@@ -92,7 +140,7 @@ class Slots(Users):
                 self.gmem_bind(owner, new, fd, offset)
             if new.pages > LARGE_SLOT:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
-            if gpa + size > 1 << self.gpa_bits and (old is None or move):
+            if gpa + size > 1 << self.features.gpa_bits and (old is None or move):
                 raise Denied(EINVAL, SLOT_ARGUMENTS)
             if new.file is not None:
                 new.file.bind(new)
@@ -101,20 +149,20 @@ class Slots(Users):
             owner.slots[slot] = new
         return 0
 
-    def address(self, address: Result | None, size: int) -> int:
+    def address(self, address: Result | str | None, size: int) -> int:
         """userspace_addr as a number, where it matters which it is."""
         if address is None:
             return 0
         if isinstance(address, str) and address.startswith("0x"):
             return int(address, 16)
-        mapping = self.mapping(address)
+        mapping = self.task.mapping(address)
         if not mapping.spans.cover(0, size):
             raise Unmodelled("a slot larger than its mapping")
         return 0
 
     def gmem_bind(self, vm: Vm, slot: Slot, fd: Result, offset: int) -> None:
         """kvm_gmem_bind(): the checks."""
-        gmem = self.of_kind(fd, Gmem, EINVAL, OF_THIS_VM)
+        gmem = self.task.of_kind(fd, Gmem, EINVAL, OF_THIS_VM)
         if gmem.vm is not vm:
             raise Denied(EINVAL, OF_THIS_VM)
         if 0 <= signed(offset) <= MAX_LFS_FILESIZE < offset + slot.pages * PAGE_SIZE:
@@ -124,7 +172,7 @@ class Slots(Users):
         pgoff = offset // PAGE_SIZE
         err = gmem.may_bind(pgoff, pgoff + slot.pages)
         if err:
-            raise Denied(-err, RANGE_BOUND)
+            raise Denied(Errno(-err), RANGE_BOUND)
         slot.file, slot.pgoff, slot.gmem_only = gmem, pgoff, bool(gmem.flags & GUEST_MEMFD_FLAG_MMAP)
 
     def delete_slot(self, vm: Vm, number: int) -> int:
@@ -144,16 +192,13 @@ class Slots(Users):
             gmem.zap()
 
     def set_user_memory_region(self, vm: Result, slot: int, flags: int, gpa: int, size: int) -> Result:
-        self.vm(vm)
+        self.task.vm(vm)
         if flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
             raise Denied(EINVAL, "KVM_SET_USER_MEMORY_REGION knows nothing of guest_memfd")
-        result: Result = self.set_user_memory_region2(vm, slot, flags, gpa, size, None, -1, 0)
-        if isinstance(result, str):
-            raise Denied(getattr(errno, result), self.rule)
-        return result
+        return self.set_user_memory_region2(vm, slot, flags, gpa, size, None, -1, 0)
 
     def create_vcpu(self, vm: Result) -> Result:
-        owner = self.vm(vm)
+        owner = self.task.vm(vm)
         if owner.has_vcpu:
             raise Denied(EEXIST, "a vCPU number is used once")
         taken = any(slot.overlaps(GUEST_GPA, GUEST_SIZE // PAGE_SIZE) for slot in owner.slots.values())
@@ -162,7 +207,7 @@ class Slots(Users):
         owner.slots[GUEST_SLOT] = Slot(0, GUEST_GPA, GUEST_SIZE // PAGE_SIZE, "program")
         owner.has_vcpu = True
         owner.uses += 1
-        return self.opened(Vcpu(owner))
+        return self.task.opened(Vcpu(owner))
 
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
         return self.guest_access(vcpu, gpa, None)
@@ -173,12 +218,12 @@ class Slots(Users):
 
     def guest_access(self, fd: Result, gpa: int, value: int | None) -> int:
         """The guest's stage 2 has the page, or the host provides it (kvm_gmem_get_pfn)."""
-        vcpu = self.of_kind(fd, Vcpu, ENOTTY, NOT_ITS_IOCTL)
+        vcpu = self.task.of_kind(fd, Vcpu, ENOTTY, NOT_ITS_IOCTL)
         if not 0 <= gpa < REACH:
             raise Unmodelled("guest memory that the guest's page tables do not reach")
         slot = next((slot for slot in vcpu.vm.slots.values() if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
         if slot is None:
-            raise Signal("MMIO")
+            raise Denied(MMIO)
         if not slot.gmem_only:
             return self.through_userspace(slot, gpa - slot.gpa, value)
         gmem = slot.file
@@ -186,14 +231,14 @@ class Slots(Users):
             raise Denied(EFAULT, "a slot whose file was closed has no memory")
         place = gmem.at(slot.pgoff + (gpa - slot.gpa) // PAGE_SIZE)
         gfn = Gfn(place)
-        with running(self.serial):
+        with self.kernel.running():
             entry = gmem.guest.entries[gfn]
             if not entry.live:
-                err = gmem.file.guest_fault(self.cpu, gmem.guest, gfn)
+                err = gmem.file.guest_fault(self.kernel.cpu, gmem.guest, gfn)
                 if err:
-                    raise Denied(-err, "a bound page can be faulted in")
+                    raise Denied(Errno(-err), "a bound page can be faulted in")
             assert entry.frame is not None
-            cells = self.cells(entry.frame)
+            cells = self.kernel.cells(entry.frame)
             if value is not None:
                 gmem.guest.touch(gfn)
                 cells[gpa % PAGE_SIZE] = value & 0xFF
@@ -202,22 +247,22 @@ class Slots(Users):
     def through_userspace(self, slot: Slot, offset: int, value: int | None) -> int:
         """The guest's memory is what is mapped at userspace_addr (hva_to_pfn)."""
         if slot.flags & KVM_MEM_READONLY and value is not None:
-            raise Signal("MMIO")
+            raise Denied(MMIO)
         if slot.address is None:
             raise Denied(EFAULT, "nothing is mapped at userspace_addr")
-        mapping = self.maps.get(slot.address) if isinstance(slot.address, int) else None
+        mapping = self.task.maps.get(slot.address) if isinstance(slot.address, int) else None
         if mapping is None or not mapping.spans.cover(offset, offset + 1):
             raise Unmodelled("what else is mapped at a userspace_addr")
-        with running(self.serial):
-            for cells, at, _ in self.gup(mapping, offset, 1, value is not None):
+        with self.kernel.running():
+            for cells, at, _ in self.users.gup(mapping, offset, 1, value is not None):
                 if value is not None:
                     cells[at] = value & 0xFF
                 return cells.get(at, 0)
         raise Denied(EFAULT, NOT_FAULTABLE)
 
     def pages_4k(self, vm: Result) -> Result:
-        if isinstance(self.file(vm), Vcpu):
+        if isinstance(self.task.file(vm), Vcpu):
             raise Unmodelled("the statistics of a vCPU")
-        if any(isinstance(slot.address, int) for slot in self.vm(vm).slots.values()):
+        if any(isinstance(slot.address, int) for slot in self.task.vm(vm).slots.values()):
             raise Unmodelled("entries that MMU notifiers of userspace_addr take away as well")
-        return sum(gmem.live() for gmem in self.vm(vm).files)
+        return sum(gmem.live() for gmem in self.task.vm(vm).files)

@@ -7,20 +7,20 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from guestmem.linux.ftrace import ADDED, REMOVED, Event, Header, Lost, page, parse
-from guestmem.linux.replay_rules import (
+from guestmem.linux.trace.rules import (
     COMPLETE,
     IN_ORDER,
     READABLE,
     Calls,
+    Coverage,
     File,
     Findings,
     Frames,
     Pages,
     Stage2,
-    Told,
     Violation,
 )
+from guestmem.linux.trace.text import ADDED, REMOVED, Event, Header, Lost, page, parse
 
 __all__ = ["CANNOT_TELL", "Report", "Violation", "replay"]
 
@@ -60,7 +60,7 @@ class Report(NamedTuple):
 def replay(text: Iterable[str]) -> Report:
     """Check the lines of a trace."""
     said = list(parse(text))
-    run = _Run(_told([one for one in said if isinstance(one, Event)]))
+    run = _Run(_coverage([one for one in said if isinstance(one, Event)]))
     for one in said:
         if isinstance(one, Event):
             run.event(one)
@@ -73,7 +73,7 @@ def replay(text: Iterable[str]) -> Report:
     return run.report()
 
 
-def _told(events: list[Event]) -> Told:
+def _coverage(events: list[Event]) -> Coverage:
     """What kind of recording this is."""
     whole: set[str] = set()
     older: set[str] = set()
@@ -87,19 +87,19 @@ def _told(events: list[Event]) -> Told:
             inodes.setdefault(int(of.file[1], 16), of.file)
             if event.name == ADDED:
                 added.add(of.file)
-    return Told({event.name for event in events}, whole, older, added, inodes)
+    return Coverage({event.name for event in events}, whole, older, added, inodes)
 
 
 class _Run:
     """The recorded machine as far as the lines so far tell."""
 
-    def __init__(self, told: Told) -> None:
-        self.told = told
+    def __init__(self, coverage: Coverage) -> None:
+        self.coverage = coverage
         self.findings = Findings()
-        self.pages = Pages(told, self.findings)
+        self.pages = Pages(coverage, self.findings)
         self.frames = Frames(self.findings)
-        self.stage2 = Stage2(told, self.findings)
-        self.calls = Calls(told, self.findings)
+        self.stage2 = Stage2(coverage, self.findings)
+        self.calls = Calls(coverage, self.findings)
         self.counts = dict.fromkeys(("events", "added", "removed", "stage-2 entries set"), 0)
         self.header: Header | None = None
         self.lost = False
@@ -144,7 +144,7 @@ class _Run:
     def page(self, event: Event) -> bool:
         """Pages are added to a file or removed; whether the fields can be read."""
         of = page(event.fields)
-        if of is None or not self.told.watched(of.file):
+        if of is None or not self.coverage.watched(of.file):
             return of is not None
         adding = event.name == ADDED
         self.counts["added" if adding else "removed"] += of.pages
@@ -184,9 +184,9 @@ class _Run:
         """What this recording leaves open, and another would tell."""
         if self.header is None:
             yield "whether lines are missing: there is no header that counts the events"
-        if "mm_page_alloc" not in self.told.names:
+        if "mm_page_alloc" not in self.coverage.names:
             yield "whether frames were free when they were added: mm_page_alloc was not recorded"
-        if "kvm_mmu_set_spte" not in self.told.names:
+        if "kvm_mmu_set_spte" not in self.coverage.names:
             yield "what was mapped into a guest: kvm_mmu_set_spte was not recorded, or no guest ran"
         if self.pages.earlier:
             yield f"how {self.pages.earlier} pages came into their files: they were there before the recording"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from guestmem.contract.host import PAGE_SIZE, Exhausted, Spans
+from guestmem.contract.interface import PAGE_SIZE, Exhausted
+from guestmem.contract.spans import Spans
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
 from guestmem.machine.guest import Guest

@@ -8,22 +8,23 @@ removes it, with the processes that it still follows.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import ctypes
 import fcntl
 import os
 import re
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from guestmem.linux.calls import CallError, Descriptor, die_with_parent, process_name
-from guestmem.linux.ftrace import ADDED, REMOVED, Event, Page, page, parse, split
+from guestmem.linux.calls import CallError, Descriptor, syscall
 from guestmem.linux.kvm import Kvm
+from guestmem.linux.process import Child, Lost, process_name
 from guestmem.linux.secretmem import SecretMem
+from guestmem.linux.trace.merge import merge
+from guestmem.linux.trace.text import ADDED, REMOVED
 
 __all__ = ["EVENTS", "Cannot", "NotStarted", "Recording", "record", "sweep", "tracefs"]
 
@@ -48,12 +49,9 @@ EVENTS = (
 
 PRIVATE_PID_NAMESPACE = "in a container with its own process numbers: run it outside, where tracefs knows the processes"
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
-FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # arch/x86/entry/syscalls/syscall_64.tbl; the same on all architectures
 FSCONFIG_CMD_CREATE, CLOEXEC = 6, 1  # include/uapi/linux/mount.h
 SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Cannot(RuntimeError):
@@ -69,21 +67,25 @@ def tracefs() -> Iterator[Path]:
     """The root of tracefs while the block runs.  Raises :class:`Cannot`."""
     if not _initial_pid_namespace():
         raise Cannot(PRIVATE_PID_NAMESPACE)
-    fs = _libc.syscall(FSOPEN, b"tracefs", CLOEXEC)
-    errno = ctypes.get_errno()
-    if fs >= 0:
-        with Descriptor(fs):
-            made = _libc.syscall(FSCONFIG, fs, FSCONFIG_CMD_CREATE, None, None, 0)
-            root = _libc.syscall(FSMOUNT, fs, CLOEXEC, 0) if made == 0 else -1
-            errno = ctypes.get_errno()
-        if root >= 0:
-            with Descriptor(root):
-                yield Path(f"/proc/self/fd/{root}")
-            return
+    try:
+        root = _mount()
+    except CallError as error:
+        why = error.strerror
+    else:
+        with root:
+            yield Path(f"/proc/self/fd/{root.fileno()}")
+        return
     mounted = Path("/sys/kernel/tracing")
     if not os.access(mounted / "instances", os.W_OK):
-        raise Cannot(f"tracefs cannot be opened ({os.strerror(errno)}): run it as root of the initial user namespace")
+        raise Cannot(f"tracefs cannot be opened ({why}): run it as root of the initial user namespace")
     yield mounted
+
+
+def _mount() -> Descriptor:
+    """A mount of tracefs that is nowhere.  Raises :class:`~guestmem.linux.calls.CallError`."""
+    with Descriptor(syscall("fsopen", name=b"tracefs", flags=CLOEXEC)) as fs:
+        syscall("fsconfig", fd=fs.fileno(), command=FSCONFIG_CMD_CREATE, key=None, value=None, aux=0)
+        return Descriptor(syscall("fsmount", fd=fs.fileno(), flags=CLOEXEC, attributes=0))
 
 
 @contextlib.contextmanager
@@ -220,45 +222,6 @@ def _prepare(place: Path, pages: Path, pid: int, kilobytes: int) -> list[str]:
     return missing
 
 
-def merge(text: str, pages: str) -> str:
-    """The trace of processes, with what only the trace of pages has of the same files; the header counts them all.
-
-    Each instance takes its own time of an event.  So the events of a thread are matched by their order: what the trace
-    of processes lacks is what threads did that are not followed.
-    """
-    lines = split(text)
-    said = [one for one in parse(lines) if isinstance(one, Event)]
-    known = Counter((one.pid, one.name, one.fields) for one in said)
-    files = {of.file for one in said if (of := _page(one)) is not None}
-    more = []
-    for one in parse(split(pages)):
-        if isinstance(one, Event) and (of := _page(one)) is not None and of.file in files:
-            if known[one.pid, one.name, one.fields]:
-                known[one.pid, one.name, one.fields] -= 1
-            else:
-                more.append(one)
-    times = [one.time for one in said]
-    merged = lines[: said[0].line - 1] if said else lines
-    at = len(merged)
-    for one in more:
-        place = bisect.bisect_right(times, one.time)
-        until = said[place].line - 1 if place < len(said) else len(lines)
-        merged += [*lines[at:until], one.text + "\n"]
-        at = until
-    merged += lines[at:]
-    if more:
-        for number, line in enumerate(merged):
-            if line.startswith("# entries-in-buffer/entries-written:"):
-                total = len(said) + len(more)
-                merged[number] = re.sub(r"\d+/\d+", f"{total}/{total}", line, count=1)
-                break
-    return "".join(merged)
-
-
-def _page(event: Event) -> Page | None:
-    return page(event.fields) if event.name in (ADDED, REMOVED) else None
-
-
 class Recording(NamedTuple):
     """What a recording gave.
 
@@ -285,14 +248,14 @@ def record(command: Sequence[str], kilobytes: int = 16384) -> Recording:
     try:
         found: list[str] = []
         with tracefs() as root, _instances(root, found) as (place, pages):
-            child = _Child(command, before)
+            running = _Command(command, before)
             try:
-                missing = _prepare(place, pages, child.pid, kilobytes)
-                status = child.run(watched)
-                if child.told:
+                missing = _prepare(place, pages, running.child.pid, kilobytes)
+                status = running.run(watched)
+                if running.told:
                     list(_kill_followed(place))
             finally:
-                child.end()
+                running.child.close()
                 for one in (place, pages):
                     (one / "tracing_on").write_text("0")
             text = (place / "trace").read_text(errors="replace")
@@ -319,62 +282,45 @@ def _dropped(place: Path) -> dict[str, int]:
     return found
 
 
-class _Child:
-    """The command in a process that waits for :meth:`run` before it begins, and dies with us."""
+class _Command:
+    """The command in a child that waits for :meth:`run` before it begins.
+
+    Attributes:
+        told: the last signal that we got and handed on.
+    """
 
     def __init__(self, command: Sequence[str], mask: set[int | signal.Signals]) -> None:
         self.command = command
-        go, self._go = os.pipe()
-        self._failed, failed = os.pipe()
-        self.status: int | None = None
         self.told: signal.Signals | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                os.close(self._go)
-                die_with_parent()
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-                if os.read(go, 1):
-                    os.execvp(command[0], list(command))
-            except OSError as error:
-                os.write(failed, os.strerror(error.errno or 0).encode())
-            except ValueError as error:
-                os.write(failed, str(error).encode())
-            finally:
-                os._exit(127)
-        os.close(go)
-        os.close(failed)
+        self.child = Child(lambda connection: _execute(command, mask, connection))
 
     def run(self, watched: set[signal.Signals]) -> int:
         """Let it begin, wait for its end, and hand on the signals we get; its status.  Raises :class:`NotStarted`."""
-        os.write(self._go, b"!")
-        while not self._ended():
+        self.child.connection.send("go")
+        while not self.child.ended():
             got = signal.sigwaitinfo(watched)
             if got.si_signo == signal.SIGCHLD:
                 continue
             number = signal.Signals(got.si_signo)
             if self.told is number:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.child.pid, signal.SIGKILL)
             elif got.si_code != SI_KERNEL:  # a terminal's signal has reached the command already
-                os.kill(self.pid, number)
+                os.kill(self.child.pid, number)
             self.told = number
-        if why := os.read(self._failed, 200):
-            raise NotStarted(f"{self.command[0]!r}: {why.decode()}")
-        status = os.waitstatus_to_exitcode(self.status or 0)
+        with contextlib.suppress(Lost):  # what was executed says nothing
+            raise NotStarted(f"{self.command[0]!r}: {self.child.receive()}")
+        status = self.child.wait()
         return 128 + self.told if self.told else 128 - status if status < 0 else status
 
-    def _ended(self) -> bool:
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = status
-        return self.status is not None
 
-    def end(self) -> None:
-        """Kill it if it is still there, and close what we hold of it."""
-        if not self._ended():
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._go)
-        os.close(self._failed)
+def _execute(command: Sequence[str], mask: set[int | signal.Signals], connection: Connection) -> None:
+    """In the child: execute the command when told to, or say why that cannot be."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    connection.recv()
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        connection.send(error.strerror)
+    except ValueError as error:
+        connection.send(str(error))

@@ -4,24 +4,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from errno import EBADF, EFAULT, EINVAL, EIO
 
-from guestmem.contract.host import PAGE_SIZE, Denied, Result, Unmodelled
-from guestmem.contract.simulated.files import NOT_OPEN, aligned
-from guestmem.contract.simulated.mappings import NOT_FAULTABLE, Mappings
-from guestmem.contract.simulated.objects import Gmem, Mapping, Pinned, Secret
+from guestmem.contract.interface import PAGE_SIZE, Unmodelled
+from guestmem.contract.results import EBADF, EFAULT, EINVAL, EIO, Denied, Errno, Result
+from guestmem.contract.syscalls.files import aligned
+from guestmem.contract.syscalls.mappings import NOT_FAULTABLE, Mappings
+from guestmem.contract.syscalls.objects import Gmem, Mapping, Pinned, Secret
+from guestmem.contract.syscalls.task import NOT_OPEN, Task
 from guestmem.linux.uapi import PROT_READ, PROT_WRITE
 from guestmem.machine.frame import Content
 from guestmem.mm.filemap import Pin
-from guestmem.model.control import running
 
 __all__ = ["Users"]
 
 Part = tuple[dict[int, int], int, int]  # the bytes of a page, the first that is meant, how many
 
 
-class Users(Mappings):
+class Users:
     """Who gets at pages through a mapping, other than by loads and stores."""
+
+    def __init__(self, task: Task, mappings: Mappings) -> None:
+        self.task = task
+        self.mappings = mappings
+        self.kernel = task.kernel
 
     def gup(self, mapping: Mapping, offset: int, length: int, write: bool, fast: bool = True) -> Iterator[Part]:
         """The pages of a range as the kernel gets them; stops where it cannot.
@@ -36,7 +41,7 @@ class Users(Mappings):
             prot = mapping.spans.at(offset)
             if isinstance(mapping.file, Secret) or not prot & (PROT_WRITE if write else PROT_READ):
                 return
-            cells = self.page(mapping, offset, write)
+            cells = self.mappings.page(mapping, offset, write)
             if cells is None:
                 return
             yield cells, offset % PAGE_SIZE, part
@@ -55,31 +60,31 @@ class Users(Mappings):
         return done
 
     def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
-        there = self.mapping(mapping, offset, length)
-        with running(self.serial):
+        there = self.task.mapping(mapping, offset, length)
+        with self.kernel.running():
             data = self.taken(self.gup(there, offset, length, False, fast=False))
-        return self.some(data, length, EFAULT)
+        return self.unless_nothing(data, length, EFAULT)
 
-    def some(self, data: bytes, length: int, code: int) -> bytes:
+    def unless_nothing(self, data: bytes, length: int, code: Errno) -> bytes:
         """What was read, unless that is nothing."""
         if length and not data:
             raise Denied(code, NOT_FAULTABLE)
         return data
 
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
-        there = self.mapping(mapping, offset, len(data))
-        with running(self.serial):
+        there = self.task.mapping(mapping, offset, len(data))
+        with self.kernel.running():
             done = self.put(self.gup(there, offset, len(data), True), data)
-        return len(self.some(data[:done], len(data), EFAULT))
+        return len(self.unless_nothing(data[:done], len(data), EFAULT))
 
     def proc_mem_read(self, mapping: Result, offset: int, length: int) -> Result:
         # FOLL_FORCE: what may become readable is readable.
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         forced = there.copy()
         forced.spans.set(offset, offset + length, PROT_READ)
-        with running(self.serial):
+        with self.kernel.running():
             data = self.taken(self.gup(forced, offset, length, False))
-        return self.some(data, length, EIO)
+        return self.unless_nothing(data, length, EIO)
 
     def copied(self, mapping: Mapping, offset: int, length: int, write: bool) -> Iterator[Part]:
         """The pages of a range as loads and stores of the kernel reach them; raises EFAULT where they do not."""
@@ -88,7 +93,7 @@ class Users(Mappings):
             prot = mapping.spans.at(first)
             cells = None
             if prot & (PROT_WRITE if write else PROT_READ | PROT_WRITE):
-                cells = self.page(mapping, first, write)
+                cells = self.mappings.page(mapping, first, write)
             if cells is None:
                 raise Denied(EFAULT, NOT_FAULTABLE)
             yield cells, first % PAGE_SIZE, min(start + PAGE_SIZE, offset + length) - first
@@ -96,28 +101,28 @@ class Users(Mappings):
     def write_pipe(self, mapping: Result, offset: int, length: int) -> Result:
         if length > PAGE_SIZE:
             raise Unmodelled("more than a page at a time through a pipe")
-        there = self.mapping(mapping, offset, length)
-        with running(self.serial):
+        there = self.task.mapping(mapping, offset, length)
+        with self.kernel.running():
             return self.taken(self.copied(there, offset, length, False))
 
     def read_pipe(self, mapping: Result, offset: int, data: bytes) -> Result:
-        there = self.mapping(mapping, offset, len(data))
-        with running(self.serial):
+        there = self.task.mapping(mapping, offset, len(data))
+        with self.kernel.running():
             return self.put(self.copied(there, offset, len(data), True), data)
 
     def direct_write(self, mapping: Result, offset: int) -> Result:
-        there = self.mapping(mapping, offset, PAGE_SIZE)
+        there = self.task.mapping(mapping, offset, PAGE_SIZE)
         if not aligned(offset):
             raise Unmodelled("direct I/O of parts of pages")
-        with running(self.serial):
+        with self.kernel.running():
             data = self.taken(self.gup(there, offset, PAGE_SIZE, False))
-        return self.some(data, PAGE_SIZE, EFAULT)[:8]
+        return self.unless_nothing(data, PAGE_SIZE, EFAULT)[:8]
 
     def direct_read(self, mapping: Result, offset: int, value: int) -> Result:
-        there = self.mapping(mapping, offset, PAGE_SIZE)
+        there = self.task.mapping(mapping, offset, PAGE_SIZE)
         if not aligned(offset):
             raise Unmodelled("direct I/O of parts of pages")
-        with running(self.serial):
+        with self.kernel.running():
             for cells, _, count in self.gup(there, offset, PAGE_SIZE, True):
                 cells.update(dict.fromkeys(range(PAGE_SIZE), value))
                 return count
@@ -125,55 +130,55 @@ class Users(Mappings):
 
     def pin(self, mapping: Mapping, offset: int, length: int, write: bool) -> Pinned:
         """References to the pages of a range, as far as they can be had."""
-        pinned = Pinned(self.kernel)
-        with running(self.serial):
+        pinned = Pinned(self.kernel.mm)
+        with self.kernel.running():
             for _, first, count in self.gup(mapping, offset, length, write):
                 assert isinstance(mapping.file, Gmem)
                 pin = Pin()
                 pgoff = mapping.file.at((mapping.offset + offset) // PAGE_SIZE)
-                pin.gup_fast(self.kernel, mapping.file.file.mapping, pgoff)
+                pin.gup_fast(self.kernel.mm, mapping.file.file.mapping, pgoff)
                 assert pin.folio is not None
                 pinned.parts.append((pin.folio, first, count))
                 offset += count
         return pinned
 
     def vmsplice(self, mapping: Result, offset: int, length: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         if not 0 < length <= 8 * PAGE_SIZE:
             raise Unmodelled("pipes with many pages")
         pinned = self.pin(there, offset, length, False)
         if not pinned.parts:
             raise Denied(EFAULT, NOT_FAULTABLE)
         pinned.is_pipe = True
-        return self.opened(pinned)
+        return self.task.opened(pinned)
 
     def read_spliced(self, pipe: Result, length: int) -> Result:
-        pinned = self.of_kind(pipe, Pinned, EBADF, NOT_OPEN)
+        pinned = self.task.of_kind(pipe, Pinned, EBADF, NOT_OPEN)
         if not pinned.is_pipe:
             raise Denied(EBADF, NOT_OPEN)
         data = b""
-        with running(self.serial):
+        with self.kernel.running():
             for folio, first, count in pinned.take(length):
-                cells = self.bytes.get(folio.frame, {}) if folio.frame.content is not Content.ZERO else {}
+                cells = self.kernel.bytes.get(folio.frame, {}) if folio.frame.content is not Content.ZERO else {}
                 data += bytes(cells.get(first + i, 0) for i in range(count))
         return data
 
     def io_uring_register(self, mapping: Result, offset: int, length: int) -> Result:
-        there = self.mapping(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
         if not 0 < length <= 8 * PAGE_SIZE:
             raise Unmodelled("buffers with many pages")
         pinned = self.pin(there, offset, length, True)
         if sum(count for _, _, count in pinned.parts) < length:
-            with running(self.serial):
+            with self.kernel.running():
                 pinned.unpin()
             raise Denied(EFAULT, NOT_FAULTABLE)
-        return self.opened(pinned)
+        return self.task.opened(pinned)
 
     def futex_wake(self, mapping: Result, offset: int) -> Result:
-        there = self.mapping(mapping, offset, 4)
+        there = self.task.mapping(mapping, offset, 4)
         if offset % 4:
             raise Denied(EINVAL, "a futex is aligned")
-        with running(self.serial):
+        with self.kernel.running():
             # Writing is tried before reading.
             if not list(self.gup(there, offset, 4, bool(there.spans.at(offset) & PROT_WRITE))):
                 raise Denied(EFAULT, NOT_FAULTABLE)

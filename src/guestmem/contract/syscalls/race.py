@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 from errno import EAGAIN
 
-from guestmem.contract.simulated.machine import Serial, SimulatedMachine
-from guestmem.contract.simulated.objects import Gmem
+from guestmem.contract.syscalls.machine import Serial, SimulatedMachine
+from guestmem.contract.syscalls.objects import Gmem
 from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn
 from guestmem.machine.machine import Fault

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.ftrace import PAGE_SHIFT, Event, Header, Page, Unreadable, number, numbers
+from guestmem.linux.trace.text import PAGE_SHIFT, Event, Header, Page, Unreadable, number, numbers
 
-__all__ = ["COMPLETE", "IN_ORDER", "READABLE", "Calls", "File", "Findings", "Frames", "Pages", "Stage2", "Told", "Violation"]
+__all__ = ["COMPLETE", "IN_ORDER", "READABLE", "Calls", "Coverage", "File", "Findings", "Frames", "Pages", "Stage2", "Violation"]
 
 ADDED_ONCE = "a page of a file is added once before it is removed"
 ONE_FILE = "a frame is in one file at a time"
@@ -71,8 +71,8 @@ class Findings:
         del self.kept[MOST:]
 
 
-class Told(NamedTuple):
-    """What a recording is, by a look at all of it: where a rule needs two lines, both must be of the recorded kind.
+class Coverage(NamedTuple):
+    """What a recording covers, by a look at all of it: a rule needs two lines, and both must be of a kind that is recorded.
 
     Attributes:
         names: the events that it has.
@@ -97,7 +97,7 @@ class Told(NamedTuple):
         return file[0] in self.whole and file[1] not in self.older
 
 
-class Kept(NamedTuple):
+class Resident(NamedTuple):
     """A page that is in a file: its frame, and the line that added it (or told of it)."""
 
     pfn: int
@@ -122,17 +122,17 @@ class Pages:
         left: how many pages a process may have taken along when it ended, as what it does then may have no line.
     """
 
-    def __init__(self, told: Told, findings: Findings) -> None:
-        self.told = told
+    def __init__(self, coverage: Coverage, findings: Findings) -> None:
+        self.coverage = coverage
         self.broken = findings.broken
-        self.files: dict[File, dict[int, Kept]] = {}
+        self.files: dict[File, dict[int, Resident]] = {}
         self.removed: dict[Place, Event] = {}
         self.earlier = 0
         self.left = 0
         self._of_frame: dict[int, Place] = {}
         self._exited = 0
 
-    def at(self, place: Place) -> Kept | None:
+    def at(self, place: Place) -> Resident | None:
         """What is there, as far as lines tell."""
         return self.files.get(place[0], {}).get(place[1])
 
@@ -150,7 +150,7 @@ class Pages:
         A page is given up whose file a process that ended since may have closed without a line.
         """
         place = self._of_frame.get(pfn)
-        if place is None or self.told.all_of(place[0]) or self.line(place).line > self._exited:
+        if place is None or self.coverage.all_of(place[0]) or self.line(place).line > self._exited:
             return place
         self.forget(place)
         self.left += 1
@@ -162,13 +162,13 @@ class Pages:
 
     def put(self, place: Place, pfn: int, event: Event) -> None:
         """A page is there."""
-        self.files.setdefault(place[0], {})[place[1]] = Kept(pfn, event)
+        self.files.setdefault(place[0], {})[place[1]] = Resident(pfn, event)
         self._of_frame[pfn] = place
         self.removed.pop(place, None)
 
     def resident(self) -> tuple[int, int]:
         """How many pages are there: in files of which the recording has everything, and in others."""
-        whole = sum(len(pages) for file, pages in self.files.items() if self.told.all_of(file))
+        whole = sum(len(pages) for file, pages in self.files.items() if self.coverage.all_of(file))
         return whole, sum(map(len, self.files.values())) - whole
 
     def exit(self, event: Event) -> None:
@@ -192,24 +192,24 @@ class Pages:
 
     def delete(self, place: Place, pfn: int, event: Event, frames: Frames) -> None:
         """mm_filemap_delete_from_page_cache, one page."""
-        kept = self.at(place)
-        if kept is None:
+        there = self.at(place)
+        if there is None:
             self._not_added(place, pfn, event, frames)
         else:
             self.forget(place)
-            if kept.pfn != pfn:
-                self.broken(AS_ADDED, f"{called(place)} has frame {kept.pfn:#x}, not {pfn:#x}", kept.event, event)
+            if there.pfn != pfn:
+                self.broken(AS_ADDED, f"{called(place)} has frame {there.pfn:#x}, not {pfn:#x}", there.event, event)
         self.removed[place] = event
 
     def _not_added(self, place: Place, pfn: int, event: Event, frames: Frames) -> None:
         """A page is removed that no line added: it was there before the recording, if that can be."""
-        if (gone := self.removed.get(place)) is not None and place[0] in self.told.added:
+        if (gone := self.removed.get(place)) is not None and place[0] in self.coverage.added:
             self.broken(ONLY_ADDED, f"{called(place)} was removed before, and no line adds it since", gone, event)
-        elif self.told.all_of(place[0]):
+        elif self.coverage.all_of(place[0]):
             self.broken(ONLY_ADDED, f"no line adds {called(place)}, and the recording has all of device {place[0][0]}", event)
         elif (holder := self.of(pfn)) is not None:
             self.broken(AS_ADDED, f"frame {pfn:#x} is {called(holder)}, not {called(place)}", self.line(holder), event)
-        elif pfn in frames.allocated and place[0] in self.told.added:
+        elif pfn in frames.allocated and place[0] in self.coverage.added:
             why = f"frame {pfn:#x} was allocated and never added as {called(place)}"
             self.broken(ONLY_ADDED, why, frames.allocated[pfn], event)
         else:
@@ -230,7 +230,7 @@ class Frames:
         self.allocated: dict[int, Event] = {}
         self.stale: dict[int, Event] = {}
         self.lines: Counter[int] = Counter()
-        self._pointers: dict[str, Kept] = {}
+        self._pointers: dict[str, Resident] = {}
         self._names: dict[int, str] = {}
         self._allocators: set[int] = set()
 
@@ -241,7 +241,7 @@ class Frames:
             return range(0)
         name, pfn = found[2], number(found[3])
         self.lines[pfn] += 1
-        known = self._pointers.setdefault(name, Kept(pfn, event))
+        known = self._pointers.setdefault(name, Resident(pfn, event))
         other = self._names.setdefault(pfn, name)
         if known.pfn != pfn:
             self.broken(ONE_FRAME, f"page {name} is frame {known.pfn:#x}, not {pfn:#x}", known.event, event)
@@ -301,13 +301,13 @@ class Bound(NamedTuple):
 class Stage2:
     """Faults of guests, and the entries they make."""
 
-    def __init__(self, told: Told, findings: Findings) -> None:
-        self.told = told
+    def __init__(self, coverage: Coverage, findings: Findings) -> None:
+        self.coverage = coverage
         self.broken = findings.broken
         self._bound: list[Bound] = []
         # By thread: its guest's fault, and the page that it added last, for that fault if nothing else happened between.
         self._requests: dict[int, Request] = {}
-        self._fresh: dict[int, Kept] = {}
+        self._fresh: dict[int, Resident] = {}
 
     def note(self, event: Event) -> None:
         """A note written to trace_marker, which may tell a binding."""
@@ -324,8 +324,8 @@ class Stage2:
 
     def added(self, pfn: int, event: Event) -> None:
         """A page is added to a file.  It counts only where it can be seen that the thread then entered its guest."""
-        if "sys_enter_ioctl" in self.told.names:
-            self._fresh[event.pid] = Kept(pfn, event)
+        if "sys_enter_ioctl" in self.coverage.names:
+            self._fresh[event.pid] = Resident(pfn, event)
 
     def requested(self, event: Event, pages: Pages, frames: Frames) -> bool:
         """kvm_mmu_spte_requested; whether its fields can be read."""
@@ -361,19 +361,19 @@ class Stage2:
         place = pages.of(pfn)
         expected = self._place(gfn)
         if expected is None:
-            if pfn in frames.stale and "mm_page_alloc" in self.told.names:
+            if pfn in frames.stale and "mm_page_alloc" in self.coverage.names:
                 self.broken(NOT_AFTER, f"frame {pfn:#x} was removed, and nothing allocates it since", frames.stale[pfn], event)
             return
         if place == expected:
             return
-        kept, where = pages.at(expected), f"gfn {gfn:#x} is {called(expected)}"
-        if kept is not None:
-            self.broken(RESIDENT, f"{where}, which has frame {kept.pfn:#x}, not {pfn:#x}", kept.event, event)
+        there, where = pages.at(expected), f"gfn {gfn:#x} is {called(expected)}"
+        if there is not None:
+            self.broken(RESIDENT, f"{where}, which has frame {there.pfn:#x}, not {pfn:#x}", there.event, event)
         elif (gone := pages.removed.get(expected)) is not None:
             self.broken(NOT_AFTER, f"{where}, which was removed", gone, event)
         elif place is not None:
             self.broken(RESIDENT, f"{where}, but frame {pfn:#x} is {called(place)}", pages.line(place), event)
-        elif self.told.all_of(expected[0]):
+        elif self.coverage.all_of(expected[0]):
             self.broken(RESIDENT, f"{where}, which no line adds", event)
         else:
             pages.put(expected, pfn, event)
@@ -381,8 +381,8 @@ class Stage2:
     def _place(self, gfn: int) -> Place | None:
         """The page of a file that a note in the trace says is at a gfn."""
         for bound in reversed(self._bound):
-            if gfn >= bound.gfn and bound.inode in self.told.inodes:
-                return self.told.inodes[bound.inode], gfn - bound.gfn + bound.first
+            if gfn >= bound.gfn and bound.inode in self.coverage.inodes:
+                return self.coverage.inodes[bound.inode], gfn - bound.gfn + bound.first
         return None
 
 
@@ -410,8 +410,8 @@ class Call(NamedTuple):
 class Calls:
     """System calls by thread, and what fallocate has to do."""
 
-    def __init__(self, told: Told, findings: Findings) -> None:
-        self.told = told
+    def __init__(self, coverage: Coverage, findings: Findings) -> None:
+        self.coverage = coverage
         self.broken = findings.broken
         self._open: dict[int, Event] = {}
         self._falls: dict[int, Call] = {}
@@ -429,7 +429,7 @@ class Calls:
     def enter(self, event: Event, call: str, stage2: Stage2) -> None:
         """A system call begins."""
         arguments = numbers(event.fields)
-        if f"sys_exit_{call}" in self.told.names:
+        if f"sys_exit_{call}" in self.coverage.names:
             if (before := self._open.get(event.pid)) is not None:
                 self.broken(PAIRED, "the call before has not ended", before, event)
             self._open[event.pid] = event
@@ -444,7 +444,7 @@ class Calls:
     def leave(self, event: Event, call: str, pages: Pages) -> None:
         """A system call ends."""
         began = self._open.pop(event.pid, None)
-        if f"sys_enter_{call}" in self.told.names and event.pid in self._began:
+        if f"sys_enter_{call}" in self.coverage.names and event.pid in self._began:
             if began is None:
                 self.broken(PAIRED, f"no line begins this {call}", event)
             elif began.name != f"sys_enter_{call}":
@@ -476,5 +476,5 @@ class Calls:
         why = f"{called((file, absent))} is not there"
         if gone is not None and gone.line < done.event.line:
             self.broken(FILLED, why, gone, done.event, event)
-        elif gone is None and self.told.all_of(file):
+        elif gone is None and self.coverage.all_of(file):
             self.broken(FILLED, why, done.event, event)

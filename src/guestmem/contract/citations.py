@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of the kernel that rules of the contract come from, as kernel developers cite them."""
+
+from __future__ import annotations
+
+__all__ = ["CACHESTAT", "DYING_FILE", "EEXIST_FOR_OVERLAP", "FLAGS", "INIT_SHARED", "IN_PLACE", "MMAP", "SECRETMEM", "UNSIGNED"]
+
+MMAP = 'commit 3d3a04fad25a ("KVM: Allow and advertise support for host mmap() on guest_memfd files") (in v6.18)'
+FLAGS = 'commit d2042d8f96dd ("KVM: Rework KVM_CAP_GUEST_MEMFD_MMAP into KVM_CAP_GUEST_MEMFD_FLAGS") (in v6.18)'
+INIT_SHARED = 'commit fe2bf6234e94 ("KVM: guest_memfd: Add INIT_SHARED flag, reject user page faults if not set") (in v6.18)'
+DYING_FILE = 'commit ae431059e75d ("KVM: guest_memfd: Remove bindings on memslot deletion when gmem is dying") (in v6.18)'
+EEXIST_FOR_OVERLAP = 'commit 7ea987a90585 ("KVM: guest_memfd: Return -EEXIST for overlapping bindings") (in v7.2)'
+UNSIGNED = 'commit eba85fee7fc6 ("KVM: guest_memfd: Treat memslot binding offset+size as unsigned values") (in v7.2)'
+IN_PLACE = (
+    '"guest_memfd: In-place conversion support" v7 (2026), '
+    "https://lore.kernel.org/r/20260522-gmem-inplace-conversion-v7-0-2f0fae496530@google.com"
+)
+CACHESTAT = 'commit cf264e1329fb ("cachestat: implement cachestat syscall") (in v6.5)'
+SECRETMEM = 'commit 1507f51255c9 ("mm: introduce memfd_secret system call to create "secret" memory areas") (in v5.14)'

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mappings of the kernel's host, and loads and stores in them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+from guestmem.contract.interface import NO_MAPPING, Missing
+from guestmem.contract.kernel.access import Access, Fault
+from guestmem.contract.kernel.task import Task
+from guestmem.contract.results import Denied, Result, Signal
+from guestmem.contract.spans import Spans, page_end
+from guestmem.linux import calls, uapi
+from guestmem.linux.calls import libc, syscall
+
+__all__ = ["Mappings"]
+
+CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
+UFFD_API, UFFD_USER_MODE_ONLY = 0xAA, 1  # include/uapi/linux/userfaultfd.h, as the two below
+UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
+
+
+class Mappings:
+    """System calls on mappings.
+
+    Attributes:
+        maps: by handle, the address of a mapping, and what is left of it.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.maps: dict[int, tuple[int, Spans]] = {}
+        self.access = Access()
+        self.can_lock = capable(CAP_IPC_LOCK)
+
+    def at(self, mapping: Result | str | None, offset: int, length: int = 0) -> int:
+        """The address of a range of a mapping."""
+        there = self.maps.get(mapping) if isinstance(mapping, int) else None
+        if there is None or offset < 0 or length < 0 or not there[1].cover(offset, offset + length):
+            raise Denied(NO_MAPPING)
+        return there[0] + offset
+
+    def mmap(self, fd: Result, length: int, prot: int, flags: int, offset: int) -> Result:
+        if flags & uapi.MAP_FIXED:
+            raise ValueError("MAP_FIXED would replace memory of the host")
+        if flags & uapi.MAP_LOCKED:
+            self.may_lock()
+        address = calls.mmap(0, length, prot, flags, self.task.fd(fd), offset)
+        handle = self.task.handle()
+        self.maps[handle] = address, Spans(page_end(length), 0)
+        return handle
+
+    def munmap(self, mapping: Result, offset: int = 0, length: int | None = None) -> Result:
+        address = self.at(mapping, offset, length or 0)
+        assert isinstance(mapping, int)
+        _, spans = self.maps[mapping]
+        if length is None:
+            # The gaps may hold other mappings by now.
+            for start, end, _ in spans:
+                calls.munmap(address + start, end - start)
+            del self.maps[mapping]
+            return 0
+        calls.munmap(address, length)
+        spans.remove(offset, page_end(offset + length))
+        if not spans.parts:
+            del self.maps[mapping]
+        return 0
+
+    def mremap(self, mapping: Result, length: int) -> Result:
+        address = self.at(mapping, 0)
+        assert isinstance(mapping, int)
+        moved = libc("mremap", address=address, old=self.maps[mapping][1].end(), new=length, flags=uapi.MREMAP_MAYMOVE)
+        self.maps[mapping] = moved, Spans(page_end(length), 0)
+        return 0
+
+    def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
+        calls.mprotect(self.at(mapping, offset, length), length, prot)
+        return 0
+
+    def madvise(self, mapping: Result, offset: int, length: int, advice: int) -> Result:
+        calls.madvise(self.at(mapping, offset, length), length, advice)
+        return 0
+
+    def mlock(self, mapping: Result, offset: int, length: int) -> Result:
+        self.may_lock()
+        calls.mlock(self.at(mapping, offset, length), length)
+        return 0
+
+    def may_lock(self) -> None:
+        """Raises :class:`Missing` where locking more memory than this process may would be refused for that alone."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if limit != resource.RLIM_INFINITY and not self.can_lock:
+            raise Missing("locked memory: CAP_IPC_LOCK, or ulimit -l unlimited")
+
+    def munlock(self, mapping: Result, offset: int, length: int) -> Result:
+        calls.munlock(self.at(mapping, offset, length), length)
+        return 0
+
+    def msync(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
+        calls.msync(self.at(mapping, offset, length), length, flags)
+        return 0
+
+    def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
+        argument = (ctypes.c_uint64 * 4)(self.at(mapping, offset, length), length, mode)
+        try:
+            fd = syscall("userfaultfd", flags=os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
+        except OSError as error:
+            raise Missing(f"userfaultfd: {os.strerror(error.errno or 0)}") from error
+        with calls.Descriptor(fd):
+            calls.ioctl(fd, "UFFDIO_API", UFFDIO_API, (ctypes.c_uint64 * 3)(UFFD_API))
+            return calls.ioctl(fd, "UFFDIO_REGISTER", UFFDIO_REGISTER, argument)
+
+    def load(self, mapping: Result, offset: int) -> Result:
+        return self.accessed(offset, self.access.load(self.at(mapping, offset, 1)), self.at(mapping, 0))
+
+    def store(self, mapping: Result, offset: int, value: int) -> Result:
+        return self.accessed(offset, self.access.store(self.at(mapping, offset, 1), value), self.at(mapping, 0))
+
+    def accessed(self, offset: int, result: int | Fault, start: int) -> int:
+        """A byte, or the signal."""
+        if isinstance(result, Fault):
+            raise Denied(Signal(signal.Signals(result.signal).name, result.address - start))
+        return result
+
+    def finish(self) -> Result:
+        """Unmap and close everything."""
+        for address, spans in self.maps.values():
+            for start, end, _ in spans:
+                calls.munmap(address + start, end - start)
+        self.maps.clear()
+        for handle in list(self.task.fds):
+            self.task.close(handle)
+        self.task.next = 0
+        return 0
+
+
+def capable(capability: int) -> bool:
+    """Whether this process has a capability."""
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
+        return any(line.startswith("CapEff:") and int(line.split()[1], 16) >> capability & 1 for line in lines)

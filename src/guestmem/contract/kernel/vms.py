@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMs of the kernel's host: their ioctls, memory slots, and guests that load and store."""
+
+from __future__ import annotations
+
+import contextlib
+
+from guestmem.contract.interface import PAGE_SIZE, Missing
+from guestmem.contract.kernel.guest import ContractGuest
+from guestmem.contract.kernel.mappings import Mappings
+from guestmem.contract.kernel.statistics import StatsFile
+from guestmem.contract.kernel.task import Open, Task
+from guestmem.contract.results import ENOTTY, Denied, Result
+from guestmem.linux import calls, uapi
+from guestmem.linux.calls import MASK64
+from guestmem.linux.kvm import Kvm
+
+__all__ = ["Vms"]
+
+MASK32 = (1 << 32) - 1
+
+
+class OpenVm(Open):
+    """A VM, with its vCPU and its statistics."""
+
+    vcpu: OpenVcpu | None = None
+    stats: StatsFile | None = None
+
+    def let_go(self) -> None:
+        if self.stats is not None:
+            self.stats.close()
+
+
+class OpenVcpu(Open):
+    """A vCPU, with its guest as long as it is open."""
+
+    def __init__(self, guest: ContractGuest) -> None:
+        self.guest: ContractGuest | None = guest
+
+    def let_go(self) -> None:
+        assert self.guest is not None
+        self.guest.close()
+        self.guest = None
+
+
+class Vms:
+    """VMs, memory slots, vCPUs, stage 2.  Raises OSError when there is no KVM to open."""
+
+    def __init__(self, task: Task, mappings: Mappings) -> None:
+        self.task = task
+        self.mappings = mappings
+        self.kvm = Kvm()
+        self.anonymous = calls.mmap(0, PAGE_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
+
+    def create_vm(self, kind: int = 0) -> Result:
+        return self.task.opened(calls.ioctl(self.kvm.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, kind), OpenVm())
+
+    def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
+        argument = uapi.kvm_create_guest_memfd(size & MASK64, flags & MASK64)
+        return self.task.opened(calls.ioctl(self.task.fd(vm), "KVM_CREATE_GUEST_MEMFD", uapi.KVM_CREATE_GUEST_MEMFD, argument))
+
+    def check_extension(self, fd: Result, capability: int) -> Result:
+        return calls.ioctl(self.task.fd(fd), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability)
+
+    def guest_physical_bits(self, vm: Result) -> Result:
+        for bits in range(52, 32, -1):
+            with self.kvm.create_vm() as scratch, contextlib.suppress(OSError):
+                scratch.set_user_memory_region2(0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, self.anonymous)
+                return bits
+        raise Missing("a guest-physical address space of more than 32 bits")
+
+    def set_user_memory_region2(
+        self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | str | None, fd: Result, offset: int
+    ) -> Result:
+        if isinstance(address, str) and address.startswith("0x"):
+            hva = int(address, 16)
+        else:
+            hva = 0 if address is None else self.mappings.at(address, 0)
+        argument = uapi.kvm_userspace_memory_region2(
+            slot & MASK32, flags & MASK32, gpa & MASK64, size & MASK64, hva, offset & MASK64, self.task.fd(fd) & MASK32
+        )
+        name, request = "KVM_SET_USER_MEMORY_REGION2", uapi.KVM_SET_USER_MEMORY_REGION2
+        return calls.ioctl(self.task.fd(vm), name, request, argument)
+
+    def set_user_memory_region(self, vm: Result, slot: int, flags: int, gpa: int, size: int) -> Result:
+        argument = uapi.kvm_userspace_memory_region(slot & MASK32, flags & MASK32, gpa & MASK64, size & MASK64, 0)
+        name, request = "KVM_SET_USER_MEMORY_REGION", uapi.KVM_SET_USER_MEMORY_REGION
+        return calls.ioctl(self.task.fd(vm), name, request, argument)
+
+    def create_vcpu(self, vm: Result) -> Result:
+        guest = ContractGuest(self.kvm, self.task.fd(vm))
+        file = OpenVcpu(guest)
+        _, owner = self.task.valid(vm)
+        assert isinstance(owner, OpenVm)
+        owner.vcpu = file
+        return self.task.opened(guest.descriptor(), file)
+
+    def guest(self, vcpu: Result) -> ContractGuest:
+        """The guest of a vCPU."""
+        real, file = self.task.valid(vcpu)
+        if not isinstance(file, OpenVcpu) or file.guest is None:
+            calls.ioctl(real, "KVM_RUN", uapi.KVM_RUN)
+            raise Denied(ENOTTY)
+        return file.guest
+
+    def guest_load(self, vcpu: Result, gpa: int) -> Result:
+        return self.guest(vcpu).load(gpa)
+
+    def guest_store(self, vcpu: Result, gpa: int, value: int) -> Result:
+        return self.guest(vcpu).store(gpa, value)
+
+    def pages_4k(self, vm: Result) -> Result:
+        real, file = self.task.valid(vm)
+        if not isinstance(file, OpenVm):
+            calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD)
+            raise Denied(ENOTTY)
+        if file.stats is None:
+            file.stats = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
+        guest = file.vcpu.guest if file.vcpu else None
+        if guest is None:
+            return file.stats.pages_4k()
+        guest.idle()
+        return file.stats.pages_4k() - guest.program_pages

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated host as a whole, with what needs all of it: children, limits, races."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guestmem.contract.interface import PAGE_SIZE, Host, Unmodelled
+from guestmem.contract.operations import OPERATIONS
+from guestmem.contract.results import EINTR, EINVAL, EIO, Denied, Failure, Other, Result, Signal, failed
+from guestmem.contract.syscalls.files import NO_SUCH_OPERATION, Files
+from guestmem.contract.syscalls.machine import Booted
+from guestmem.contract.syscalls.mappings import Mappings
+from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
+from guestmem.contract.syscalls.race import race
+from guestmem.contract.syscalls.task import Task
+from guestmem.contract.syscalls.users import Users
+from guestmem.contract.syscalls.vms import Features, Vms
+from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+
+__all__ = ["SimulatedHost"]
+
+SOME_PAGES = 3  # that a signal lets through
+OTHER_PROCESS = "a VM is used by the process that made it"
+
+
+class SimulatedHost(Host):
+    """The contract's user-space interface on the model.
+
+    Attributes:
+        features: what the kernel has that the model stands for.
+        task, files, mappings, users, vms: its parts.
+    """
+
+    name = "model"
+    features = Features()
+    # What its parts are made of.
+    Task, Files, Mappings, Users, Vms = Task, Files, Mappings, Users, Vms
+
+    def __init__(self, **sizes: int) -> None:
+        self.sizes = sizes
+        self.boot()
+
+    def boot(self) -> None:
+        """A new machine, with nothing open."""
+        self.kernel = Booted(**self.sizes)
+        self.task = self.Task(self.kernel)
+        self.files = self.Files(self.task)
+        self.mappings = self.Mappings(self.task, self.files)
+        self.users = self.Users(self.task, self.mappings)
+        self.vms = self.Vms(self.task, self.users, self.features)
+        self.consist(self.task, self.files, self.mappings, self.users, self.vms, Together(self))
+
+    def resemble(self, features: Features) -> None:
+        """Have what a kernel has that the model is compared with."""
+        self.features = features
+        self.boot()
+
+    def finish(self) -> Result:
+        """Close everything.  Where that breaks a rule, or is interrupted, a new machine takes over."""
+        ended: Result = Other("interrupted")
+        try:
+            ended = super().finish()
+        finally:
+            if failed(ended):
+                self.boot()
+        return ended
+
+
+class Together:
+    """What needs several parts of a host."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        self.host = host
+        self.kernel, self.task, self.files, self.vms = host.kernel, host.task, host.files, host.vms
+
+    def in_child(self, operation: str, *arguments: Any) -> Result:
+        if operation == "set_user_memory_region2":
+            self.vms.address(arguments[5], arguments[4])
+        if OPERATIONS[operation].of_vm and isinstance(self.task.file(arguments[0]), (Vm, Vcpu)):
+            raise Denied(EIO, OTHER_PROCESS)
+        if operation in ("guest_load", "guest_store", "race_punch"):
+            raise Unmodelled("a child that runs its parent's guest")
+        parent = self.task.fork()
+        try:
+            result: Result = getattr(self.host, operation)(*arguments)
+        finally:
+            rule = self.host.rule
+            ended = self.host.finish()
+            self.task.back(parent)
+            self.host.rule = rule
+        return ended if failed(ended) else result
+
+    def fallocate_signalled(self, fd: Result, length: int) -> Result:
+        gmem = self.task.of_kind(fd, Gmem, EINVAL, NO_SUCH_OPERATION)
+        self.kernel.serial.signal_after = SOME_PAGES
+        ended: int | Failure = 0
+        try:
+            self.files.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length)
+        except Denied as denied:
+            ended = denied.failure
+        finally:
+            self.kernel.serial.signal_after = None
+        return ended, int(0 < gmem.resident(0, length // PAGE_SIZE) < length // PAGE_SIZE)
+
+    def allocate_limited(self, limit: int, length: int) -> Result:
+        """Whoever goes over the limit is sent SIGKILL (mem_cgroup_out_of_memory), and dies when it leaves the kernel."""
+        pages = length // PAGE_SIZE
+        child = SimulatedHost(files=1, vms=1, pages=pages, frames=pages + 1)
+        child.kernel.serial.signal_after = limit // PAGE_SIZE
+        fd = child.create_guest_memfd(child.create_vm(), length, 0)
+        return Signal("SIGKILL") if child.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) == EINTR else 0
+
+    def race_punch(self, vcpu: Result | None, fd: Result, mapping: Result, pages: int) -> Result:
+        self.task.mapping(mapping, 0, pages * PAGE_SIZE)
+        gmem = self.task.of_kind(fd, Gmem, EINVAL, NO_SUCH_OPERATION)
+        places = [gmem.at(pgoff) for pgoff in range(pages)]
+        wrong = race(self.kernel.world, self.kernel.serial, gmem, places, vcpu is not None)
+        self.files.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, pages * PAGE_SIZE)
+        return len(wrong), gmem.resident(0, pages)
