@@ -21,6 +21,7 @@ from guestmem.checker.coverage import Executed, any_file, explored, unexecuted
 from guestmem.checker.source import Place, shown_file, source_line
 from guestmem.model import Record, World
 from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
+from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Thread
 
@@ -62,6 +63,12 @@ def scenarios() -> str:
         each = [scenario.expected.get(p, scenario.expected.get("", "")) or "holds" for p in PROTECTIONS]
         rows.append(f"| `{scenario.name}` | {scenario.text} | " + " | ".join(each) + " |")
     return "\n".join(rows) + "\n"
+
+
+def rules() -> str:
+    """The rules by number: what a violation prints, and what it asks."""
+    rows = [f"| {number} | {name} | {asks} |" for number, (name, asks) in enumerate(RULES.items(), 1)]
+    return "\n".join(["| | rule | what it asks |", "|---|---|---|", *rows]) + "\n"
 
 
 def coverage() -> str:
@@ -120,6 +127,7 @@ MADE: dict[str, tuple[Path, Callable[[], str]]] = {
     "README.md": (ROOT / "README.md", table),
     "thread.md": (ROOT / "docs" / "thread.md", story),
     "scenarios.md": (ROOT / "docs" / "scenarios.md", scenarios),
+    "model.md": (ROOT / "docs" / "model.md", rules),
     "coverage.md": (ROOT / "docs" / "coverage.md", coverage),
     "mutants.md": (ROOT / "docs" / "mutants.md", mutants),
 }

@@ -13,11 +13,9 @@ from typing import Any
 
 from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
-from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_PANIC
-from guestmem.scenarios.cast import DONE_OR_NOTHING
-from guestmem.scenarios.host import CONTENTS_SURVIVE
+from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,

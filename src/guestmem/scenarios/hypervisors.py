@@ -14,6 +14,7 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import always, part, reached, sometimes, step
+from guestmem.rules import PAIRED
 from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, RunningVm, TwoThreads, Vcpus, Walker
 from guestmem.scenarios.host import GuestMemory
 
@@ -37,7 +38,6 @@ __all__ = [
     "WalkedOnPkvm",
 ]
 
-PAIRED = "what invalidate_begin began, invalidate_end ends"
 SECOND = "a VM runs on a page that another VM had before"
 
 

@@ -16,12 +16,11 @@ from guestmem.mm.folio import Folio, alloc_folio
 from guestmem.mm.hibernation import hibernation_available
 from guestmem.mm.module import Module, delete_module
 from guestmem.model import part, reached, require, thread
+from guestmem.rules import REFUSED
 from guestmem.scenarios.cast import Tenant, Zeropad
 from guestmem.scenarios.hypervisors import GunyahHost
 
 __all__ = ["Thread"]
-
-REFUSED = "hibernation and unloading are refused while pages are out"
 
 
 class Thread(GunyahHost, Tenant, Zeropad):

@@ -28,13 +28,11 @@ from guestmem.model import (
     thread,
     when,
 )
-from guestmem.scenarios.cast import CAUSE, Caller, PlainRead, Process, RunningVm, Vcpus
+from guestmem.rules import BROKEN_UNUSED, CAUSE
+from guestmem.scenarios.cast import Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost
 
 __all__ = ["BROKEN_UNUSED", "BrokenMemory", "GpcDriver", "Gup", "PfnCache", "Pinner"]
-
-
-BROKEN_UNUSED = "broken memory is used no more, and never again"
 
 
 class Pinner(Caller):
