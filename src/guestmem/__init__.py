@@ -85,14 +85,16 @@ __all__ = [
 _HOME = {"check": "report.check", "compare": "report.compare", "explain": "report.explain", "world": "report.names"}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "scenarios":
-        return importlib.import_module("guestmem.scenarios")
-    if name not in __all__:
-        raise AttributeError(f"module 'guestmem' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"guestmem.{_HOME.get(name, 'model')}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # so that a misspelt name is an error to a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name == "scenarios":
+            return importlib.import_module("guestmem.scenarios")
+        if name not in __all__:
+            raise AttributeError(f"module 'guestmem' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"guestmem.{_HOME.get(name, 'model')}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

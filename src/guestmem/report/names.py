@@ -43,8 +43,11 @@ def scenario(named: str | type[World]) -> Scenario:
 
 
 def sizes(scenario: Scenario, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes given for a world; without a number of frames, one more than pages."""
+    """The sizes given for a world; without a number of frames, one more than pages.  Raises :class:`Refused` for no numbers."""
     found = dict(given)
+    for name in scenario.sizes & found.keys():
+        if not isinstance(found[name], int) or found[name] < 1:
+            raise Refused(f"{name}={found[name]!r}", "no number of at least 1", f"write {name}=1")
     if "pages" in found and "frames" in scenario.sizes:
         found.setdefault("frames", found["pages"] + 1)
     return found

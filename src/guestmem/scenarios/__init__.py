@@ -9,9 +9,11 @@ if TYPE_CHECKING:
 __all__ = ["SCENARIOS", "Scenario", "find"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'guestmem.scenarios' has no attribute {name!r}")
-    from guestmem.scenarios import catalogue
+if not TYPE_CHECKING:  # so that a misspelt name is an error to a type checker
 
-    return getattr(catalogue, name)
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'guestmem.scenarios' has no attribute {name!r}")
+        from guestmem.scenarios import catalogue
+
+        return getattr(catalogue, name)
