@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cells import cells, run
 from guestmem.cli import main as cli
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Thread
@@ -23,6 +24,12 @@ def test_the_example_of_a_scenario_holds(tmp_path: Path, capsys: pytest.CaptureF
     file.write_text(example[1])
     assert cli.main(["check", f"{file}:Ring"]) == 0
     assert "holds" in capsys.readouterr().out
+
+
+def test_the_page_on_python_shows_what_its_cells_show() -> None:
+    text = (ROOT / "docs" / "python.md").read_text()
+    assert text.count("```python\n") == len(cells(text)) == text.count("```text\n")
+    assert [shown for _, shown in run(text)] == [shown for _, shown in cells(text)]
 
 
 def test_every_command_of_the_readme_exists() -> None:
