@@ -40,6 +40,11 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+def point() -> str:
+    """What the first command of the README prints."""
+    return f"```text\n{run('compare', 'gunyah', '--pages', '1', '--steps')}```\n"
+
+
 def table() -> str:
     """The table of ``guestmem compare``."""
     return f"```text\n{run('compare')}```\n"
@@ -123,23 +128,25 @@ def mutants() -> str:
     return f"{said}\n\n```text\n{by}\n```\n\n{rows}\n"
 
 
-MADE: dict[str, tuple[Path, Callable[[], str]]] = {
-    "README.md": (ROOT / "README.md", table),
-    "thread.md": (ROOT / "docs" / "thread.md", story),
-    "scenarios.md": (ROOT / "docs" / "scenarios.md", scenarios),
-    "model.md": (ROOT / "docs" / "model.md", rules),
-    "coverage.md": (ROOT / "docs" / "coverage.md", coverage),
-    "mutants.md": (ROOT / "docs" / "mutants.md", mutants),
+#: The parts of each document that are made, in their order.
+MADE: dict[str, tuple[Path, list[Callable[[], str]]]] = {
+    "README.md": (ROOT / "README.md", [point, table]),
+    "thread.md": (ROOT / "docs" / "thread.md", [story]),
+    "scenarios.md": (ROOT / "docs" / "scenarios.md", [scenarios]),
+    "model.md": (ROOT / "docs" / "model.md", [rules]),
+    "coverage.md": (ROOT / "docs" / "coverage.md", [coverage]),
+    "mutants.md": (ROOT / "docs" / "mutants.md", [mutants]),
 }
 
 
 def main() -> None:
     """Replace what stands between the marks."""
     for name in sys.argv[1:] or MADE:
-        path, make = MADE[name]
-        before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-        _, after = rest.split(END)
-        path.write_text(f"{before}{BEGIN}{make()}{END}{after}", encoding="utf-8")
+        path, makers = MADE[name]
+        text, *marked = path.read_text(encoding="utf-8").split(BEGIN)
+        for make, part in zip(makers, marked, strict=True):
+            text += f"{BEGIN}{make()}{END}{part.split(END)[1]}"
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

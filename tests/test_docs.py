@@ -14,6 +14,7 @@ from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Thread
 
 ROOT = Path(__file__).parent.parent
+DOCS = (ROOT / "docs").glob("*.md")
 
 
 def test_the_example_of_a_scenario_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,17 +36,34 @@ def test_the_page_on_python_shows_what_its_cells_show() -> None:
 def test_every_command_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text()
     used = set(re.findall(r"^guestmem (\w+)", text, re.M))
-    assert used == {"compare", "check", "explain", "list", "probe", "conform", "fuzz", "record", "replay", "mutate"}
+    assert used == {"compare", "check", "explain", "list", "probe", "conform", "fuzz", "record", "replay", "mutate", "calibrate"}
     for command in used:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
+def test_each_of_the_two_first_commands_of_the_readme_is_one_line() -> None:
     text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((docs/[\w.]+)\)", text):
-        assert (ROOT / target).is_file()
+    show, test, *_ = re.findall(r"```sh\n(.*?)```", text, re.S)
+    assert show.count("\n") == test.count("\n") == 1
+    assert show.endswith("guestmem compare gunyah --pages 1 --steps\n")
+    assert test.endswith("ruff check && ruff format --check && mypy && pytest\n")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{f.name}" for f in DOCS)])
+def test_every_link_leads_somewhere(name: str) -> None:
+    file = ROOT / name
+    for target in re.findall(r"\]\(([\w./]+)(?:#[\w-]+)?\)", file.read_text()):
+        assert (file.parent / target).is_file(), target
+
+
+def test_every_file_named_for_contributors_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:src|tests|docs|scenarios)/[\w./]+)`", text))
+    assert len(named) > 8
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "src" / "guestmem" / name).exists(), name
 
 
 def test_the_list_of_scenarios_is_current() -> None:
