@@ -23,7 +23,7 @@ from guestmem.model import Record, World
 from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
 from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
-from guestmem.scenarios.story import Thread
+from guestmem.scenarios.story import Story
 
 #: What has to be executed by some scenario.
 WATCHED = (guestmem.guest_memfd, guestmem.hypervisors, guestmem.machine, guestmem.mm)
@@ -52,7 +52,7 @@ def table() -> str:
 
 def story() -> str:
     """The story's source, and how it ends under each protection."""
-    source = textwrap.dedent(inspect.getsource(Thread.story))
+    source = textwrap.dedent(inspect.getsource(Story.story))
     parts = [f"```python\n{source}```\n"]
     for protection in PROTECTIONS:
         printed = run("check", "thread", "--protection", protection).splitlines()

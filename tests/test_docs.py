@@ -11,7 +11,7 @@ import pytest
 from cells import cells, run
 from guestmem.cli import main as cli
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
-from guestmem.scenarios.story import Thread
+from guestmem.scenarios.story import Story
 
 ROOT = Path(__file__).parent.parent
 DOCS = (ROOT / "docs").glob("*.md")
@@ -75,4 +75,4 @@ def test_the_list_of_scenarios_is_current() -> None:
 
 def test_the_story_is_told_as_it_runs() -> None:
     text = (ROOT / "docs" / "thread.md").read_text()
-    assert textwrap.dedent(inspect.getsource(Thread.story)) in text
+    assert textwrap.dedent(inspect.getsource(Story.story)) in text

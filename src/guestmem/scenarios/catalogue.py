@@ -36,7 +36,7 @@ from guestmem.scenarios.hypervisors import (
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory
-from guestmem.scenarios.story import Thread
+from guestmem.scenarios.story import Story
 from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
 
 __all__ = ["ARCHES", "PROTECTIONS", "SCENARIOS", "Scenario", "find"]
@@ -377,7 +377,7 @@ SCENARIOS = {
         Scenario(
             "thread",
             "everything once, on one host, while another CPU looks names up",
-            Thread,
+            Story,
             {},
             _each(NO_PANIC, HOLDS, HOST_READS_SECRET, HOLDS),
         ),

@@ -20,10 +20,10 @@ from guestmem.rules import REFUSED
 from guestmem.scenarios.cast import Tenant, Zeropad
 from guestmem.scenarios.hypervisors import GunyahHost
 
-__all__ = ["Thread"]
+__all__ = ["Story"]
 
 
-class Thread(GunyahHost, Tenant, Zeropad):
+class Story(GunyahHost, Tenant, Zeropad):
     """One VMM does everything once, while another CPU looks names up.
 
     VM 0 runs under Gunyah, on ``file``, whose driver is a module; VM 1 under KVM, on ``kvm_file``.
