@@ -3,6 +3,7 @@
 
 import inspect
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def test_each_of_the_two_first_commands_of_the_readme_is_one_line() -> None:
     assert show.count("\n") == test.count("\n") == 1
     assert show.endswith("guestmem compare gunyah --pages 1 --steps\n")
     assert test.endswith("ruff check && ruff format --check && mypy && pytest\n")
+    extracts = re.search(r"awk '.*?' README.md", (ROOT / ".ci" / "run").read_text())
+    assert extracts is not None
+    assert subprocess.run(extracts[0], shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout == test
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{f.name}" for f in DOCS)])
