@@ -91,7 +91,7 @@ def test_work_has_the_prices_of_a_profile(gunyah: Comparison, capsys: pytest.Cap
     environment = {"cpu": "a CPU", "machine": "riscv64", "kernel": "9.9"}
     file.write_text(json.dumps({"schema": 1, "unit": "ns per page", "environment": environment, "costs": costs}))
     printed = " ".join(str(replace(gunyah, profile=profile(file))).split())
-    assert "with prices of a CPU, riscv64, Linux 9.9:" in printed
+    assert "128 pages; prices: a CPU, riscv64, Linux 9.9 " in printed
     assert "unmap 136.00 ms more: 272 descriptors written, 136 kernel TLB flushes" in printed
     assert "without a price: guest faults, hypercalls, pages allocated, pages zeroed, user faults, user TLB flushes" in printed
     assert cli.main(["compare", "--profile", __file__]) == 2

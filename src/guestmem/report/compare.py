@@ -255,7 +255,7 @@ class Comparison:
 
     def _costs(self) -> Iterator[str]:
         """What each protection costs, row by row, and what it costs more than none."""
-        yield from _wrapped(f"cost of {self.workload.text}, with prices of {self.profile.machine}:", "  ")
+        yield from _wrapped(f"cost: {self.workload.text}; prices: {self.profile.machine}", "  ")
         for name, row in self._rows().items():
             none = next((cell for cell in row if cell.cost and cell.key.protection == "none"), None)
             alike: dict[str, list[str]] = {}
