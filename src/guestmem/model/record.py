@@ -416,16 +416,7 @@ def check_value(field: Field, value: Any, geometry: Mapping[str, int], what: str
     else:
         good = (value is None and kind.optional) or isinstance(value, kind.cls)
     if not good:
-        given = str(value) if isinstance(value, Record) else repr(value)
-        raise Verdict(IN_RANGE, f"{what} = {given}, which is not {_legal(kind, geometry)}")
-
-
-def _legal(kind: ScalarType, geometry: Mapping[str, int]) -> str:
-    """The values of a type, in numbers where its bounds are names of the geometry."""
-    if not isinstance(kind, IntType):
-        return repr(kind)
-    span = f"{evaluate(kind.lo, geometry)}..{evaluate(kind.hi, geometry)}"
-    return f"{kind.index.__name__}, {span}" if kind.index else span
+        raise Verdict(IN_RANGE, f"{what} = {value!r}, which is not {kind!r}")
 
 
 def _default(field: Field, geometry: Mapping[str, int]) -> Any:
