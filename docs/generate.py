@@ -21,8 +21,9 @@ from guestmem.checker.coverage import Executed, any_file, explored, unexecuted
 from guestmem.checker.frontend.source import Place, shown_file, source_line
 from guestmem.model import Record, World
 from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
+from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
-from guestmem.scenarios.story import Thread
+from guestmem.scenarios.story import Story
 
 #: What has to be executed by some scenario.
 WATCHED = (guestmem.guest_memfd, guestmem.hypervisors, guestmem.machine, guestmem.mm)
@@ -39,6 +40,11 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+def point() -> str:
+    """What the first command of the README prints."""
+    return f"```text\n{run('compare', 'gunyah', '--pages', '1', '--steps')}```\n"
+
+
 def table() -> str:
     """The table of ``guestmem compare``."""
     return f"```text\n{run('compare')}```\n"
@@ -46,7 +52,7 @@ def table() -> str:
 
 def story() -> str:
     """The story's source, and how it ends under each protection."""
-    source = textwrap.dedent(inspect.getsource(Thread.story))
+    source = textwrap.dedent(inspect.getsource(Story.story))
     parts = [f"```python\n{source}```\n"]
     for protection in PROTECTIONS:
         printed = run("check", "thread", "--protection", protection).splitlines()
@@ -63,6 +69,12 @@ def scenarios() -> str:
         each = ["not asked" if rule is None else rule or "holds" for rule in rules]
         rows.append(f"| `{scenario.name}` | {scenario.text} | " + " | ".join(each) + " |")
     return "\n".join(rows) + "\n"
+
+
+def rules() -> str:
+    """The rules by number: what a violation prints, and what it asks."""
+    rows = [f"| {number} | {name} | {asks} |" for number, (name, asks) in enumerate(RULES.items(), 1)]
+    return "\n".join(["| | rule | what it asks |", "|---|---|---|", *rows]) + "\n"
 
 
 def coverage() -> str:
@@ -117,22 +129,25 @@ def mutants() -> str:
     return f"{said}\n\n```text\n{by}\n```\n\n{rows}\n"
 
 
-MADE: dict[str, tuple[Path, Callable[[], str]]] = {
-    "README.md": (ROOT / "README.md", table),
-    "thread.md": (ROOT / "docs" / "thread.md", story),
-    "scenarios.md": (ROOT / "docs" / "scenarios.md", scenarios),
-    "coverage.md": (ROOT / "docs" / "coverage.md", coverage),
-    "mutants.md": (ROOT / "docs" / "mutants.md", mutants),
+#: The parts of each document that are made, in their order.
+MADE: dict[str, tuple[Path, list[Callable[[], str]]]] = {
+    "README.md": (ROOT / "README.md", [point, table]),
+    "thread.md": (ROOT / "docs" / "thread.md", [story]),
+    "scenarios.md": (ROOT / "docs" / "scenarios.md", [scenarios]),
+    "model.md": (ROOT / "docs" / "model.md", [rules]),
+    "coverage.md": (ROOT / "docs" / "coverage.md", [coverage]),
+    "mutants.md": (ROOT / "docs" / "mutants.md", [mutants]),
 }
 
 
 def main() -> None:
     """Replace what stands between the marks."""
     for name in sys.argv[1:] or MADE:
-        path, make = MADE[name]
-        before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-        _, after = rest.split(END)
-        path.write_text(f"{before}{BEGIN}{make()}{END}{after}", encoding="utf-8")
+        path, makers = MADE[name]
+        text, *marked = path.read_text(encoding="utf-8").split(BEGIN)
+        for make, part in zip(makers, marked, strict=True):
+            text += f"{BEGIN}{make()}{END}{part.split(END)[1]}"
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import importlib.util
 import itertools
+import linecache
 import multiprocessing
 import os
 import re
@@ -911,7 +912,8 @@ def imported(text: str, directory: Path, name: str) -> Iterator[Any]:
     finally:
         del sys.modules[name]
         source.READ.clear()
-        for cache in (source.tree_of, source._definitions, source._lines):
+        linecache.clearcache()
+        for cache in (source.tree_of, source._definitions):
             cache.cache_clear()
         file.unlink()
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -49,6 +50,10 @@ def _qemu() -> str | None:
     return None if shutil.which("qemu-system-x86_64") else "qemu-system-x86_64: not installed"
 
 
+def _hatchling() -> str | None:
+    return None if importlib.util.find_spec("hatchling") else "hatchling: not installed (pip install '.[test]')"
+
+
 def _headers() -> str | None:
     return None if os.path.exists("/usr/include/linux/kvm.h") else "/usr/include/linux/kvm.h: not installed (linux-libc-dev)"
 
@@ -58,6 +63,7 @@ def _root() -> str | None:
 
 
 NEEDS: dict[str, Callable[[], str | None]] = {
+    "hatchling": _hatchling,
     "headers": _headers,
     "kvm": _kvm,
     "nobody": _nobody,

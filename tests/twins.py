@@ -17,38 +17,37 @@ from guestmem.guest_memfd.library import GuestMemfd, Pm, Protection
 from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.arch import Arch
-from guestmem.machine.guest import GIVEN_CLEAN
-from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.mm.filemap import Pin
-from guestmem.mm.folio import FREED_UNUSED, RETURNED_CLEAN
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
 from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
-from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
-from guestmem.scenarios.host import (
+from guestmem.rules import (
+    BROKEN_UNUSED,
+    CAUSE,
     CONTENTS_SURVIVE,
     COUNTERS,
+    DONE_OR_NOTHING,
     FREE_FRAMES,
+    FREED_UNUSED,
+    GIVEN_CLEAN,
+    HOST_READS_SECRET,
+    HOST_WRITES_PRIVATE,
     KERNEL_INTACT,
+    NO_LOCK_HELD,
     OUT_OF_SPECULATION,
+    PAIRED,
+    RETURNED_CLEAN,
     SINGLE_OWNER,
     UNHELD_FREE,
-    GuestMemory,
+    UNLOADED_UNUSED,
 )
+from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.huge import HugeOnKvm
-from guestmem.scenarios.hypervisors import (
-    PAIRED,
-    EagerOnGunyah,
-    OnGunyah,
-    OnKvm,
-    PartsOnKvm,
-    SignalsOnKvm,
-    TwoOnKvm,
-)
-from guestmem.scenarios.module import UNLOADED_UNUSED, ModuleUnload
+from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, PartsOnKvm, SignalsOnKvm, TwoOnKvm
+from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
-from guestmem.scenarios.users import BROKEN_UNUSED, BrokenMemory, Gup, PfnCache
+from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
 
 WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")

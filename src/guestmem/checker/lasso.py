@@ -17,8 +17,8 @@ from guestmem.checker.translate import Translation
 from guestmem.model import alone
 from guestmem.model.errors import Blocked, Verdict
 from guestmem.model.lock import Mutex, RwSem
-from guestmem.model.record import Array, Record
-from guestmem.model.world import World, show
+from guestmem.model.record import Array, Record, show
+from guestmem.model.world import World
 
 __all__ = ["Still", "Waiting", "closed", "lines"]
 
@@ -171,7 +171,7 @@ def _values(node: ast.AST, known: Mapping[str, Any], names: Mapping[str, Any]) -
     if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Load):
         owner, value = _evaluate(node.value, known, names), _evaluate(node, known, names)
         if isinstance(owner, Record) and isinstance(node, ast.Attribute) and node.attr in owner.fields():
-            name = node.attr if isinstance(owner, World) else f"{owner!r}.{node.attr}"
+            name = node.attr if isinstance(owner, World) else f"{owner}.{node.attr}"
             if isinstance(value, Array) and not owner.fields()[node.attr].parts:
                 return {name: f"[{', '.join(map(show, value))}]"}
             if not isinstance(value, Record | Array):

@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import bdb
-import json
 from typing import Any
 
-from guestmem.cli.scenario import text
-from guestmem.cli.terminal import VIOLATED, Usage, arch, protection
+from guestmem.cli.terminal import VIOLATED
 
 
 def add(commands: Any) -> None:
@@ -25,41 +22,13 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay a saved counterexample."""
-    from guestmem.checker import lasso
-    from guestmem.checker.trace import Unreplayed, counterexample, ended, table
-    from guestmem.model.schedule import Slice
-    from guestmem.scenarios.catalogue import find
+    from guestmem.report.explain import Left, explain
 
     try:
-        with open(arguments.file, encoding="utf-8") as stream:
-            trace = json.load(stream)
-        cycle = len(trace.get("cycle", ()))
-        slices = [Slice(thread, tuple(choices), stepped) for thread, choices, stepped in trace["slices"] + trace.get("cycle", [])]
-        waits = [lasso.Waiting.from_json(wait) for wait in trace.get("waits", ())]
-        name, given, rule, detail = trace["scenario"], dict(trace["options"]), trace["rule"], trace["detail"]
-    except OSError as error:
-        raise Usage(f"{arguments.file}: {error.strerror}: name a file written by check --save-trace") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Usage(f"{arguments.file}: no saved trace: name a file written by check --save-trace") from error
-    if "protection" in given:
-        given["protection"] = protection(given["protection"])
-    if "arch" in given:
-        given["arch"] = arch(given["arch"])
-    scenario = find(name)
-    debug_at = None if arguments.pdb is None else arguments.pdb or len(slices)
-    if debug_at is not None and not 1 <= debug_at <= len(slices):
-        raise Usage(f"{arguments.file}: there is no step {debug_at}: it has {len(slices)}")
-    try:
-        rows = lasso.closed(counterexample(scenario.build(**given), rule, slices, debug_at), cycle)
-    except bdb.BdbQuit:
-        print(f"left the debugger at step {debug_at} of {len(slices)}")
+        found = explain(arguments.file, debug_at=arguments.pdb)
+    except Left as left:
+        print(left)
         return VIOLATED
-    except Unreplayed as error:
-        raise Usage(f"{arguments.file}: replayed, {error}: the model has changed since it was saved") from error
-    print(f"{name} {text(given)}".rstrip())
-    mine, full = scenario.file, arguments.full
-    for line in lasso.lines(rows, cycle, waits, mine=mine, full=full) if waits else table(rows, mine=mine, full=full):
-        print(line)
-    for line in ended(rows, rule, detail):
+    for line in found.lines(full=arguments.full):
         print(line)
     return VIOLATED

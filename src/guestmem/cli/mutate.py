@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guestmem.cli.files import may_write
-from guestmem.cli.scenario import SIZES, one_size, options, plain, sizes
+from guestmem.cli.scenario import SIZES, one_size, options, sizes
 from guestmem.cli.terminal import HOLDS, INCOMPLETE, VIOLATED, Usage, count, duration, named, progress, told_to_stop
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def targets(arguments: argparse.Namespace) -> tuple[list[Source], list[Case]]:
     """The sources to change, and the scenarios to try."""
     from guestmem.model import World
     from guestmem.mutation.run import Case, Source, catalogue_cases, package_sources
+    from guestmem.report.names import plain
     from guestmem.scenarios.catalogue import PROTECTIONS, find
 
     if not any(":" in name for name in arguments.target):

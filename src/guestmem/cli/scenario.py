@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenarios as the command line names them: their options, and counterexamples as files have them."""
+"""What the options of a command say of a scenario."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from guestmem.cli.terminal import arch, count, protection
+from guestmem.cli.terminal import count
 
 if TYPE_CHECKING:
-    from guestmem.checker.explore import Violation
     from guestmem.scenarios.catalogue import Scenario
 
 SIZES = ("pages", "frames", "cpus", "vms")
@@ -26,49 +24,14 @@ def one_size(text: str) -> tuple[str, int]:
 
 def sizes(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]:
     """The sizes given for a world; without a number of frames, one more than pages."""
+    from guestmem.report import names
+
     given = {name: getattr(arguments, name) for name in SIZES if getattr(arguments, name) is not None}
-    if "pages" in given and "frames" in scenario.sizes:
-        given.setdefault("frames", given["pages"] + 1)
-    return {**given, **dict(arguments.size)}
+    return {**names.sizes(scenario, given), **dict(arguments.size)}
 
 
 def options(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]:
     """The options given for a world, and the protection if it has one."""
-    given: dict[str, Any] = {}
-    if arguments.protection is not None:
-        given["protection"] = protection(arguments.protection)
-    elif scenario.protection is not None:
-        given["protection"] = scenario.protection
-    if arguments.arch is not None:
-        given["arch"] = arch(arguments.arch)
-    if arguments.speculation:
-        given["speculation"] = True
-    return given
+    from guestmem.report import names
 
-
-def plain(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON has them."""
-    from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS
-
-    names = {value: name for table in (PROTECTIONS, ARCHES) for name, value in table.items()}
-    return {key: names.get(value, value) for key, value in given.items()}
-
-
-def text(given: Mapping[str, Any]) -> str:
-    """Options as a line has them."""
-    return " ".join(f"{name}={value}" for name, value in plain(given).items())
-
-
-def saved(name: str, given: Mapping[str, Any], violation: Violation) -> dict[str, Any]:
-    """A counterexample as it is written to a file."""
-    slices, cycle = ([[s.thread, list(s.choices), s.stepped] for s in part] for part in (violation.slices, violation.cycle))
-    return {
-        "schema": 1,
-        "scenario": name,
-        "options": plain(given),
-        "rule": violation.rule,
-        "detail": violation.detail,
-        "slices": slices,
-        "cycle": cycle,
-        "waits": [wait.as_json() for wait in violation.waits],
-    }
+    return names.options(scenario, arguments.protection, arguments.arch, arguments.speculation)

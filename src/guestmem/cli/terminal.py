@@ -74,20 +74,6 @@ def named(name: str, what: str, known: Collection[str], use: str = "one of") -> 
     return name
 
 
-def protection(name: str) -> Any:
-    """The protection with a name."""
-    from guestmem.scenarios.catalogue import PROTECTIONS
-
-    return PROTECTIONS[named(name, "protection", PROTECTIONS)]
-
-
-def arch(name: str) -> Any:
-    """The architecture with a name."""
-    from guestmem.scenarios.catalogue import ARCHES
-
-    return ARCHES[named(name, "architecture", ARCHES)]
-
-
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Any]:
     """A line on a terminal that says how far we are: call with a text; nothing elsewhere."""

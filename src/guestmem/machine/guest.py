@@ -8,10 +8,9 @@ from enum import Enum
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Content, Frame, is_secret
 from guestmem.model import Index, Record, array, bounded, charge, may, require, step, when
+from guestmem.rules import GIVEN_CLEAN
 
 __all__ = ["Expects", "Gfn", "Guest", "GuestEntry"]
-
-GIVEN_CLEAN = "a frame given to a guest holds nothing of the host or of another guest"
 
 
 class Gfn(Index, below="pages"):

@@ -15,11 +15,9 @@ from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn, is_secret
 from guestmem.machine.guest import Guest
 from guestmem.model import Record, array, bounded, charge, current, may, require, step
+from guestmem.rules import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 
 __all__ = ["Enforcement", "Fault", "Hypervisor", "Machine"]
-
-HOST_READS_SECRET = "the host never reads a guest's secret"
-HOST_WRITES_PRIVATE = "the host never writes a guest's private page"
 
 
 HYP_PANIC = "HYP panic: BUG in handle_host_mem_abort, the host touched what it does not own"

@@ -7,7 +7,7 @@ from errno import EAGAIN, EEXIST, ENOMEM
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Content, is_secret
-from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE, HYP_PANIC, Fault, Machine
+from guestmem.machine.machine import HYP_PANIC, Fault, Machine
 from guestmem.mm.folio import (
     Folio,
     Kernel,
@@ -19,6 +19,7 @@ from guestmem.mm.folio import (
 )
 from guestmem.model import Index, Record, RwSem, array, charge, current, guards, may, panic, part, reached, require, step
 from guestmem.model.errors import GUARDED
+from guestmem.rules import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 
 __all__ = [
     "AddressSpace",

@@ -11,6 +11,7 @@ from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Frame, is_secret
 from guestmem.machine.machine import Machine
 from guestmem.model import Mutex, Record, array, bounded, charge, choose, guards, may, part, require, step, when
+from guestmem.rules import FREED_UNUSED, RETURNED_CLEAN
 
 __all__ = [
     "EHWPOISON",
@@ -28,9 +29,6 @@ __all__ = [
 ]
 
 EHWPOISON = 133  # include/uapi/asm-generic/errno.h; Python's errno does not have it
-
-RETURNED_CLEAN = "a frame given back holds no secret"
-FREED_UNUSED = "a folio is freed only when nothing refers to it or maps it"
 
 
 class Folio(Record):

@@ -39,5 +39,7 @@ NO_NONE = "no None is used as a record"
 IN_ARRAY = "an index lies inside its array"
 TOO_LARGE = "a number fits the 64 bits that the checker computes with"  # a limit of the checker, no rule of the model's
 NO_DEADLOCK = "no deadlock; a wait ends"
+HOLDER_RELEASES = "a lock is released by the thread that holds it"
+TAKEN_ONCE = "a thread does not take a lock it already holds"
 GUARDED = "what a lock guards is changed only under it"
 ALWAYS_A_STEP = "a thread goes on until its next step"

@@ -2,12 +2,10 @@
 """Locks, written in the model language itself: who holds what is part of the state, so rules can speak of it."""
 
 from guestmem.model.control import current, guard, require, step, when
+from guestmem.model.errors import HOLDER_RELEASES, TAKEN_ONCE
 from guestmem.model.record import Record, array, bounded
 
 __all__ = ["Mutex", "RwSem"]
-
-HOLDER_RELEASES = "a lock is released by the thread that holds it"
-TAKEN_ONCE = "a thread does not take a lock it already holds"
 
 
 class Mutex(Record):

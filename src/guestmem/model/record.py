@@ -354,8 +354,29 @@ class Record:
         check_value(field, value, self._geometry, f"{self._name}.{name}")
         super().__setattr__(name, value)
 
+    def __str__(self) -> str:
+        """Where it is in its world, as ``machine.frames[1]``."""
+        return self._name
+
     def __repr__(self) -> str:
-        return str(self._name)
+        values = ", ".join(f"{field.name}={_text(getattr(self, field.name))}" for field in self.fields().values())
+        return f"<{type(self).__name__} {self}: {values}>" if values else f"<{type(self).__name__} {self}>"
+
+
+def _text(value: Any) -> str:
+    """A field's value in a record's ``repr``: other records by where they are, and of many of its own how many."""
+    if isinstance(value, Array):
+        return f"{len(value)} {value.field.type}" if value.field.parts else f"[{', '.join(map(_text, value))}]"
+    return show(value)
+
+
+def show(value: Any) -> str:
+    """A field's value as a trace prints it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value.name if isinstance(value, enum.Enum) else str(value)
 
 
 class Array(list[Any]):
@@ -368,7 +389,7 @@ class Array(list[Any]):
 
     def _inside(self, index: Any) -> int:
         if not 0 <= index < len(self):
-            raise Verdict(IN_ARRAY, f"{self.owner!r}.{self.field.name}[{index}] of {len(self)}")
+            raise Verdict(IN_ARRAY, f"{self.owner}.{self.field.name}[{index}] of {len(self)}")
         return int(index)
 
     def __getitem__(self, index: Any) -> Any:
@@ -379,7 +400,7 @@ class Array(list[Any]):
             raise Verdict(IN_RANGE, f"{self.field!r} holds its records for good and cannot be assigned")
         position = self._inside(index)
         self.owner._check_guard(self.field)
-        check_value(self.field, value, self.owner._geometry, f"{self.owner!r}.{self.field.name}[{index}]")
+        check_value(self.field, value, self.owner._geometry, f"{self.owner}.{self.field.name}[{index}]")
         super().__setitem__(position, value)
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast, overload
 
 from guestmem.model.errors import Refused
-from guestmem.model.record import Array, Record, RefType, check_value, evaluate
+from guestmem.model.record import Array, Record, RefType, check_value, evaluate, show
 
 __all__ = ["World", "always", "sometimes", "thread"]
 
@@ -166,23 +166,14 @@ def _check_references(world: World) -> None:
     for record in records_of(world):
         for field in record.fields().values():
             if field.kind == "scalar" and isinstance(field.type, RefType) and not field.type.optional:
-                check_value(field, getattr(record, field.name), world.geometry, f"{record!r}.{field.name} after setup")
-
-
-def show(value: Any) -> str:
-    """A field's value as a trace prints it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return getattr(value, "name", None) or str(value)
+                check_value(field, getattr(record, field.name), world.geometry, f"{record}.{field.name} after setup")
 
 
 def snapshot(world: World) -> Mapping[str, str]:
     """Every scalar of the world by its path, as text: what a trace compares before and after a step."""
     values: dict[str, str] = {}
     for record in records_of(world):
-        prefix = "" if record is world else f"{record!r}."
+        prefix = "" if record is world else f"{record}."
         for field in record.fields().values():
             value = getattr(record, field.name)
             if field.kind == "scalar":

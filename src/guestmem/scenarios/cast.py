@@ -24,6 +24,7 @@ from guestmem.mm.exception import (
 from guestmem.mm.filemap import Pgoff, Pin, user_access
 from guestmem.mm.folio import EHWPOISON, Folio, alloc_folio, folio_put, has_hwpoison
 from guestmem.model import Index, alone, choose, may, part, reached, require, sometimes, step, thread, when
+from guestmem.rules import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import GuestMemory, Host
 
 __all__ = [
@@ -45,9 +46,6 @@ __all__ = [
     "Zeropad",
 ]
 
-CAUSE = "an operation fails only for a cause"
-DONE_OR_NOTHING = "success means done, failure means nothing changed"
-NO_LOCK_HELD = "no lock is held at return"
 
 COME_AND_GO = ["pages are allocated", "an allocation fails", "a page is discarded"]
 

@@ -13,11 +13,9 @@ from typing import Any
 
 from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
-from guestmem.machine.machine import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_PANIC
-from guestmem.scenarios.cast import DONE_OR_NOTHING
-from guestmem.scenarios.host import CONTENTS_SURVIVE
+from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
@@ -41,7 +39,7 @@ from guestmem.scenarios.hypervisors import (
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
-from guestmem.scenarios.story import Thread
+from guestmem.scenarios.story import Story
 from guestmem.scenarios.users import BrokenMemory, BrokenOnGunyah, Gup, PfnCache
 
 __all__ = ["ARCHES", "PROTECTIONS", "SCENARIOS", "Scenario", "find"]
@@ -438,7 +436,7 @@ SCENARIOS = {
         Scenario(
             "thread",
             "everything once, on one host, while another CPU looks names up",
-            Thread,
+            Story,
             {},
             _each(NO_PANIC, HOLDS, HOST_READS_SECRET, HOLDS),
         ),

@@ -13,16 +13,10 @@ from guestmem.machine.machine import Enforcement, Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, Kernel, folio_end, folio_page
 from guestmem.model import Refused, World, always, array, part, step
+from guestmem.rules import CONTENTS_SURVIVE, COUNTERS, FREE_FRAMES, KERNEL_INTACT, OUT_OF_SPECULATION, SINGLE_OWNER, UNHELD_FREE
 
 __all__ = ["CONTENTS_SURVIVE", "GuestMemory", "Host"]
 
-CONTENTS_SURVIVE = "contents survive where the contract says so"
-FREE_FRAMES = "a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody"
-KERNEL_INTACT = "the host kernel's own memory is written by nobody else"
-SINGLE_OWNER = "a page has at most one private owner"
-COUNTERS = "counters equal the holders they count"
-UNHELD_FREE = "a folio that nobody holds is free"
-OUT_OF_SPECULATION = "what speculation can reach through the direct map is no secret"
 SECRETS = (Content.SECRET_0, Content.SECRET_1, Content.SECRET_2, Content.SECRET_3)
 
 

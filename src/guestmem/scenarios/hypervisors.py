@@ -14,19 +14,8 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import always, part, reached, require, sometimes, step
-from guestmem.scenarios.cast import (
-    DONE_OR_NOTHING,
-    Cast,
-    Kcore,
-    Parts,
-    PlainRead,
-    Process,
-    RunningVm,
-    TwoThreads,
-    Vcpus,
-    Walker,
-    Zeropad,
-)
+from guestmem.rules import DONE_OR_NOTHING, PAIRED
+from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, Process, RunningVm, TwoThreads, Vcpus, Walker, Zeropad
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
@@ -52,7 +41,6 @@ __all__ = [
     "WalkedOnPkvm",
 ]
 
-PAIRED = "what invalidate_begin began, invalidate_end ends"
 SECOND = "a VM runs on a page that another VM had before"
 
 

@@ -8,12 +8,11 @@ from errno import ENODEV
 from guestmem.guest_memfd.library import Driver
 from guestmem.mm.module import Module, delete_module, init_module
 from guestmem.model import always, part, reached, sometimes, thread
+from guestmem.rules import UNLOADED_UNUSED
 from guestmem.scenarios.cast import Vcpus, Vmm
 from guestmem.scenarios.hypervisors import GunyahHost
 
 __all__ = ["UNLOADED_UNUSED", "ModuleUnload"]
-
-UNLOADED_UNUSED = "a driver is unloaded only when no file is its own and no page is out"
 
 
 class ModuleUnload(GunyahHost, Vmm, Vcpus):

@@ -13,7 +13,8 @@ from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.hibernation import hibernation_available, snapshot
 from guestmem.model import array, choose, panic, reached, require, sometimes, step, thread, when
-from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, PlainRead, Process, Vcpus, Vmm
+from guestmem.rules import CAUSE, DONE_OR_NOTHING
+from guestmem.scenarios.cast import PlainRead, Process, Vcpus, Vmm
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost, PkvmHost
 
 __all__ = [

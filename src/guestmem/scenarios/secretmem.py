@@ -11,7 +11,8 @@ from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import choose, part, reached, require, thread
-from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, Kcore, PlainRead
+from guestmem.rules import CAUSE, DONE_OR_NOTHING
+from guestmem.scenarios.cast import Kcore, PlainRead
 from guestmem.scenarios.host import Host
 from guestmem.scenarios.hypervisors import KvmHost
 

@@ -16,15 +16,14 @@ from guestmem.mm.folio import Folio, alloc_folio
 from guestmem.mm.hibernation import hibernation_available
 from guestmem.mm.module import Module, delete_module
 from guestmem.model import part, reached, require, thread
+from guestmem.rules import REFUSED
 from guestmem.scenarios.cast import Tenant, Zeropad
 from guestmem.scenarios.hypervisors import GunyahHost
 
-__all__ = ["Thread"]
-
-REFUSED = "hibernation and unloading are refused while pages are out"
+__all__ = ["Story"]
 
 
-class Thread(GunyahHost, Tenant, Zeropad):
+class Story(GunyahHost, Tenant, Zeropad):
     """One VMM does everything once, while another CPU looks names up.
 
     VM 0 runs under Gunyah, on ``file``, whose driver is a module; VM 1 under KVM, on ``kvm_file``.

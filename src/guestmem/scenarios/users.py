@@ -28,13 +28,11 @@ from guestmem.model import (
     thread,
     when,
 )
-from guestmem.scenarios.cast import CAUSE, DONE_OR_NOTHING, Caller, PlainRead, Process, RunningVm, Vcpus
+from guestmem.rules import BROKEN_UNUSED, CAUSE, DONE_OR_NOTHING
+from guestmem.scenarios.cast import Caller, PlainRead, Process, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost
 
 __all__ = ["BROKEN_UNUSED", "BrokenMemory", "BrokenOnGunyah", "GpcDriver", "Gup", "PfnCache", "Pinner"]
-
-
-BROKEN_UNUSED = "broken memory is used no more, and never again"
 
 
 class Pinner(Caller):

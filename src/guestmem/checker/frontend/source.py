@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import linecache
 import os
 import typing
 from collections.abc import Callable
@@ -91,9 +92,8 @@ def function_of(function: Callable[..., Any]) -> Function:
 
 @functools.cache
 def tree_of(file: str) -> ast.Module:
-    """The syntax tree of a file."""
-    with open(file, encoding="utf-8") as stream:
-        return ast.parse(stream.read(), file)
+    """The syntax tree of a file, or of a cell of a notebook."""
+    return ast.parse("".join(linecache.getlines(file)), file)
 
 
 @functools.cache
@@ -108,16 +108,7 @@ def _definitions(file: str) -> dict[int, ast.FunctionDef]:
 
 def source_line(place: Place) -> str:
     """The text of a line, without its indentation; empty when the file cannot be read."""
-    return _lines(place.file)[place.line - 1].strip() if 0 < place.line <= len(_lines(place.file)) else ""
-
-
-@functools.cache
-def _lines(file: str) -> list[str]:
-    try:
-        with open(file, encoding="utf-8") as stream:
-            return stream.read().splitlines()
-    except OSError:
-        return []
+    return linecache.getline(place.file, place.line).strip()
 
 
 def shown_file(file: str) -> str:

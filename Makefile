@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+# The targets that CONTRIBUTING.md names.
+.PHONY: setup test docs
+
+BIN = .venv/bin
+
+setup:
+	python3 -m venv .venv
+	$(BIN)/pip install -q -e '.[cc,test]'
+
+test:
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+docs:
+	$(BIN)/python docs/generate.py README.md thread.md scenarios.md model.md coverage.md
+	$(BIN)/python docs/generate_contract.py
