@@ -6,7 +6,6 @@ Both at its small size, under every protection; in lockstep at its own size too.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.hypervisors import OnKvm
 from lockstep import Lockstep
 
-Recorded = Callable[[str, Any], None]
+Recorded = Callable[..., None]
 
 
 def runs_along(build: Callable[[], World], model: Steps) -> bool:
@@ -47,7 +46,7 @@ def test_expected(name: str, recorded: Recorded) -> None:
         outcome = outcomes[translation.source]
         assert ({v.rule for v in outcome.violations}, outcome.missed) == ({rule} - {""}, []), protection
         steps = outcome.violations[0].steps if outcome.violations else None
-        recorded(f"{name} {protection}", [outcome.states, outcome.transitions, steps])
+        recorded(f"{name} {protection}", states=outcome.states, transitions=outcome.transitions, steps=steps)
 
 
 @pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.small])

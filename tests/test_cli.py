@@ -69,11 +69,11 @@ def test_check_prints_the_shortest_counterexample_and_explain_replays_it(
     assert replayed[1:] == printed.splitlines()[1:-1]
 
 
-def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str], recorded: Callable[[str, Any], None]) -> None:
+def test_a_scenario_that_holds(capsys: pytest.CaptureFixture[str], recorded: Callable[..., None]) -> None:
     assert cli.main(["check", "gunyah", "--protection", "unmap", *SMALL, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
     assert (outcome["verdict"], outcome["rule"]) == ("holds", None)
-    recorded("gunyah unmap", [outcome["states"], outcome["transitions"], outcome["steps"]])
+    recorded("gunyah unmap", **{column: outcome[column] for column in ("states", "transitions", "steps")})
 
 
 def test_a_budget_that_runs_out_is_not_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
