@@ -166,7 +166,16 @@ TWINS = [
         KERNEL_INTACT,
     ),
     Twin("NothingIsPunched", PartsOnKvm, GuestMemfd.punch_hole, "if start >= end:", "if start > end:", CAUSE, pages=0),
-    Twin("PretendsToBeCreated", Unsplittable, GuestMemfd.create, "return -EOPNOTSUPP", "return 0", CAUSE, pages=0),
+    Twin(
+        "PretendsToBeCreated",
+        Unsplittable,
+        GuestMemfd.create,
+        "return -EOPNOTSUPP",
+        "return 0",
+        CAUSE,
+        options={"arch": Arch.ARM64_BLOCKS},
+        pages=0,
+    ),
     Twin(
         "StaysPreserved",
         LiveUpdate,
