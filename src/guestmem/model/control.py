@@ -93,6 +93,25 @@ class Alone:
         self.costs[kind] += n
 
 
+class InTurn(Alone):
+    """As :class:`Alone`, but of what is chosen by ``label`` it takes the next in turn that ``fits``; Deadlock if none does."""
+
+    def __init__(self, label: str, fits: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.label = label
+        self.fits = fits
+        self.last = 0
+
+    def choose(self, n: int, label: str) -> int:
+        if label != self.label:
+            return super().choose(n, label)
+        for _ in range(n):
+            if self.fits(self.last):
+                return self.last
+            self.last = (self.last + 1) % n
+        raise Deadlock(NO_DEADLOCK, f"{label}: none is left to choose")
+
+
 _runner: Runner = Alone()
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from guestmem.machine.guest import Gfn
 from guestmem.machine.machine import Fault
 from guestmem.mm.filemap import Pgoff, user_access
-from guestmem.model.control import Alone, running
+from guestmem.model.control import InTurn, running
 from guestmem.scenarios.cast import Cast
 from guestmem.scenarios.catalogue import Scenario
 
@@ -55,28 +55,13 @@ def boot(pages: int = 128) -> Workload:
     return Workload(f"built-in boot of a guest with {pages} pages", pages, operations)
 
 
-class _Plain(Alone):
-    """Nothing fails, and the allocator hands out the next free frame."""
-
-    def __init__(self, world: Cast) -> None:
-        super().__init__()
-        self.folios = world.kernel.folios
-        self.last = 0
-
-    def choose(self, n: int, label: str) -> int:
-        if label != "frame":
-            return 0
-        while not self.folios[self.last].free:
-            self.last = (self.last + 1) % n
-        return self.last
-
-
 def price(scenario: Scenario, protection: object, arch: object, workload: Workload) -> dict[str, int]:
     """What a workload costs, by kind of work; "refused" counts operations that the driver did not allow."""
     pages = workload.pages
     world = scenario.build(protection=protection, arch=arch, pages=pages, frames=pages + 2, block=BLOCK, table=BLOCK)
     assert isinstance(world, Cast)
-    runner = _Plain(world)
+    folios = world.kernel.folios
+    runner = InTurn("frame", lambda frame: folios[frame].free)
     refused = 0
     with running(runner):
         _begin(world, any(kind == "user" for kind, _, _ in workload.operations[:1]))

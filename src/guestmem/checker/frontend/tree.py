@@ -87,10 +87,15 @@ class Arithmetic(Expr):
 
 
 @dataclass(eq=False)
-class Negative(Expr):
-    """An integer with the other sign."""
+class Unary(Expr):
+    """What is computed of one value."""
 
     operand: Expr
+
+
+@dataclass(eq=False)
+class Negative(Unary):
+    """An integer with the other sign."""
 
 
 @dataclass(eq=False)
@@ -119,24 +124,18 @@ class Logic(Expr):
 
 
 @dataclass(eq=False)
-class Not(Expr):
+class Not(Unary):
     """The other boolean."""
 
-    operand: Expr
-
 
 @dataclass(eq=False)
-class Truth(Expr):
+class Truth(Unary):
     """Whether a number is not 0."""
 
-    operand: Expr
-
 
 @dataclass(eq=False)
-class Integer(Expr):
+class Integer(Unary):
     """A boolean as a number."""
-
-    operand: Expr
 
 
 @dataclass(eq=False)

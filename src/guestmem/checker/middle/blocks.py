@@ -359,14 +359,8 @@ class Lowering(Frames):
                 return self.arithmetic(node.node, op, *self.values([left, right]))
             case tree.Extreme(op=op, left=left, right=right):
                 return known.fold(op, self.values([left, right]), INT)
-            case tree.Negative(operand=operand):
-                return known.fold("-", [Const(0, INT), self.value(operand)], INT, self.place(node.node))
-            case tree.Not(operand=operand):
-                return known.fold("==", [self.value(operand), Const(0, INT)], BOOL)
-            case tree.Truth(operand=operand):
-                return known.not_zero(self.value(operand))
-            case tree.Integer(operand=operand):
-                return known.fold("+", [self.value(operand), Const(0, INT)], INT)
+            case tree.Unary():
+                return known.unary(node, self.value(node.operand), self.place(node.node))
             case tree.Comparison(ops=ops, operands=operands_):
                 return self.comparison(ops, operands_)
             case tree.Logic(every=every, parts=parts):

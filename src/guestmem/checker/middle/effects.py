@@ -196,14 +196,8 @@ class _Walk:
                 return known.field(array.field, ref, self.value(index))
             case tree.Arithmetic(op=op, left=left, right=right) | tree.Extreme(op=op, left=left, right=right):
                 return known.fold(op, [self.value(left), self.value(right)], INT)
-            case tree.Negative(operand=operand):
-                return known.fold("-", [Const(0, INT), self.value(operand)], INT)
-            case tree.Not(operand=operand):
-                return known.fold("==", [self.value(operand), Const(0, INT)], BOOL)
-            case tree.Truth(operand=operand):
-                return known.not_zero(self.value(operand))
-            case tree.Integer(operand=operand):
-                return known.fold("+", [self.value(operand), Const(0, INT)], INT)
+            case tree.Unary():
+                return known.unary(node, self.value(node.operand))
             case tree.Comparison(ops=ops, operands=operands):
                 return self.comparison(ops, operands)
             case tree.Logic(every=every, parts=parts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from guestmem.checker.frontend import tree
 from guestmem.checker.frontend.source import Place
 from guestmem.checker.ir import Const, Expr, Load, Local, Op, Part
 from guestmem.checker.pools import Pools
@@ -91,6 +92,18 @@ class Known:
             if none and not isinstance(other, Const) and not can_be_none(other):
                 return Const(int(op == "!="), BOOL)
         return self.fold(op, [a, b], BOOL)
+
+    def unary(self, node: tree.Unary, operand: Expr, place: Place | None = None) -> Expr:
+        """The negative, the opposite, the truth of a value, or a boolean as a number."""
+        match node:
+            case tree.Negative():
+                return self.fold("-", [Const(0, INT), operand], INT, place)
+            case tree.Not():
+                return self.fold("==", [operand, Const(0, INT)], BOOL)
+            case tree.Truth():
+                return self.not_zero(operand)
+            case _:
+                return self.fold("+", [operand, Const(0, INT)], INT)
 
     def not_zero(self, value: Expr) -> Expr:
         """Whether a number is not 0, a record not None."""

@@ -15,7 +15,8 @@ from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.folio import Folio, Kernel
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, array, part, thread
-from guestmem.model.control import Alone, running
+from guestmem.model.control import InTurn, running
+from guestmem.model.errors import Deadlock
 
 __all__ = ["Booted", "Serial", "SimulatedMachine"]
 
@@ -66,7 +67,7 @@ class SimulatedMachine(World):
             secret.kernel = self.kernel
 
 
-class Serial(Alone):
+class Serial(InTurn):
     """Nothing fails, and the allocator hands out the next free frame.
 
     Attributes:
@@ -74,23 +75,18 @@ class Serial(Alone):
     """
 
     def __init__(self, folios: list[Folio]) -> None:
-        super().__init__()
-        self.folios = folios
-        self.last = 0
+        super().__init__("frame", lambda frame: folios[frame].free)
         self.signal_after: int | None = None
 
     def choose(self, n: int, label: str) -> int:
         if label == "a signal is pending?":
             return int(self.signal_after == 0)
-        if label != "frame":
-            return 0
-        if self.signal_after:
+        if label == "frame" and self.signal_after:
             self.signal_after -= 1
-        for _ in range(n):
-            if self.folios[self.last].free:
-                return self.last
-            self.last = (self.last + 1) % n
-        raise Exhausted("no frame is free")
+        try:
+            return super().choose(n, label)
+        except Deadlock as error:
+            raise Exhausted("no frame is free") from error
 
 
 class Booted:
