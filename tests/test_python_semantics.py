@@ -287,6 +287,19 @@ class FollowsWhatIsNotThere(Tries):
             self.ghost.n = self.ghost.n + self.ghost.haunt() + self.ghost.lock.holder
 
 
+class OutOfReach(Tries):
+    """What is never assigned keeps a loop and a branch from being entered; only in them something else is."""
+
+    def act(self) -> None:
+        cell = self.first
+        while 1 and 3 <= self.size < cell.n:
+            self.marks[0] = True
+            cell = self.second
+        if may("it happens") and self.cells[self.size - 1].peer is not None:
+            self.neighbour[0] = True
+        self.result = 1
+
+
 RIGHT = [
     (FollowsWhatIsNotThere, 1),
     (BeyondThirtyTwoBits, 1),
@@ -313,6 +326,7 @@ RIGHT = [
     (AndStops, 1),
     (ResultsInOrder, 1),
     (ElementInOrder, 1),
+    (OutOfReach, 1),
 ]
 
 

@@ -38,6 +38,7 @@ IN_RANGE = "a value stays in its declared range"
 NO_NONE = "no None is used as a record"
 IN_ARRAY = "an index lies inside its array"
 TOO_LARGE = "a number fits the 64 bits that the checker computes with"  # a limit of the checker, no rule of the model's
+NOT_REACHED = "what the checker has found out of reach is not reached"  # were it, the checker would be wrong
 NO_DEADLOCK = "no deadlock; a wait ends"
 HOLDER_RELEASES = "a lock is released by the thread that holds it"
 TAKEN_ONCE = "a thread does not take a lock it already holds"

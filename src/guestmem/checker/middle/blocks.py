@@ -41,7 +41,7 @@ from guestmem.checker.middle.builder import Operands
 from guestmem.checker.middle.effects import Effects, chosen
 from guestmem.checker.middle.frames import Frames
 from guestmem.checker.values import BOOL, INT, widened
-from guestmem.model.errors import ALWAYS_A_STEP, GUARDED, IN_ARRAY, IN_RANGE, NO_NONE
+from guestmem.model.errors import ALWAYS_A_STEP, GUARDED, IN_ARRAY, IN_RANGE, NO_NONE, NOT_REACHED
 from guestmem.model.record import Field, IntType, RefType, ScalarType
 
 
@@ -183,7 +183,10 @@ class Lowering(Frames):
         if guard is not None:
             (may_change,) = self.invoke(node.node, guard, ref, [])
             self.require(may_change, GUARDED, f"{declared!r}, not {declared.guard}()", node.node)
-        self.emit(Store(declared, ref, index, value, self.place(node.node)))
+        if self.known.changes(declared):
+            self.emit(Store(declared, ref, index, value, self.place(node.node)))
+        else:  # what is known of the world's effects keeps control from here
+            self.require(Const(0, BOOL), NOT_REACHED, f"an assignment to {declared!r}", node.node)
 
     def if_statement(self, test: tree.Expr, body: list[tree.Stmt], orelse: list[tree.Stmt]) -> None:
         condition = self.value(test)

@@ -21,9 +21,13 @@ class Known:
         self.changing = changing  # None: not known yet, every field may change
         self._constants: dict[Field, list[int]] = {}
 
+    def changes(self, field: Field) -> bool:
+        """Whether a field may change."""
+        return self.changing is None or field in self.changing
+
     def constant(self, field: Field) -> list[int] | None:
         """The values of a field nothing assigns; None if it can change."""
-        if self.changing is None or field in self.changing:
+        if self.changes(field):
             return None
         if field not in self._constants:
             self._constants[field] = self.pools.values(field)
