@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from guestmem.guest_memfd.library import GuestMemfd, Pm, Protection
 from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
+from guestmem.hypervisors.pkvm import Pkvm
 from guestmem.machine.arch import Arch
 from guestmem.mm.filemap import Pin
 from guestmem.mm.secretmem import Secretmem
@@ -43,6 +44,7 @@ from guestmem.rules import (
 )
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.huge import HugeOnKvm
+from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, PartsOnKvm, SignalsOnKvm, TwoOnKvm
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
@@ -183,6 +185,24 @@ TWINS = [
         "self.preserved = False",
         "self.preserved = True",
         DONE_OR_NOTHING,
+        pages=0,
+    ),
+    Twin(
+        "DonatesWhatIsShared",
+        PkvmHypercalls,
+        Pkvm.host_donate_guest,
+        "if not frame.stage2 or guest.entries[gfn].live or any(other.reaches(frame) for other in self.machine.guests):",
+        "if not frame.stage2 or guest.entries[gfn].live:",
+        CAUSE,
+        pages=0,
+    ),
+    Twin(
+        "TakesBackWhatIsMapped",
+        GunyahHypercalls,
+        Gunyah.donate_to_host,
+        "if guest.reaches(frame):",
+        "if False:",
+        CAUSE,
         pages=0,
     ),
     Twin("BoundTwice", TwoOnKvm, GuestMemfd.bind, "err = self.may_bind(guest, pgoff)", "err = 0", SINGLE_OWNER),

@@ -34,9 +34,9 @@ class Pkvm(Hypervisor):
 
     @step
     def host_donate_guest(self, guest: Guest, gfn: Gfn, frame: Frame) -> int:
-        """Give a page of the host to a protected VM; -ENOMEM when the memcache for its stage 2 is too small."""
+        """Give a page that only the host has to a protected VM; -ENOMEM when the memcache for its stage 2 is too small."""
         charge(Cost.HYPERCALL)
-        if not frame.stage2 or guest.entries[gfn].live:
+        if not frame.stage2 or guest.entries[gfn].live or any(other.reaches(frame) for other in self.machine.guests):
             return -EPERM
         if may("the memcache of the VM is too small"):
             self.machine.refuse()

@@ -17,6 +17,7 @@ from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_PANIC
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
+from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
     EagerOnGunyah,
@@ -351,6 +352,20 @@ SCENARIOS = {
             {"arch": Arch.ARM64_BLOCKS},
             ALWAYS,
             "",
+        ),
+        Scenario(
+            "gunyah-hypercalls",
+            "any hypercall of a host, right or wrong: Gunyah gives it nothing that a guest keeps",
+            GunyahHypercalls,
+            {},
+            {"": HOLDS},
+        ),
+        Scenario(
+            "pkvm-hypercalls",
+            "the same on pKVM, whose host may take a page by force",
+            PkvmHypercalls,
+            {},
+            {"": HOLDS},
         ),
         Scenario("gup", "long-term pins of the VMM's mapping on KVM", Gup, {}, ALWAYS, ""),
         Scenario(
