@@ -48,6 +48,7 @@ from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, PartsOnKvm, SignalsOnKvm, TwoOnKvm
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
+from guestmem.scenarios.refusing import RefusingHost
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
 
@@ -203,6 +204,15 @@ TWINS = [
         "if guest.reaches(frame):",
         "if False:",
         CAUSE,
+        pages=0,
+    ),
+    Twin(
+        "NotAskedForBack",
+        RefusingHost,
+        GuestMemfd.make_shared,
+        "err = self.driver.prepare_accessible(self, pgoff, folio)",
+        "err = 0",
+        DONE_OR_NOTHING,
         pages=0,
     ),
     Twin("BoundTwice", TwoOnKvm, GuestMemfd.bind, "err = self.may_bind(guest, pgoff)", "err = 0", SINGLE_OWNER),

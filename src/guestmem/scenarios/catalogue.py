@@ -39,6 +39,7 @@ from guestmem.scenarios.hypervisors import (
 )
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
+from guestmem.scenarios.refusing import RefusingHost
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.story import Story
 from guestmem.scenarios.users import BrokenMemory, BrokenOnGunyah, Gup, PfnCache
@@ -350,6 +351,14 @@ SCENARIOS = {
             "files on a direct map of block entries that cannot be split: none that needs its pages out of it",
             Unsplittable,
             {"arch": Arch.ARM64_BLOCKS},
+            ALWAYS,
+            "",
+        ),
+        Scenario(
+            "driver-refuses",
+            "a driver that may refuse whatever it is asked; the library keeps to what it answers",
+            RefusingHost,
+            {"arch": Arch.ARM64_BBML2},
             ALWAYS,
             "",
         ),
