@@ -120,6 +120,19 @@ def test_what_was_not_shown_is_said_beside_what_is_broken() -> None:
     assert Model(BreaksOnce()).explore(stop_at_first=False).missed == ["never"]
 
 
+class WrongFromTheBeginning(BreaksOnce):
+    """The rule is broken before anybody has done anything."""
+
+    def setup(self) -> None:
+        self.flag = True
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_the_state_as_built_can_break_a_rule(stop: bool) -> None:
+    violation, *_ = Model(WrongFromTheBeginning()).explore(stop_at_first=stop).violations
+    assert (violation.rule, violation.steps, violation.thread) == (KNOWN, 0, None)
+
+
 class OneDeed(World):
     """Two can do the same: the states after it are one state."""
 

@@ -148,7 +148,7 @@ TWINS = [
         "NotScrubbed",
         OnKvm,
         GuestMemfd.discard,
-        "self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)",
+        "self.kernel.machine.store_mapped(self.kernel.machine.frames[pfn], Content.ZERO)",
         "pass",
         RETURNED_CLEAN,
     ),

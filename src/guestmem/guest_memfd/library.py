@@ -510,7 +510,7 @@ class GuestMemfd(Record):
             if not self.shared[pgoff] and not self.driver.sanitises:
                 for pfn in range(folio.frame.pfn, folio_end(folio)):
                     charge(Cost.PAGE_ZEROED)
-                    self.kernel.machine.store_local(self.kernel.machine.frames[pfn], Content.ZERO)
+                    self.kernel.machine.store_mapped(self.kernel.machine.frames[pfn], Content.ZERO)
             self.restore_direct_map(folio)
         filemap_remove_folio(self.mapping, folio, pgoff)
         folio_put_refs(self.kernel, folio, 1 << folio.order)

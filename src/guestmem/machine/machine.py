@@ -123,7 +123,7 @@ class Machine(Record):
 
     @step
     def load_mapped(self, frame: Frame) -> Fault:
-        """Read from a frame through a mapping made for it (memremap): the direct map has no say."""
+        """Read from a frame through another mapping than the direct map: a process's, or one made for it (memremap)."""
         fault = self.stage2_fault(frame)
         if fault is Fault.NONE:
             require(not is_secret(frame.content), HOST_READS_SECRET)
@@ -139,8 +139,8 @@ class Machine(Record):
         return fault
 
     @step
-    def store_local(self, frame: Frame, content: Content) -> Fault:
-        """Overwrite a frame through a mapping that only this CPU has and drops at once (kmap_local)."""
+    def store_mapped(self, frame: Frame, content: Content) -> Fault:
+        """Overwrite a frame through another mapping than the direct map: a process's, or one made for it (kmap_local)."""
         fault = self.stage2_fault(frame)
         if fault is Fault.NONE:
             require(not self.private_to_guest(frame), HOST_WRITES_PRIVATE)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from errno import EAGAIN, EEXIST, ENOMEM
 
 from guestmem.machine.cost import Cost
-from guestmem.machine.frame import Content, is_secret
+from guestmem.machine.frame import Content
 from guestmem.machine.machine import HYP_PANIC, Fault, Machine
 from guestmem.mm.folio import (
     Folio,
@@ -19,7 +19,6 @@ from guestmem.mm.folio import (
 )
 from guestmem.model import Index, Record, RwSem, array, charge, current, guards, may, panic, part, reached, require, step
 from guestmem.model.errors import GUARDED
-from guestmem.rules import HOST_READS_SECRET, HOST_WRITES_PRIVATE
 
 __all__ = [
     "AddressSpace",
@@ -262,12 +261,8 @@ def user_access(machine: Machine, mapping: AddressSpace, pgoff: Pgoff, write: bo
         return Fault.TRANSLATION
     if not entry.live and not may("the TLB still holds the entry"):
         return Fault.TRANSLATION
-    fault = machine.stage2_fault(entry.folio.frame)
+    frame = entry.folio.frame
+    fault = machine.store_mapped(frame, Content.SHARED) if write else machine.load_mapped(frame)
     if fault is Fault.EL2:
         panic(HYP_PANIC)
-    if fault is Fault.NONE and write:
-        require(not machine.private_to_guest(entry.folio.frame), HOST_WRITES_PRIVATE)
-        entry.folio.frame.content = Content.SHARED
-    elif fault is Fault.NONE:
-        require(not is_secret(entry.folio.frame.content), HOST_READS_SECRET)
     return fault

@@ -131,7 +131,7 @@ class Secretmem(Record):
         """secretmem_free_folio()."""
         charge(Cost.PAGE_ZEROED)
         if self.clears_first:
-            self.kernel.machine.store_local(folio.frame, Content.ZERO)
+            self.kernel.machine.store_mapped(folio.frame, Content.ZERO)
         set_direct_map_default_noflush(self.kernel, folio.frame, 0)
         folio.zapped = False
         if not self.clears_first:

@@ -226,10 +226,10 @@ class FileUser(Caller):
         if err == 0 and there:
             reached("a page is discarded")
         if err:
-            self.punching_failed()
+            self.punching_failed(err, start, end)
 
-    def punching_failed(self) -> None:
-        """A driver refused to have pages discarded."""
+    def punching_failed(self, err: int, start: int, end: int) -> None:
+        """Pages could not be discarded."""
 
     def convert(self, start: int, end: int, to_shared: bool) -> None:
         """Make pages shared or private."""
@@ -581,7 +581,12 @@ class CrashDump(Host):
     def crash_dump(self, cpu: int) -> None:
         """A dump of memory is taken, by somebody who knows of no guest memory."""
         while True:
-            copy_oldmem_page(self.kernel, self.machine.frames[choose(len(self.machine.frames), "frame")])
+            self.read_dead(self.machine.frames[choose(len(self.machine.frames), "frame")])
+
+    @step
+    def read_dead(self, frame: Frame) -> None:
+        """One step, as nobody else runs: the kernel whose memory it is has crashed."""
+        copy_oldmem_page(self.kernel, frame)
 
 
 class Cast(PlainRead, Kcore, Zeropad, Process, Vcpus, Vmm):

@@ -7,7 +7,8 @@ from errno import EAGAIN
 
 from guestmem.mm.filemap import Pgoff, xa_load
 from guestmem.mm.folio import Folio, folio_put, folio_try_get
-from guestmem.model import choose, reached, sometimes, thread
+from guestmem.model import choose, reached, require, sometimes, thread
+from guestmem.rules import CAUSE
 from guestmem.scenarios.cast import Kcore, PlainRead, RunningVm, Vcpus, Vmm
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost
@@ -66,3 +67,11 @@ class Scanner(GuestMemory):
 
 class HugeWithReferences(KvmHost, Scanner, Huge, RunningVm):
     """Large folios on KVM, with speculative references to them."""
+
+    def punching_failed(self, err: int, start: int, end: int) -> None:
+        require(err != -EAGAIN or self.cut(start) or self.cut(end), CAUSE)
+
+    def cut(self, at: int) -> bool:
+        """Whether a large folio has pages on both sides: only then it matters who has a reference."""
+        mapping = self.file.mapping
+        return 0 < at < len(mapping.slots) and mapping.slots[at] is not None and mapping.slots[at - 1] is mapping.slots[at]

@@ -45,7 +45,7 @@ class Hypercalls(World):
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
             what = choose(4, "make a hypercall, start or stop a VM, read, write")
             if what == 3:
-                self.machine.store_local(frame, Content.ZERO)
+                self.machine.store_mapped(frame, Content.ZERO)
             elif what == 2:
                 self.machine.load_mapped(frame)
             elif what == 1:

@@ -15,7 +15,19 @@ from guestmem.machine.machine import Enforcement, Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import always, part, reached, require, sometimes, step
 from guestmem.rules import DONE_OR_NOTHING, PAIRED
-from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, Process, RunningVm, TwoThreads, Vcpus, Walker, Zeropad
+from guestmem.scenarios.cast import (
+    Cast,
+    CrashDump,
+    Kcore,
+    Parts,
+    PlainRead,
+    Process,
+    RunningVm,
+    TwoThreads,
+    Vcpus,
+    Walker,
+    Zeropad,
+)
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
@@ -144,7 +156,7 @@ class OnGunyah(GunyahHost, Cast):
     def unbinding_failed(self) -> None:
         reached("a VM's memory cannot be taken back")
 
-    def punching_failed(self) -> None:
+    def punching_failed(self, err: int, start: int, end: int) -> None:
         reached("a page cannot be discarded")
 
 
@@ -153,11 +165,11 @@ class OnPkvm(PkvmHost, Cast):
 
     must_show = ["a page cannot be discarded"]
 
-    def punching_failed(self) -> None:
+    def punching_failed(self, err: int, start: int, end: int) -> None:
         reached("a page cannot be discarded")
 
 
-class ForcedOnPkvm(PkvmHost, PlainRead, Process, Vcpus, RunningVm):
+class ForcedOnPkvm(PkvmHost, CrashDump, PlainRead, Process, Vcpus, RunningVm):
     """pKVM, where a page that the host has taken by force is lost to its guest, which ends when it comes back to it."""
 
     geometry = {"pages": 1, "frames": 2}

@@ -87,7 +87,7 @@ class RefusingHost(KvmHost, Vcpus, Vmm):
     def unbinding_failed(self) -> None:
         reached("a VM's memory cannot be taken back")
 
-    def punching_failed(self) -> None:
+    def punching_failed(self, err: int, start: int, end: int) -> None:
         reached("a page cannot be discarded")
 
     def conversion_failed(self) -> None:

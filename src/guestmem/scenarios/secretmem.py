@@ -6,12 +6,13 @@ from __future__ import annotations
 from errno import EBADF, ENOSYS, EOPNOTSUPP
 
 from guestmem.machine.cpu import Cpu
+from guestmem.machine.frame import Content
 from guestmem.machine.machine import Hypervisor
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.secretmem import Secretmem
-from guestmem.model import choose, part, reached, require, thread
-from guestmem.rules import CAUSE, DONE_OR_NOTHING
+from guestmem.model import always, choose, part, reached, require, thread
+from guestmem.rules import CAUSE, DONE_OR_NOTHING, GIVEN_CLEAN
 from guestmem.scenarios.cast import Kcore, PlainRead
 from guestmem.scenarios.host import Host
 from guestmem.scenarios.hypervisors import KvmHost
@@ -39,6 +40,16 @@ class SecretMemory(PlainRead, Kcore, Host):
         super().setup()
         self.file.kernel = self.kernel
         self.file.clears_first = self.clears_first
+        for frame in self.machine.frames:
+            frame.content = Content.HOST  # of those who had it before
+
+    @always(GIVEN_CLEAN)
+    def given_clean(self) -> bool:
+        """No process finds in a new page what others left there."""
+        return not any(
+            entry.live and entry.folio is not None and entry.folio.frame.content is Content.HOST
+            for entry in self.file.mapping.user
+        )
 
     def mapped(self, folio: Folio) -> bool:
         return any(entry.folio is folio for entry in self.file.mapping.user)

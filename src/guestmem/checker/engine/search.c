@@ -49,7 +49,9 @@ static void __attribute__((noinline)) newly_broken(struct search *x, u32 before,
 			continue;
 		if (sites[i] < 0)
 			x->told[thread + 1] |= (rules_t)1 << i;
-		violate(x, IN_STATE, thread, sites[i] < 0 ? i : -1 - sites[i], before, before == NONE ? 0 : x->depth + 1);
+		/* The initial state, which nothing is before, is state 0. */
+		violate(x, IN_STATE, thread, sites[i] < 0 ? i : -1 - sites[i], before == NONE ? 0 : before,
+			before == NONE ? 0 : x->depth + 1);
 	}
 }
 
