@@ -14,7 +14,7 @@ from typing import Any
 from guestmem.guest_memfd.library import Pm, Protection
 from guestmem.machine.arch import Arch
 from guestmem.model import Refused, Verdict, World
-from guestmem.model.errors import NO_PANIC
+from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
@@ -162,6 +162,13 @@ SCENARIOS = {
             ForcedOnPkvm,
             {"asks": True},
             {"none": HOLDS, "fixup": HOLDS},
+        ),
+        Scenario(
+            "pkvm-forced-unasked",
+            "the same where a guest takes back without an answer: each time that the host tries again it faults again",
+            ForcedOnPkvm,
+            {},
+            {"none": NO_DEADLOCK, "fixup": NO_DEADLOCK},
         ),
         Scenario(
             "pkvm-6.12",
