@@ -15,5 +15,5 @@ test:
 	$(BIN)/pytest
 
 docs:
-	$(BIN)/python docs/generate.py README.md thread.md scenarios.md model.md coverage.md
-	$(BIN)/python docs/generate_contract.py
+	$(BIN)/python tools/generate_docs.py README.md thread.md scenarios.md model.md coverage.md
+	$(BIN)/python tools/generate_contract.py

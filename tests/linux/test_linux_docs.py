@@ -12,7 +12,7 @@ from guestmem.cli import main as cli
 from guestmem.linux import calibrate
 from requires import require
 
-TEXT = (Path(__file__).parent.parent / "docs" / "linux.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "linux.md").read_text()
 
 
 def test_the_example_prints_what_is_shown(tmp_path: Path) -> None:

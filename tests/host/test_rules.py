@@ -8,7 +8,7 @@ from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import SCENARIOS
 from twins import TWINS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_a_scenario_is_known_to_break_is_numbered() -> None:

@@ -66,12 +66,12 @@ class Claims(World):
 
 
 GOLDEN = """\
-   1   first       tests/test_trace.py:N      Claims.first: self.device.claim()
+   1   first       tests/checker/test_trace.py:N  Claims.first: self.device.claim()
                      device.busy: no -> yes
-   2   second      tests/test_trace.py:N      Claims.second: self.wait()
-   3   second      tests/test_trace.py:N      Device.held: return self.claim()
+   2   second      tests/checker/test_trace.py:N  Claims.second: self.wait()
+   3   second      tests/checker/test_trace.py:N  Device.held: return self.claim()
                      -EBUSY from Device.claim, Device.held
-                   tests/test_trace.py:N      Claims.second: require(err == 0, CLAIMED)
+                   tests/checker/test_trace.py:N  Claims.second: require(err == 0, CLAIMED)
       broken: a claim succeeds
 """
 
@@ -136,7 +136,7 @@ class Raises(World):
 @pytest.mark.parametrize(
     ("slices", "says"),
     [
-        ([Slice(0), Slice(0, (1,))], r"step 2 raises IndexError: tuple index out of range at tests/test_trace.py:\d+"),
+        ([Slice(0), Slice(0, (1,))], r"step 2 raises IndexError: tuple index out of range at tests/checker/test_trace.py:\d+"),
         ([Slice(0), Slice(1)], "step 2 waits"),
         ([Slice(0), Slice(0)], "step 2 has other choices"),
         ([Slice(0), Slice(0, (2,))], "step 2 has other choices"),

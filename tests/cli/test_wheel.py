@@ -14,7 +14,7 @@ import pytest
 from cells import cells
 from requires import require
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(*argv: str | Path, cwd: Path, code: int = 0) -> str:

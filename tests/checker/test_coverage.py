@@ -21,7 +21,7 @@ from guestmem.model.schedule import Schedule
 from guestmem.scenarios.catalogue import SCENARIOS, find
 from lockstep import Lockstep
 
-CASES = Path(__file__).parent / "silence"
+CASES = Path(__file__).parents[1] / "silence"
 UNMAP = ["--protection", "unmap", "--pages", "1"]
 
 LOST = "guestmem: {file}:12: Mine.prepare_accesible overrides nothing: Driver has prepare_accessible\n"
@@ -431,17 +431,17 @@ def test_a_file_that_changes_nothing_is_told(body: str, same: str, tmp_path: Pat
 
 
 def test_what_the_document_says_is_not_executed_by_these(monkeypatch: pytest.MonkeyPatch) -> None:
-    docs = Path(__file__).parent.parent / "docs"
-    monkeypatch.syspath_prepend(str(docs))
-    generate = importlib.import_module("generate")
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    generate = importlib.import_module("generate_docs")
     listed = re.findall(
-        r"^\| (\w+/\S+\.py) \| `(\S+)` \| (?:`(.+?)`|all of it) \| (.+) \|$", (docs / "coverage.md").read_text(), re.M
+        r"^\| (\w+/\S+\.py) \| `(\S+)` \| (?:`(.+?)`|all of it) \| (.+) \|$", (root / "docs" / "coverage.md").read_text(), re.M
     )
     assert listed
     small = [lambda n=n: SCENARIOS[n].build(**SCENARIOS[n].small) for n in ("gunyah", "secretmem")]
     executed = explored(small, any_file)
     for name, function, text, _ in listed:
-        file = str(docs.parent / "src" / "guestmem" / name)
+        file = str(root / "src" / "guestmem" / name)
         tree = next(node for owner, node in functions_in(file) if (f"{owner}.{node.name}" if owner else node.name) == function)
         nodes = [
             n

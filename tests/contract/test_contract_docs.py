@@ -21,7 +21,7 @@ from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.linux.process import Worker
 from requires import require
 
-TEXT = (Path(__file__).parent.parent / "docs" / "contract.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
 FOUND = re.findall(r"\*\*([^*]+)\*\*[^`]*(?:`[^`]+`[^`]*)*```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.S)
 
 
@@ -36,9 +36,9 @@ def run(host: Host, code: str) -> list[Line]:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_tables_are_current(name: str) -> None:
-    found = re.search(rf"<!-- {name}: python docs/generate_contract.py -->\n(.*?)<!-- end -->", TEXT, re.S)
+    found = re.search(rf"<!-- {name}: python tools/generate_contract.py -->\n(.*?)<!-- end -->", TEXT, re.S)
     assert found is not None
-    assert found[1] == SECTIONS[name](), "run python docs/generate_contract.py"
+    assert found[1] == SECTIONS[name](), "run python tools/generate_contract.py"
 
 
 @pytest.mark.parametrize(("title", "code", "shown"), FOUND, ids=[title for title, _, _ in FOUND])

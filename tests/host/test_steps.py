@@ -18,7 +18,7 @@ from guestmem.model.errors import NO_PANIC
 from guestmem.scenarios.catalogue import SCENARIOS
 
 FLOORS = ("machine", "mm", "guest_memfd", "hypervisors")
-TEXT = (Path(__file__).parent.parent / "docs" / "steps.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "steps.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_conform import NoPunchPastEnd, OverlapIsInvalid
 
 from guestmem.cli import main as cli
 from guestmem.contract.fuzz import Fuzzer
@@ -29,7 +30,6 @@ from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.contract.syscalls.vms import Features
 from guestmem.linux.process import Worker
 from requires import require
-from test_contract_conform import NoPunchPastEnd, OverlapIsInvalid
 
 PROGRAMS = 120
 

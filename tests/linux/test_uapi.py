@@ -14,7 +14,7 @@ import pytest
 from guestmem.linux import uapi
 from requires import require
 
-TOOL = Path(__file__).parent.parent / "tools" / "generate_uapi.py"
+TOOL = Path(__file__).parents[2] / "tools" / "generate_uapi.py"
 _spec = importlib.util.spec_from_file_location("generate_uapi", TOOL)
 assert _spec is not None and _spec.loader is not None
 generator = importlib.util.module_from_spec(_spec)
