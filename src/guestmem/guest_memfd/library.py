@@ -158,11 +158,7 @@ class GuestMemfd(Record):
     # ---- creating, binding
 
     def create(self) -> int:
-        """Create the file, all pages private.
-
-        -EOPNOTSUPP: the protection cannot be had on this host.  -EBUSY: hibernation has begun.  -ENODEV: the driver is
-        being unloaded.
-        """
+        """Create the file, all private.  -EOPNOTSUPP: no such protection here; -EBUSY: hibernating; -ENODEV: unloading."""
         if self.unmaps() and not can_set_direct_map(self.kernel):
             return -EOPNOTSUPP
         with self.kernel.pm_lock:
@@ -176,11 +172,7 @@ class GuestMemfd(Record):
         return 0
 
     def bind(self, guest: Guest, start: int, end: int) -> int:
-        """Give a guest the pages start <= pgoff < end.
-
-        -EINVAL: no pages.  -EBADF: no file.  -EEXIST: one of the pages has a guest.  -EBUSY: one may hold the secret of
-        another guest.
-        """
+        """Give a guest the pages start <= pgoff < end.  -EINVAL: none; -EBADF: no file; -EEXIST, -EBUSY: as ``may_bind``."""
         if start >= end:
             return -EINVAL
         with self.mapping.invalidate_lock.exclusive:
@@ -196,7 +188,7 @@ class GuestMemfd(Record):
         return 0
 
     def may_bind(self, guest: Guest, pgoff: Pgoff) -> int:
-        """0 for a page that has no guest, and in which no other guest has left anything."""
+        """0, or -EEXIST for a page that has a guest, -EBUSY for one in which another guest may have left a secret."""
         if self.bound[pgoff]:
             return -EEXIST
         before = self.owner[pgoff]
@@ -205,10 +197,7 @@ class GuestMemfd(Record):
         return 0
 
     def unbind(self, guest: Guest) -> int:
-        """Take its pages from a guest that does not run any more; they stay in the file.
-
-        An error of the driver leaves the guest bound, to be tried again.
-        """
+        """Take its pages from a guest that runs no more; they stay in the file.  Where the driver fails, it stays bound."""
         with self.mapping.invalidate_lock.exclusive:
             for pgoff in Pgoff.span(0, len(self.bound)):
                 if self.bound[pgoff] and self.owner[pgoff] is guest:
@@ -280,10 +269,7 @@ class GuestMemfd(Record):
 
     @step
     def put_folio(self, folio: Folio) -> None:
-        """Let go of a page that was grabbed (folio_unlock, folio_put).
-
-        One step, as nobody who would act on the difference runs: the invalidate lock is held.
-        """
+        """Let go of a page that was grabbed (folio_unlock, folio_put); one step, as the invalidate lock is held."""
         folio.lock.release()
         folio_put(self.kernel, folio)
 
