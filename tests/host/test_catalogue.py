@@ -31,7 +31,7 @@ def runs_along(build: Callable[[], World], model: Steps) -> bool:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_expected(name: str, recorded: Recorded) -> None:
-    """What two protections are translated to alike, is explored once."""
+    """What two protections come to alike, is explored once."""
     scenario = SCENARIOS[name]
     outcomes: dict[str, Outcome] = {}
     for protection, rule in scenario.expected.items():
@@ -39,11 +39,11 @@ def test_expected(name: str, recorded: Recorded) -> None:
         build = functools.partial(scenario.build, **given, **scenario.small)
         world = build()
         translation = Translation(world)
-        if translation.source not in outcomes:
+        if translation.digest not in outcomes:
             model = Model(world, translation=translation)
-            outcomes[translation.source] = model.explore()
+            outcomes[translation.digest] = model.explore()
             assert runs_along(build, model), protection
-        outcome = outcomes[translation.source]
+        outcome = outcomes[translation.digest]
         assert ({v.rule for v in outcome.violations}, outcome.missed) == ({rule} - {""}, []), protection
         steps = outcome.violations[0].steps if outcome.violations else None
         recorded(f"{name} {protection}", states=outcome.states, transitions=outcome.transitions, steps=steps)

@@ -95,18 +95,19 @@ class Executed:
 
 
 def explored(builds: Iterable[Callable[[], World]], watches: Callable[[str], bool], **budget: Any) -> Executed:
-    """What explorations of some worlds executed together, each going on past what breaks a rule; the same code only once."""
+    """What explorations of some worlds executed together, each going on past what breaks a rule; what is the same only once."""
     from guestmem.checker.engine.compile import QUICK
     from guestmem.checker.explore import Model
 
     executed = Executed()
-    seen: set[str] = set()
+    seen: set[tuple[str, frozenset[Statement]]] = set()
     for build in builds:
         world = executed.built(build, watches)
         translation = Translation(world, watches)
-        if translation.source in seen:
+        explores = translation.digest, frozenset(translation.marks.statements)
+        if explores in seen:
             continue
-        seen.add(translation.source)
+        seen.add(explores)
         model = Model(world, watches, QUICK, translation)
         model.explore(stop_at_first=False, **budget)
         executed.explored(model)

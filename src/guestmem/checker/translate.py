@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 from collections.abc import Iterator
 
 from guestmem.checker.backend.c import Shared
@@ -70,3 +71,11 @@ class Translation:
         shared = Shared(self.pools, self.numbers, self.layout, self.marks, known.stopping(self.bodies.atomic))
         self.source = Unit(shared, self.bodies, known, forks).text()
         self.initial = self.layout.pack(self.pools)
+
+    @property
+    def digest(self) -> str:
+        """What an exploration finds depends on this alone: the code, the state it begins in, what its answers are called."""
+        numbers = self.numbers
+        rules = [(site.rule, site.detail) for site in numbers.sites]
+        what = [self.source, self.initial, rules, numbers.always, numbers.situations]
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:32]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -302,8 +301,8 @@ def comparable() -> list[str]:
 
 
 def _digest(key: Key) -> str:
-    """What the translated code is, so that what is the same code is explored once; the empty string: refused."""
-    return "" if key.refused() else hashlib.sha256(Model.translate(key.build()).source.encode()).hexdigest()
+    """What there is to explore, so that what is the same is explored once; the empty string: refused."""
+    return "" if key.refused() else Model.translate(key.build()).digest
 
 
 def _explore(key: Key, memory: int) -> Explored:
