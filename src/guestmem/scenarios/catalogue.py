@@ -22,6 +22,7 @@ from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
     EagerOnGunyah,
     EagerPagesOnGunyah,
+    FixedUpOnGunyah,
     ForcedOnPkvm,
     OnGunyah,
     OnKvm,
@@ -257,6 +258,13 @@ SCENARIOS = {
             WalkedOnKvm,
             expected=_each(HOST_READS_SECRET, NO_PANIC, HOST_READS_SECRET, NO_PANIC),
             arch="",
+            small=SMALL,
+        ),
+        Scenario(
+            "gunyah-fixed-up",
+            "Gunyah, where each access that nobody asked for has an exception-table entry",
+            FixedUpOnGunyah,
+            expected=_each(NO_PANIC, HOLDS, HOLDS, HOLDS),
             small=SMALL,
         ),
         Scenario(

@@ -25,6 +25,7 @@ from guestmem.scenarios.cast import (
     RunningVm,
     TwoThreads,
     Vcpus,
+    Vmm,
     Walker,
     Zeropad,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "BlocksOnKvm",
     "EagerOnGunyah",
     "EagerPagesOnGunyah",
+    "FixedUpOnGunyah",
     "ForcedOnPkvm",
     "GunyahHost",
     "KvmHost",
@@ -230,6 +232,10 @@ class TwoThreadsOnGunyah(GunyahHost, TwoThreads):
 
 class WalkedOnKvm(OnKvm, Walker):
     """The standard cast on KVM, and a walker of memory."""
+
+
+class FixedUpOnGunyah(GunyahHost, Kcore, Zeropad, Process, Vcpus, Vmm):
+    """The standard cast on Gunyah without the plain read: every access that nobody asked for has an exception-table entry."""
 
 
 class WalkedOnGunyah(OnGunyah, Walker):
