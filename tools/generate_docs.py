@@ -18,7 +18,8 @@ import guestmem.mm
 from guestmem.checker.coverage import Executed, any_file, explored, unexecuted
 from guestmem.checker.frontend.source import Place, shown_file, source_line
 from guestmem.model import Record, World
-from guestmem.mutation.report import listed, read_results, score, settled, survivors, tables
+from guestmem.mutation.report import UNNOTICEABLE, listed, read_results, score, settled, survivors, tables
+from guestmem.mutation.run import Result
 from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Story
@@ -120,7 +121,10 @@ def mutants() -> str:
     _, found = read_results(str(ROOT / "docs" / "mutants.jsonl"))
     if not found:
         raise SystemExit("there is no docs/mutants.jsonl: make it as docs/mutants.md says, with --resume docs/mutants.jsonl")
-    results = sorted((settled(result, known) for result in found.values()), key=lambda r: (r.key.file, r.line, r.key))
+    untried = {key: Result(key, 0, "survived") for key, entry in known.items() if entry.reason in UNNOTICEABLE}
+    results = sorted(
+        (settled(result, known) for result in {**untried, **found}.values()), key=lambda r: (r.key.file, r.line, r.key)
+    )
     by = "\n".join(tables(results))
     rows = "\n".join(survivors(results, known))
     killed, noticeable = score(results)
