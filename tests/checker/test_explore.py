@@ -133,10 +133,33 @@ def test_the_state_as_built_can_break_a_rule(stop: bool) -> None:
     assert (violation.rule, violation.steps, violation.thread) == (KNOWN, 0, None)
 
 
-class OneDeed(World):
-    """Two can do the same: the states after it are one state."""
+class Two(World):
+    """Two can do the same."""
 
     flag: bool = False
+
+    @thread
+    def first(self) -> None:
+        while True:
+            self.set()
+
+    @thread
+    def second(self) -> None:
+        while True:
+            self.set()
+
+    @step
+    def set(self) -> None:
+        self.flag = True
+
+    @always(KNOWN)
+    def known(self) -> bool:
+        return not self.flag
+
+
+class OneDeed(Two):
+    """The states after it are one state."""
+
     marks: list[bool] = array("marks")
     geometry = {"marks": 1}
 
@@ -144,54 +167,21 @@ class OneDeed(World):
     def marker(self, me: int) -> None:
         self.mark(me)
 
-    @thread
-    def first(self) -> None:
-        while True:
-            self.set()
-
-    @thread
-    def second(self) -> None:
-        while True:
-            self.set()
-
     @step
     def mark(self, me: int) -> None:
         self.marks[me] = True
 
-    @step
-    def set(self) -> None:
-        self.flag = True
 
-    @always(KNOWN)
-    def known(self) -> bool:
-        return not self.flag
-
-
-class Wide(World):
+class Wide(Two):
     """The same, with a state of several words."""
 
-    flag: bool = False
     marks: list[bool] = array(100)
-
-    @thread
-    def first(self) -> None:
-        while True:
-            self.set()
-
-    @thread
-    def second(self) -> None:
-        while True:
-            self.set()
 
     @step
     def set(self) -> None:
         for i in range(100):
             self.marks[i] = True
         self.flag = True
-
-    @always(KNOWN)
-    def known(self) -> bool:
-        return not self.flag
 
 
 @pytest.mark.parametrize(("world", "words"), [(OneDeed, 1), (Wide, 2)])
