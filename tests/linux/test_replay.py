@@ -28,7 +28,7 @@ HOST, GUEST, SECRET, PUNCH = (
     "3_memfd_secret.txt",
     "4_concurrent_punch.txt",
 )
-PERF, TRACE_CMD = "5_perf_script.txt", "6_trace_cmd_report.txt"
+PERF, TRACE_CMD, TDP = "5_perf_script.txt", "6_trace_cmd_report.txt", "7_tdp.txt"
 FRAME = re.compile(r"(?<=pfn=0x)[0-9a-f]+|(?<=pfn )[0-9a-f]+|(?<=spte )[0-9a-f]+(?=[0-9a-f]{3} )")
 
 
@@ -45,6 +45,7 @@ def text(name: str) -> list[str]:
         (PUNCH, 972, 576, 384, 0),
         (PERF, 169, 22, 22, 11),
         (TRACE_CMD, 227, 22, 22, 11),
+        (TDP, 11694, 9, 9, 13),
     ],
 )
 def test_a_real_recording_is_consistent(name: str, events: int, added: int, removed: int, entries: int) -> None:
@@ -133,6 +134,7 @@ WHOLE = "tracing_mark_write: guestmem record: all of guest_memfd on 0:16, memfd_
 BOUND = "tracing_mark_write: gmem ino=0x7, slot gfn 100.. = gmem index 0.."
 REQUEST = "kvm_mmu_spte_requested: gfn {gfn:x} pfn {pfn:x} level 1"
 SET = "kvm_mmu_set_spte: gfn {gfn:x} spte {pfn:x}e67 (rwxu) level 1 at 18ee1d818"
+CHANGED = "kvm_tdp_mmu_spte_changed: as id 0 gfn {gfn:x} level {level} old_spte {old:x} new_spte {new:x}"
 PUNCHES = "sys_fallocate(fd: 6, mode: 3, offset: 0x{ofs:x}, len: 0x2000)"
 ALLOCATES = "sys_fallocate(fd: 6, mode: 1, offset: 0x{ofs:x}, len: 0x2000)"
 TOUCH = "page_fault_user: address=0x7f3854bef000 ip=0x7f3854dbeaa3 error_code=0x6"
@@ -165,6 +167,23 @@ def fault(gfn: int, pfn: int, entry: int | None = None) -> list[str]:
     return [REQUEST.format(gfn=gfn, pfn=pfn), SET.format(gfn=gfn, pfn=pfn if entry is None else entry)]
 
 
+NOTHING, TABLE = 1 << 63, 0x7880827
+
+
+def page_entry(pfn: int) -> int:
+    """The value of an entry that maps a page."""
+    return pfn << 12 | 0xE67
+
+
+def block_entry(pfn: int) -> int:
+    """The same for a block."""
+    return page_entry(pfn) | 0x80
+
+
+def changes(gfn: int, old: int, new: int, level: int = 1) -> str:
+    return CHANGED.format(gfn=gfn, level=level, old=old, new=new)
+
+
 PAIRS: dict[str, tuple[list[str], list[str], int]] = {
     module.ADDED_ONCE: ([add(1), delete(1), add(2)], [add(1), add(2)], 2),
     module.ONE_FILE: ([add(1), delete(1), add(1, 4096)], [add(1), add(1, 4096)], 2),
@@ -175,6 +194,11 @@ PAIRS: dict[str, tuple[list[str], list[str], int]] = {
     module.AS_REQUESTED: (fault(5, 1), fault(5, 1, entry=2), 2),
     module.RESIDENT: ([BOUND, add(1), TOUCH, *fault(0x100, 1)], [BOUND, add(1), TOUCH, *fault(0x100, 2)], 5),
     module.NOT_AFTER: ([BOUND, add(1), *fault(0x100, 1), delete(1)], [BOUND, add(1), delete(1), *fault(0x100, 1)], 5),
+    module.ZAPPED_FIRST: (
+        [TOUCH, add(1), changes(9, NOTHING, page_entry(1)), changes(9, page_entry(1), NOTHING), delete(1)],
+        [TOUCH, add(1), changes(9, NOTHING, page_entry(1)), delete(1), changes(9, page_entry(1), NOTHING)],
+        4,
+    ),
     module.PUNCHED: (
         [add(1), add(2, 4096), PUNCHES.format(ofs=0), delete(1), delete(2, 4096), DONE],
         [add(1), add(2, 4096), PUNCHES.format(ofs=0), delete(1), DONE],
@@ -213,6 +237,76 @@ def test_a_frame_that_was_removed_is_not_mapped_before_it_is_allocated() -> None
     assert replay(trace(*gone, alloc(1), *fault(9, 1))).verdict == "consistent"
     report = replay(trace(*gone, *fault(9, 1)))
     assert [v.rule for v in report.violations] == [module.NOT_AFTER]
+
+
+# ---- entries of TDP page tables
+
+
+def zaps(lines: list[str]) -> list[int]:
+    """The lines in which an entry for a page goes away."""
+    return [at for at, line in enumerate(lines) if re.search(r"level 1 old_spte \w+e67 new_spte 8000000000000000", line)]
+
+
+def refused_at(lines: list[str]) -> tuple[str, str]:
+    """The first broken rule, and what the line says that breaks it."""
+    violation = replay(lines).violations[0]
+    return violation.rule, violation.lines[-1][1].split(": ", 1)[1]
+
+
+def test_a_page_that_stays_in_stage_2_is_told_by_the_line_that_removes_it() -> None:
+    """Two alterations of a real recording: no zap at all; and the first zap after the page is gone."""
+    lines = [line for line in text(TDP) if "entries-in-buffer" not in line]
+    gone = "mm_filemap_delete_from_page_cache: dev 0:29 ino 56d pfn=0x7884 ofs=0 order=0"
+    assert refused_at([line for at, line in enumerate(lines) if at not in zaps(lines)]) == (module.ZAPPED_FIRST, gone)
+    first, after = zaps(lines)[0], next(at for at, line in enumerate(lines) if gone in line)
+    late = re.sub(r"\d+\.\d+(?=: kvm)", re.findall(r"\d+\.\d+(?=: mm)", lines[after])[0], lines[first])
+    moved = [*lines[:first], *lines[first + 1 : after + 1], late, *lines[after + 1 :]]
+    assert refused_at(moved) == (module.ZAPPED_FIRST, gone)
+
+
+def test_each_zap_of_a_file_that_is_missing_is_noticed() -> None:
+    lines = [line for line in text(TDP) if "entries-in-buffer" not in line]
+    of_file = [at for at in zaps(lines) if "old_spte 788" in lines[at]]
+    assert len(of_file) == 9
+    assert all(replay(lines[:at] + lines[at + 1 :]).verdict == "violated" for at in of_file)
+
+
+@pytest.mark.parametrize(
+    ("events", "verdict"),
+    [
+        # A block has 512 pages.
+        ([changes(0x200, NOTHING, block_entry(0x200), 2), delete(0x201)], "violated"),
+        ([changes(0x200, NOTHING, block_entry(0x200), 2), changes(0x200, block_entry(0x200), NOTHING, 2), delete(0x201)], ""),
+        # A block becomes a table: its entries have lines of their own.
+        ([changes(0x200, NOTHING, block_entry(0x200), 2), changes(0x200, block_entry(0x200), TABLE, 2), delete(0x201)], ""),
+        # A table goes with what is in it, and with nothing beside it.
+        ([changes(9, NOTHING, page_entry(0x201)), changes(0, TABLE, NOTHING, 2), delete(0x201)], ""),
+        ([changes(9, NOTHING, page_entry(0x201)), changes(0x200, TABLE, NOTHING, 2), delete(0x201)], "violated"),
+        # Two roots have the page.
+        ([changes(9, NOTHING, page_entry(0x201))] * 2 + [changes(9, page_entry(0x201), NOTHING), delete(0x201)], "violated"),
+        ([changes(9, NOTHING, page_entry(0x201))] * 2 + [changes(9, page_entry(0x201), NOTHING)] * 2 + [delete(0x201)], ""),
+        # Other permissions; another page; what is no page of memory (MMIO).
+        (
+            [changes(9, NOTHING, page_entry(0x201)), changes(9, page_entry(0x201), page_entry(0x201) & ~2), delete(0x201)],
+            "violated",
+        ),
+        ([changes(9, NOTHING, page_entry(0x201)), changes(9, page_entry(0x201), page_entry(0x300)), delete(0x201)], ""),
+        ([changes(9, NOTHING, 0x201027), delete(0x201)], ""),
+        # The frame came into the file later: whoever unmapped it before has no lines.
+        ([changes(9, NOTHING, page_entry(0x201)), delete(0x201), add(0x201), delete(0x201)], "violated"),
+        ([delete(0x201), changes(9, NOTHING, page_entry(0x201)), add(0x201), delete(0x201)], ""),
+    ],
+)
+def test_what_an_entry_maps(events: list[str], verdict: str) -> None:
+    report = replay(trace(TOUCH, add(0x201), *events))
+    assert {v.rule for v in report.violations} == ({module.ZAPPED_FIRST} if verdict else set())
+
+
+def test_what_a_thread_without_other_lines_did_is_not_known() -> None:
+    """`guestmem record` follows one command, and has the pages of files of all processes: what another unmaps has no line."""
+    events = trace(TOUCH, add(1), changes(9, NOTHING, page_entry(1)), delete(1))
+    assert replay(events).verdict == "violated"
+    assert replay([*events[:-1], events[-1].replace("-17 ", "-18 ")]).verdict == "consistent"
 
 
 def test_a_fault_that_adds_a_page_maps_it() -> None:

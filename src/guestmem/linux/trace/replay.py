@@ -25,7 +25,6 @@ from guestmem.linux.trace.text import ADDED, REMOVED, Event, Header, Lost, page,
 __all__ = ["CANNOT_TELL", "Report", "Violation", "replay"]
 
 CANNOT_TELL = (
-    "when a stage-2 entry goes away, except that its page is gone",
     "which memory slots are bound to which ranges of a file, except by a note such as "
     "`gmem ino=0x13d7f, slot gfn 0.. = gmem index 0..`",
     "whether a page was zeroed",
@@ -87,7 +86,8 @@ def _coverage(events: list[Event]) -> Coverage:
             inodes.setdefault(int(of.file[1], 16), of.file)
             if event.name == ADDED:
                 added.add(of.file)
-    return Coverage({event.name for event in events}, whole, older, added, inodes)
+    followed = {event.pid for event in events if event.name not in (ADDED, REMOVED, *NOTES)}
+    return Coverage({event.name for event in events}, whole, older, added, inodes, followed)
 
 
 class _Run:
@@ -131,6 +131,9 @@ class _Run:
         elif name == "kvm_mmu_set_spte":
             self.counts["stage-2 entries set"] += 1
             self.read(event, self.stage2.set(event, self.pages, self.frames))
+        elif name == "kvm_tdp_mmu_spte_changed":
+            self.counts["stage-2 entries changed"] = self.counts.get("stage-2 entries changed", 0) + 1
+            self.read(event, self.stage2.changed(event, self.pages, self.frames))
         elif name in NOTES:
             self.stage2.note(event)
         elif name == "sched_process_exit":
@@ -154,8 +157,10 @@ class _Run:
             if adding:
                 self.pages.add(place, pfn, event)
                 self.frames.add(pfn, event)
+                self.stage2.entries.forget(pfn)
             else:
                 self.pages.delete(place, pfn, event, self.frames)
+                self.stage2.removed(place, pfn, event)
                 self.frames.delete(pfn, event)
         if adding:
             self.stage2.added(of.pfn, event)
@@ -188,6 +193,8 @@ class _Run:
             yield "whether frames were free when they were added: mm_page_alloc was not recorded"
         if "kvm_mmu_set_spte" not in self.coverage.names:
             yield "what was mapped into a guest: kvm_mmu_set_spte was not recorded, or no guest ran"
+        if "kvm_tdp_mmu_spte_changed" not in self.coverage.names:
+            yield "when a stage-2 entry goes away, except that its page is gone: kvm_tdp_mmu_spte_changed has no line"
         if self.pages.earlier:
             yield f"how {self.pages.earlier} pages came into their files: they were there before the recording"
         if once := sum(lines == 1 for lines in self.frames.lines.values()):

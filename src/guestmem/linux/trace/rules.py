@@ -27,6 +27,7 @@ NOT_FREED = "a frame in a file is neither freed nor allocated"
 AS_REQUESTED = "a stage-2 entry has the frame that its fault found"
 RESIDENT = "a stage-2 entry is made only for a page that is resident"
 NOT_AFTER = "nothing is mapped into a guest after its page was removed"
+ZAPPED_FIRST = "a page leaves the stage 2 of guests before it leaves its file"
 PUNCHED = "a punched hole is empty, and nothing else is removed by it"
 FILLED = "an allocated range is full, and nothing else is added by it"
 PAIRED = "a call that ends began, and one that began ends before the next"
@@ -43,8 +44,13 @@ Line = Event | Header | Unreadable
 POINTER = re.compile(r"\b(?:page|folio)=(0x)?(\w+) pfn=(0x[0-9a-f]+|\d+)(?: order=(1?\d)\b)?")
 REQUESTED = re.compile(r"gfn (?:0x)?([0-9a-f]+) pfn (?:0x)?([0-9a-f]+) level ([1-5])\b")
 SET = re.compile(r"gfn (?:0x)?([0-9a-f]+) spte (?:0x)?([0-9a-f]+) \([^)]*\) level ([1-5])\b")
+CHANGED = re.compile(
+    r"as id (\d+) gfn (?:0x)?([0-9a-f]+) level ([1-5]) old_spte (?:0x)?([0-9a-f]+) new_spte (?:0x)?([0-9a-f]+)\b"
+)
 NOTE = re.compile(r"gmem ino=0x([0-9a-f]+),? slot gfn (?:0x)?([0-9a-f]+)\.\. = gmem index (?:0x)?([0-9a-f]+)\.\.")
 FRAMES = (1 << 40) - 1
+PRESENT, LARGE = 1 << 11, 1 << 7  # arch/x86/kvm/mmu/spte.h: SPTE_MMU_PRESENT_MASK, PT_PAGE_SIZE_MASK
+LEVELS = (1, 2, 3)  # of an entry that maps pages: 4 KiB, 2 MiB, 1 GiB
 SET_MEMORY = {uapi.KVM_SET_USER_MEMORY_REGION, uapi.KVM_SET_USER_MEMORY_REGION2}
 
 
@@ -80,6 +86,7 @@ class Coverage(NamedTuple):
             that are older (their inodes).
         added: files to which a line adds a page.
         inodes: the files by inode, for notes.
+        followed: threads that have lines of other kinds than those that `guestmem record` keeps of all processes.
     """
 
     names: set[str]
@@ -87,6 +94,7 @@ class Coverage(NamedTuple):
     older: set[str]
     added: set[File]
     inodes: dict[int, File]
+    followed: set[int]
 
     def watched(self, file: File) -> bool:
         """Whether a file may be a guest_memfd or a memfd_secret."""
@@ -298,6 +306,83 @@ class Bound(NamedTuple):
     first: int
 
 
+class Entry(NamedTuple):
+    """An entry of a TDP page table for pages: its address space, its first gfn, its level (1: one page, 2: 512 of them)."""
+
+    space: int
+    gfn: int
+    level: int
+
+    @property
+    def table(self) -> Entry:
+        """The entry of the level above that points to the table in which it stands."""
+        shift = 9 * self.level
+        return Entry(self.space, self.gfn >> shift << shift, self.level + 1)
+
+
+def _block(frame: int, level: int) -> tuple[int, int]:
+    """The frames that an entry of a level has, if it has this one."""
+    return level, frame >> 9 * (level - 1)
+
+
+class Entries:
+    """The entries of TDP page tables that map pages, as kvm_tdp_mmu_spte_changed tells of them.
+
+    An entry may stand in several roots; then there are as many lines that made it.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], dict[Entry, list[Event]]] = {}
+        self._in_table: dict[Entry, dict[Entry, int]] = {}
+
+    def changed(self, entry: Entry, old: int, new: int, event: Event) -> int | None:
+        """An entry goes from one value to another; the frame that it maps now and did not before."""
+        before, after = (self._frame(entry, value) for value in (old, new))
+        if before is None and after is None and old & PRESENT and not new & PRESENT:
+            self._drop_table(entry)
+        if before == after:
+            return None
+        if before is not None:
+            self._unmake(entry, before)
+        if after is not None:
+            self._made.setdefault(_block(after, entry.level), {}).setdefault(entry, []).append(event)
+            self._in_table.setdefault(entry.table, {})[entry] = after
+        return after
+
+    def of(self, frame: int) -> tuple[Entry, Event] | None:
+        """An entry that maps a frame, and the line that made it."""
+        for level in LEVELS:
+            for entry, made in self._made.get(_block(frame, level), {}).items():
+                return entry, made[-1]
+        return None
+
+    def forget(self, frame: int) -> None:
+        """A frame is somebody else's now: what mapped it is gone, though a thread that has no lines may have done that."""
+        for level in LEVELS:
+            for entry in self._made.pop(_block(frame, level), {}):
+                self._in_table.get(entry.table, {}).pop(entry, None)
+
+    def _frame(self, entry: Entry, value: int) -> int | None:
+        """The frame that a value maps; None if it maps nothing, or is a table."""
+        if not value & PRESENT or (entry.level > 1 and not value & LARGE):
+            return None
+        return value >> PAGE_SHIFT & FRAMES
+
+    def _unmake(self, entry: Entry, frame: int) -> None:
+        """An entry is gone from one root."""
+        entries = self._made.get(_block(frame, entry.level), {})
+        if entry in entries:
+            entries[entry].pop()
+            if not entries[entry]:
+                del entries[entry]
+                self._in_table.get(entry.table, {}).pop(entry, None)
+
+    def _drop_table(self, table: Entry) -> None:
+        """A table is gone, and with it what still stands in it."""
+        for entry, frame in self._in_table.pop(table, {}).items():
+            self._made.get(_block(frame, entry.level), {}).pop(entry, None)
+
+
 class Stage2:
     """Faults of guests, and the entries they make."""
 
@@ -305,6 +390,7 @@ class Stage2:
         self.coverage = coverage
         self.broken = findings.broken
         self._bound: list[Bound] = []
+        self.entries = Entries()
         # By thread: its guest's fault, and the page that it added last, for that fault if nothing else happened between.
         self._requests: dict[int, Request] = {}
         self._fresh: dict[int, Resident] = {}
@@ -355,6 +441,23 @@ class Stage2:
         elif level == 1:
             self._resident(event, gfn, pfn, pages, frames)
         return True
+
+    def changed(self, event: Event, pages: Pages, frames: Frames) -> bool:
+        """kvm_tdp_mmu_spte_changed; whether its fields can be read."""
+        found = CHANGED.match(event.fields)
+        if found is None:
+            return False
+        entry = Entry(int(found[1]), int(found[2], 16), int(found[3]))
+        pfn = self.entries.changed(entry, int(found[4], 16), int(found[5], 16), event)
+        if pfn is not None and entry.level == 1 and "kvm_mmu_set_spte" not in self.coverage.names:
+            self._resident(event, entry.gfn, pfn, pages, frames)
+        return True
+
+    def removed(self, place: Place, pfn: int, event: Event) -> None:
+        """A page is removed from a file: no guest reaches it any more.  What unmapped it has lines if its thread has."""
+        if event.pid in self.coverage.followed and (still := self.entries.of(pfn)) is not None:
+            why = f"gfn {still[0].gfn:#x} still has frame {pfn:#x}, {called(place)}"
+            self.broken(ZAPPED_FIRST, why, still[1], event)
 
     def _resident(self, event: Event, gfn: int, pfn: int, pages: Pages, frames: Frames) -> None:
         """A stage-2 entry of one page was made: is its frame that of a page in a file?"""
