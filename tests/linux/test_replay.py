@@ -430,6 +430,23 @@ def test_what_cannot_be_read_is_one_line(name: str, tmp_path: Path, capsys: pyte
     assert said.count("\n") == 1
 
 
+def test_what_has_no_end_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ftrace, "LIMIT", 1 << 20)
+    long = b"# a remark\n" * (1 << 17)
+    for name, packed in (
+        ("a", long),
+        ("a.gz", gzip.compress(long)),
+        ("a.xz", lzma.compress(long)),
+        ("a.bz2", bz2.compress(long)),
+        ("a.zst", zstandard.compress(long)),
+    ):
+        (tmp_path / name).write_bytes(packed)
+        assert cli.main(["replay", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err == f"guestmem: {tmp_path / name}: more than 1 MiB of text: give a part of it\n"
+    assert cli.main(["replay", "/dev/zero"]) == 2
+    assert "it is no text" in capsys.readouterr().err
+
+
 def test_tests_are_named_by_words_and_not_by_data(request: pytest.FixtureRequest) -> None:
     """Packed bytes may hold the time when they were packed, and workers that collect different names do not start."""
     data = [item.nodeid for item in request.session.items if re.search(r"\\+x[0-9a-f]{2}", item.nodeid)]

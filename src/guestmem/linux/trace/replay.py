@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from guestmem.linux.trace.rules import (
@@ -56,11 +56,10 @@ class Report(NamedTuple):
     cannot_tell: list[str]
 
 
-def replay(text: Iterable[str]) -> Report:
-    """Check the lines of a trace."""
-    said = list(parse(text))
-    run = _Run(_coverage([one for one in said if isinstance(one, Event)]))
-    for one in said:
+def replay(text: Sequence[str]) -> Report:
+    """Check the lines of a trace: once to see what it covers, once line by line."""
+    run = _Run(_coverage(one for one in parse(text) if isinstance(one, Event)))
+    for one in parse(text):
         if isinstance(one, Event):
             run.event(one)
         elif isinstance(one, Header):
@@ -72,13 +71,18 @@ def replay(text: Iterable[str]) -> Report:
     return run.report()
 
 
-def _coverage(events: list[Event]) -> Coverage:
+def _coverage(events: Iterable[Event]) -> Coverage:
     """What kind of recording this is."""
+    names: set[str] = set()
+    followed: set[int] = set()
     whole: set[str] = set()
     older: set[str] = set()
     added: set[File] = set()
     inodes: dict[int, File] = {}
     for event in events:
+        names.add(event.name)
+        if event.name not in (ADDED, REMOVED, *NOTES):
+            followed.add(event.pid)
         if event.name in NOTES and (found := ALL_OF.search(event.fields)):
             whole.update(DEVICE.findall(found[1]))
             older.update(INODE.findall(found[1].partition("but for")[2]))
@@ -86,8 +90,7 @@ def _coverage(events: list[Event]) -> Coverage:
             inodes.setdefault(int(of.file[1], 16), of.file)
             if event.name == ADDED:
                 added.add(of.file)
-    followed = {event.pid for event in events if event.name not in (ADDED, REMOVED, *NOTES)}
-    return Coverage({event.name for event in events}, whole, older, added, inodes, followed)
+    return Coverage(names, whole, older, added, inodes, followed)
 
 
 class _Run:

@@ -13,12 +13,12 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple
 
 __all__ = [
     "ADDED",
+    "LIMIT",
     "REMOVED",
     "Event",
     "Header",
@@ -164,27 +164,37 @@ def page(fields: str) -> Page | None:
 
 PACKED = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zst"}
 
+LIMIT = 256 << 20
+"""So many bytes of text are read at most: what is packed, or a device, may have no end."""
+
 
 def lines(path: str) -> list[str]:
     """The lines of a file of text, unpacked if it is packed with gzip, xz, bzip2 or zstd.
 
-    Raises OSError, and :class:`NoText` for a file that is no text or cannot be unpacked here.
+    Raises OSError, and :class:`NoText` for a file that is no text, is longer than LIMIT, or cannot be unpacked here.
     """
-    data = Path(path).read_bytes()
-    kind = next((kind for magic, kind in PACKED.items() if data.startswith(magic)), None)
-    try:
-        if kind == "zst":
-            data = _unzstd(path, data)
-        elif kind is not None:
-            data = {"gz": gzip, "xz": lzma, "bz2": bz2}[kind].decompress(data)
-    except NoText:
-        raise
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise NoText(f"{path}: damaged or cut short ({error}): pack the text again") from error
+    with open(path, "rb") as file:
+        head = file.peek(64)
+        kind = next((kind for magic, kind in PACKED.items() if head.startswith(magic)), None)
+        try:
+            if kind is None:
+                data = file.read(LIMIT + 1) if b"\0" not in head else head
+            elif kind == "zst":
+                data = _unzstd(path, file)
+            else:
+                data = UNPACK[kind](file).read(LIMIT + 1)
+        except NoText:
+            raise
+        except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise NoText(f"{path}: damaged or cut short ({error}): pack the text again") from error
     if data[:2] == b"\x17\x08" or data.startswith(b"PERFILE2"):
         raise NoText(f"{path}: a recording, not its text: give the output of trace-cmd report or perf script")
     if b"\0" in data:
         raise NoText(f"{path}: it is no text: name a text of ftrace, trace-cmd report or perf script")
+    if len(data) > LIMIT:
+        raise NoText(f"{path}: more than {LIMIT >> 20} MiB of text: give a part of it")
     # A thread's name may be cut within a character.
     return split(data.decode("utf-8-sig", errors="replace"))
 
@@ -194,23 +204,29 @@ def split(text: str) -> list[str]:
     return list(io.StringIO(text))
 
 
-def _unzstd(path: str, data: bytes) -> bytes:
-    """Unpack zstd with what this Python has for it.  Raises ValueError when it is damaged."""
+UNPACK: dict[str, Callable[[Any], IO[bytes] | gzip.GzipFile]] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
+CHUNK = 1 << 10  # of zstd, which may unpack to 32 MiB
+
+
+def _unzstd(path: str, file: IO[bytes]) -> bytes:
+    """Unpack zstd with what this Python has for it, up to the limit.  Raises ValueError when it is damaged."""
     for name in ("compression.zstd", "zstandard"):
         try:
             zstd = importlib.import_module(name)
         except ImportError:
             continue
-        text = b""
+        text, frame, rest = bytearray(), None, b""
         try:
-            while data:
-                frame = zstd.ZstdDecompressor()
-                frame = frame.decompressobj() if name == "zstandard" else frame
-                text += frame.decompress(data)
-                if not frame.eof:
-                    raise ValueError("the last frame has no end")
-                data = frame.unused_data
+            while len(text) <= LIMIT and (chunk := rest or file.read(CHUNK)):
+                if frame is None:
+                    frame = zstd.ZstdDecompressor()
+                    frame = frame.decompressobj() if name == "zstandard" else frame
+                text += frame.decompress(chunk)
+                rest = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
         except zstd.ZstdError as error:
             raise ValueError(str(error)) from error
-        return text
+        if frame is not None and len(text) <= LIMIT:
+            raise ValueError("the last frame has no end")
+        return bytes(text)
     raise NoText(f"{path}: packed with zstd: use Python 3.14, or pip install zstandard, or unzstd it")
