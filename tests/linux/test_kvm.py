@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import random
+import re
 import signal
 import threading
 import time
@@ -18,12 +19,30 @@ from guestmem.linux import calls, uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, Closed, Descriptor, Mapping
 from guestmem.linux.guest import MAX_PAGES, Guest, real_mode
 from guestmem.linux.gunyah import GH_VM_ANDROID_LEND_USER_MEM, GH_VM_SET_USER_MEM_REGION, Gunyah
-from guestmem.linux.kvm import GuestMemfd, Kvm, Vm
+from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, filled
 from guestmem.linux.secretmem import SecretMem
 from requires import require
 
 SHARED = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
 TOP = 1 << 63
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"slot": 1 << 32}, "slot: 0x100000000 does not fit 32 bits"),
+        ({"slot": 1, "guest_phys_addr": 1 << 64}, "guest_phys_addr: 0x10000000000000000 does not fit 64 bits"),
+        ({"guest_memfd": -(1 << 31) - 1}, "guest_memfd: -0x80000001 does not fit 32 bits"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused(values: dict[str, int], says: str) -> None:
+    with pytest.raises(OverflowError, match=re.escape(says)):
+        filled(uapi.kvm_userspace_memory_region2, **values)
+
+
+def test_a_number_that_fits_arrives() -> None:
+    region = filled(uapi.kvm_userspace_memory_region2, slot=(1 << 32) - 1, guest_phys_addr=-1, guest_memfd=-1)
+    assert (region.slot, region.guest_phys_addr, region.guest_memfd) == ((1 << 32) - 1, (1 << 64) - 1, (1 << 32) - 1)
 
 
 def descriptors() -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from guestmem.linux import uapi
 from guestmem.linux.calls import CallError, Descriptor, Mapping, Residency, cachestat, fallocate, ioctl, mmap, posix
@@ -20,6 +20,7 @@ __all__ = ["Exit", "GuestMemfd", "Kvm", "Statistic", "Vcpu", "Vm"]
 
 KEEP = uapi.FALLOC_FL_KEEP_SIZE
 PUNCH = uapi.FALLOC_FL_PUNCH_HOLE | uapi.FALLOC_FL_KEEP_SIZE
+Filled = TypeVar("Filled", bound=ctypes.Structure)
 RW = uapi.PROT_READ | uapi.PROT_WRITE
 
 
@@ -47,6 +48,20 @@ KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES = 249
 
 KVM_SET_MEMORY_ATTRIBUTES2 = 3 << 30 | ctypes.sizeof(kvm_memory_attributes2) << 16 | 0xAE << 8 | 0xD2
 """_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2), on a guest_memfd, of the same series."""
+
+
+def filled(structure: type[Filled], **values: int) -> Filled:
+    """A structure with these values; a negative one as two's complement.
+
+    Raises OverflowError for what does not fit its field: ctypes would cut it, and slot 2^32 be slot 0.
+    """
+    made = structure()
+    for name, value in values.items():
+        bits = 8 * getattr(structure, name).size
+        if not -1 << (bits - 1) <= value < 1 << bits:
+            raise OverflowError(f"{name}: {value:#x} does not fit {bits} bits")
+        setattr(made, name, value)
+    return made
 
 
 class Kvm(Descriptor):
@@ -141,7 +156,7 @@ class Vm(Descriptor):
         ``flags``: GUEST_MEMFD_FLAG_MMAP, and GUEST_MEMFD_FLAG_INIT_SHARED for memory the host may touch.
         Raises :class:`CallError`: EINVAL for a size or a flag that is not legal, EMFILE.
         """
-        argument = uapi.kvm_create_guest_memfd(size & (1 << 64) - 1, flags & (1 << 64) - 1)
+        argument = filled(uapi.kvm_create_guest_memfd, size=size, flags=flags)
         fd = ioctl(self.fileno(), "KVM_CREATE_GUEST_MEMFD", uapi.KVM_CREATE_GUEST_MEMFD, argument, size=size, flags=flags)
         return GuestMemfd(fd)
 
@@ -165,35 +180,16 @@ class Vm(Descriptor):
         if flags is None:
             flags = 0 if guest_memfd is None else uapi.KVM_MEM_GUEST_MEMFD
         fd = 0 if guest_memfd is None else guest_memfd if isinstance(guest_memfd, int) else guest_memfd.fileno()
-        argument = uapi.kvm_userspace_memory_region2(
-            slot & 0xFFFFFFFF,
-            flags & 0xFFFFFFFF,
-            gpa & (1 << 64) - 1,
-            size & (1 << 64) - 1,
-            userspace_addr & (1 << 64) - 1,
-            guest_memfd_offset & (1 << 64) - 1,
-            fd & 0xFFFFFFFF,
-        )
-        ioctl(
-            self.fileno(),
-            "KVM_SET_USER_MEMORY_REGION2",
-            uapi.KVM_SET_USER_MEMORY_REGION2,
-            argument,
-            slot=slot,
-            flags=flags,
-            gpa=gpa,
-            size=size,
-            userspace_addr=userspace_addr,
-            guest_memfd=fd,
-            guest_memfd_offset=guest_memfd_offset,
-        )
+        given = {"slot": slot, "flags": flags, "userspace_addr": userspace_addr, "guest_memfd_offset": guest_memfd_offset}
+        region = filled(uapi.kvm_userspace_memory_region2, guest_phys_addr=gpa, memory_size=size, guest_memfd=fd, **given)
+        given |= {"gpa": gpa, "size": size, "guest_memfd": fd}
+        ioctl(self.fileno(), "KVM_SET_USER_MEMORY_REGION2", uapi.KVM_SET_USER_MEMORY_REGION2, region, **given)
 
     def set_user_memory_region(self, slot: int, flags: int, gpa: int, size: int, userspace_addr: int) -> None:
         """KVM_SET_USER_MEMORY_REGION, which knows nothing of guest_memfd.  Raises :class:`CallError`."""
-        mask = (1 << 64) - 1
-        argument = uapi.kvm_userspace_memory_region(slot, flags, gpa & mask, size & mask, userspace_addr & mask)
-        given = {"slot": slot, "flags": flags, "gpa": gpa, "size": size, "userspace_addr": userspace_addr}
-        ioctl(self.fileno(), "KVM_SET_USER_MEMORY_REGION", uapi.KVM_SET_USER_MEMORY_REGION, argument, **given)
+        given = {"slot": slot, "flags": flags, "userspace_addr": userspace_addr}
+        region = filled(uapi.kvm_userspace_memory_region, guest_phys_addr=gpa, memory_size=size, **given)
+        ioctl(self.fileno(), "KVM_SET_USER_MEMORY_REGION", uapi.KVM_SET_USER_MEMORY_REGION, region, gpa=gpa, size=size, **given)
 
     def delete_slot(self, slot: int) -> None:
         """Delete a memory slot.  Raises :class:`CallError`: EINVAL if there is none."""
@@ -204,7 +200,7 @@ class Vm(Descriptor):
 
         Raises :class:`CallError`: ENOTTY where KVM has no attributes, EINVAL.
         """
-        argument = uapi.kvm_memory_attributes(gpa, size, attributes, flags)
+        argument = filled(uapi.kvm_memory_attributes, address=gpa, size=size, attributes=attributes, flags=flags)
         given = {"gpa": gpa, "size": size, "attributes": attributes, "flags": flags}
         ioctl(self.fileno(), "KVM_SET_MEMORY_ATTRIBUTES", uapi.KVM_SET_MEMORY_ATTRIBUTES, argument, **given)
 
@@ -264,8 +260,8 @@ class GuestMemfd(Descriptor):
         Raises :class:`CallError`: ENOTTY where the kernel has none; EAGAIN with ``error_offset`` among its arguments,
         the first page somebody else holds.
         """
-        argument = kvm_memory_attributes2(offset, size, attributes, flags)
         given = {"offset": offset, "size": size, "attributes": attributes, "flags": flags}
+        argument = filled(kvm_memory_attributes2, **given)
         try:
             ioctl(self.fileno(), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument, **given)
         except CallError as error:
