@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from guestmem.contract.interface import Missing
+from guestmem.linux.probe import lines
 from guestmem.linux.process import alive
 
 __all__ = ["MemoryCgroup", "remove_stale"]
@@ -19,14 +20,16 @@ NAME = re.compile(r"guestmem-(\d+)$")
 
 def parent() -> tuple[Path, str]:
     """The memory cgroup of this process, and the file that limits a child.  Raises :class:`Missing`."""
-    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+    mine = {}
+    for line in lines("/proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return Path("/sys/fs/cgroup/memory" + path), "memory.limit_in_bytes"
-    root = Path("/sys/fs/cgroup") / path.lstrip("/")
-    if "memory" in (root / "cgroup.subtree_control").read_text(encoding="ascii").split():
+        mine.update(dict.fromkeys(controllers.split(","), path.lstrip("/")))
+    if "memory" in mine:
+        return Path("/sys/fs/cgroup/memory", mine["memory"]), "memory.limit_in_bytes"
+    root = Path("/sys/fs/cgroup", mine.get("", ""))
+    if "memory" in " ".join(lines(f"{root}/cgroup.subtree_control")).split():
         return root, "memory.max"
-    raise Missing("a memory cgroup: the controller is not enabled below that of this process")
+    raise Missing("a memory cgroup: the controller is not enabled below the cgroup of this process")
 
 
 def remove_stale() -> list[str]:

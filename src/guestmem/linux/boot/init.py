@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ PORTS = ("guestmem.out", "guestmem.err", "guestmem.status")
 
 NR_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_POWER_OFF
+CGROUPS = "/sys/fs/cgroup"
 MOUNTS = (
     ("proc", "/proc", "proc"),
     ("sysfs", "/sys", "sysfs"),
@@ -29,6 +31,7 @@ MOUNTS = (
     ("devpts", "/dev/pts", "devpts"),
     ("tmpfs", "/dev/shm", "tmpfs"),
     ("tracefs", "/sys/kernel/tracing", "tracefs"),
+    ("cgroup2", CGROUPS, "cgroup2"),
 )
 
 
@@ -37,6 +40,8 @@ def main() -> None:
     try:
         for source, target, kind in MOUNTS:
             mount(source, target, kind)
+        with contextlib.suppress(OSError):  # a kernel without memory cgroups
+            Path(CGROUPS, "cgroup.subtree_control").write_text("+memory")
         notes = list(load_modules())
         out, err, status = (port(name) for name in PORTS)
         for note in notes:
