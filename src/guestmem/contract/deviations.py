@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from guestmem.contract import citations
 from guestmem.contract.results import EEXIST, EINVAL, Result, Signal
+from guestmem.linux.facts import Facts
 
 __all__ = ["DEVIATIONS", "Deviation", "known"]
 
@@ -20,8 +22,9 @@ class Deviation(NamedTuple):
             are made so that they do not meet it.
         rows: names of rows, or how they begin.
         source: the change upstream, or the code.
-        program: the shortest program that shows it.
+        program: the shortest program that shows it: its last operation gives ``shows``.
         state_differs: the kernel did something, so what follows is not comparable.
+        cause: which machines have it, if that can be said without running the program.
     """
 
     kernels: str
@@ -33,7 +36,9 @@ class Deviation(NamedTuple):
     explanation: str
     source: str
     program: str
+    shows: Result
     state_differs: bool = False
+    cause: Callable[[Facts], bool] | None = None
 
 
 DEVIATIONS = (
@@ -48,10 +53,11 @@ DEVIATIONS = (
         source=f"virt/kvm/guest_memfd.c, kvm_gmem_bind(); {citations.EEXIST_FOR_OVERLAP}",
         program="""\
 r0 = host.create_vm()
-r1 = host.create_guest_memfd(r0, 0x1000, 0x0)
+r1 = host.create_guest_memfd(r0, 0x1000, 0x3)
 host.set_user_memory_region2(r0, 0, 4, 0x0, 0x1000, None, r1, 0x0)
 host.set_user_memory_region2(r0, 1, 4, 0x1000, 0x1000, None, r1, 0x0)
 """,
+        shows=EINVAL,
     ),
     Deviation(
         kernels="before 7.2, seen on 6.18",
@@ -71,6 +77,7 @@ host.guest_store(r2, 0x0, 1)
 host.fallocate(r1, 3, 0, 0x7ffffffffffff000)
 host.cachestat(r1, 0, 0)
 """,
+        shows=1,
         state_differs=True,
     ),
     Deviation(
@@ -92,6 +99,7 @@ r2 = host.mmap(r1, 0x1000, 3, 1, 0x7ffffffffffff000 - 0x1000)
 host.mremap(r2, 0x3000)
 host.load(r2, 0x2000)
 """,
+        shows=0,
         state_differs=True,
     ),
     Deviation(
@@ -116,14 +124,18 @@ host.guest_load(r4, 0x1000)
 host.guest_store(r4, 0, 0x53)
 host.load(r2, 0)
 """,
+        shows=0x53,
         state_differs=True,
+        cause=lambda facts: facts.shadow_paging,
     ),
 )
 
 
-def known(got: object, expected: object, *, row: str = "", operation: str = "", rule: str = "") -> Deviation | None:
-    """The deviation that explains a result, of a row or of an operation in a program."""
-    for deviation in DEVIATIONS:
+def known(
+    got: object, expected: object, among: Iterable[Deviation], *, row: str = "", operation: str = "", rule: str = ""
+) -> Deviation | None:
+    """The deviation, of those that a kernel has, that explains a result, of a row or of an operation in a program."""
+    for deviation in among:
         here = row.startswith(deviation.rows) if row else (operation, rule) == (deviation.operation, deviation.rule)
         if here and (expected, got) == (deviation.expected, deviation.observed):
             return deviation

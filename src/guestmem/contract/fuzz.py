@@ -17,10 +17,9 @@ from guestmem.contract.conform import kernel_host
 from guestmem.contract.generate import generate
 from guestmem.contract.interface import Host, Unmodelled
 from guestmem.contract.minimise import Divergence, comparable, deviation, first_divergence, minimise
-from guestmem.contract.program import MISSING, Op, Step, look_around, perform, text
+from guestmem.contract.program import MISSING, Op, Step, look_around, perform, present, text
 from guestmem.contract.results import Failure, Other
 from guestmem.contract.syscalls.simulated_host import SimulatedHost
-from guestmem.contract.syscalls.vms import Features
 from guestmem.linux.process import Lost, Worker
 
 __all__ = ["Fuzzer"]
@@ -40,6 +39,7 @@ class Fuzzer:
         operations, programs: performed on both hosts so far.
         missing: operations that the machine does not have, and why.
         left_out: how often the model did not know what a kernel does, by reason.
+        known: the deviations that this kernel has.
         deviations: how often each known deviation was met.
         divergences: what nothing explains, one of each kind, reduced; ``met`` says how often.
     """
@@ -66,11 +66,12 @@ class Fuzzer:
         self.divergences: list[Divergence] = []
         self.stopped = False
         self.deadline = math.inf
-        self.worker = self.new_worker()
-        around = look_around(self.on_kernel)
+        around = look_around(kernel)
         self.unusable = around.unusable
         self.missing.update(around.missing)
-        self.model.resemble(Features(around.flags, around.gpa_bits))
+        self.model.resemble(around.facts)
+        self.known = () if around.unusable else present(kernel)
+        self.worker = self.new_worker()
 
     def stop(self) -> None:
         """Run no more programs, and come to an end with what is being reduced."""
@@ -154,16 +155,16 @@ class Fuzzer:
 
     def compare(self, program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[tuple[int, Divergence]]:
         """Count, keep and yield what diverges."""
-        found = first_divergence(program, model, kernel)
+        found = first_divergence(program, model, kernel, self.known)
         self.missing.update(
             (op.name, theirs.rule) for op, theirs in zip(program, kernel, strict=False) if theirs.result == MISSING
         )
-        for op, ours, theirs in comparable(program, model, kernel):
+        for op, ours, theirs in comparable(program, model, kernel, self.known):
             self.operations += 1
             self.performed[op.name] += 1
             if isinstance(theirs.result, Failure):
                 self.failures[theirs.result.kind] += 1
-            why = deviation(op, ours, theirs) if ours.result != theirs.result else None
+            why = deviation(op, ours, theirs, self.known) if ours.result != theirs.result else None
             if why is not None:
                 self.deviations[why.explanation] += 1
         if found is None:
@@ -191,7 +192,7 @@ class Fuzzer:
             model = perform(self.model, program)
         except Unmodelled:
             return None
-        return first_divergence(program, model, self.on_kernel(program))
+        return first_divergence(program, model, self.on_kernel(program), self.known)
 
     def report(self, saved: Mapping[int, str]) -> Iterator[str]:
         """What was done and found; ``saved`` has the names of the scripts that could be written."""

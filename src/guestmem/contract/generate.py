@@ -28,9 +28,9 @@ EDGES = (0, 1, P - 1, P + 1, (1 << 31), (1 << 32) - 1, 1 << 32, 1 << 52, 1 << 62
 FILE_SIZES = (P, 2 * P, 3 * P, 4 * P, 8 * P, 16 * P, (1 << 21) + P, 1 << 40, 1 << 62, (1 << 63) - P)
 NO_SIZES = (0, 1, P - 1, P + 1, 1 << 63, U64 - P, U64 - 1)
 FALLOC_MODES = (0, 2, 4, 5, 7, 8, 9, 0x10, 0x11, 0x20, 0x21, 0x40, 0x41, 0x80, 0x81, 0x100, 1 << 30)
-SLOTS = (0, 1, 2, 3, 4, 5, 32763, 32764, 65536, (1 << 32) - 1)
+SLOTS = (0, 1, 2, 3, 4, 5, 32763, 32764, 32766, 32767, 65536, 65537, 131072, (1 << 32) - 1)
 MAP_FLAGS = (1, 1, 1, 1, 1, 2, 3, 0, 0x4001, 0x8001, 0x2001, 0x40001, 0x80003, 0x80001)
-ADDRESSES = ("0x10000", "0x10001", "0xffff888000000000", "0x800000000000")
+ADDRESSES = ("0x10000", "0x10001", "0xffff888000000000", "0x800000000000", "0x1000000000000")
 WEIGHTS = {name: operation.weight for name, operation in OPERATIONS.items() if operation.weight}
 QUICK_FILE_OPERATIONS = sorted(name for name, facts in FILE_OPERATIONS.items() if facts.fuzzed)
 

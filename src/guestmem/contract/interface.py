@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 from guestmem.contract.operations import OPERATIONS
 from guestmem.contract.results import Denied, Errno, Other, Result
 from guestmem.linux import guest
+from guestmem.linux.facts import Facts
 from guestmem.model.errors import Verdict
 
 __all__ = [
@@ -96,10 +97,12 @@ class Host:
 
     Attributes:
         rule: after an operation that failed, why, where the host knows.
+        facts: what the machine has that another does not.
     """
 
     name = "host"
     rule = ""
+    facts: Facts
 
     def consist(self, *parts: object) -> None:
         """Have the operations performed by these.  Raises TypeError unless each has one that performs it."""
@@ -148,10 +151,6 @@ class Host:
     @operation
     def check_extension(self, fd: Result, capability: int) -> Result:
         """KVM_CHECK_EXTENSION on a VM."""
-
-    @operation
-    def guest_physical_bits(self, vm: Result) -> Result:
-        """How many bits a guest-physical address may have."""
 
     @operation
     def dup(self, fd: Result) -> Result:

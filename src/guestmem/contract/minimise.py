@@ -41,28 +41,32 @@ class Divergence(NamedTuple):
         return f"{once}{self.program[-1].name}: the model says {brief(self.expected)}{rule}, {kernel} says {brief(self.got)}"
 
 
-def deviation(op: Op, ours: Step, theirs: Step) -> Deviation | None:
-    """The known deviation that a difference is."""
+def deviation(op: Op, ours: Step, theirs: Step, among: Sequence[Deviation]) -> Deviation | None:
+    """The deviation, of those that the kernel has, that a difference is."""
     name = op.arguments[0] if op.name == "in_child" else op.name
-    return known(theirs.result, ours.result, operation=name, rule=ours.rule)
+    return known(theirs.result, ours.result, among, operation=name, rule=ours.rule)
 
 
-def comparable(program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Iterator[tuple[Op, Step, Step]]:
+def comparable(
+    program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step], among: Sequence[Deviation]
+) -> Iterator[tuple[Op, Step, Step]]:
     """The operations that mean the same on both hosts: up to what the machine lacks, or what leaves another state."""
     for op, ours, theirs in zip(program, model, kernel, strict=False):
         if theirs.result == MISSING:
             return
         yield op, ours, theirs
         if ours.result != theirs.result:
-            why = deviation(op, ours, theirs)
+            why = deviation(op, ours, theirs, among)
             if why is None or why.state_differs:
                 return
 
 
-def first_divergence(program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step]) -> Divergence | None:
+def first_divergence(
+    program: Sequence[Op], model: Sequence[Step], kernel: Sequence[Step], among: Sequence[Deviation]
+) -> Divergence | None:
     """The first operation whose results differ, and not as is known."""
-    for number, (op, ours, theirs) in enumerate(comparable(program, model, kernel)):
-        if ours.result != theirs.result and deviation(op, ours, theirs) is None:
+    for number, (op, ours, theirs) in enumerate(comparable(program, model, kernel, among)):
+        if ours.result != theirs.result and deviation(op, ours, theirs, among) is None:
             return Divergence(program[: number + 1], ours.result, theirs.result, ours.rule)
     return None
 

@@ -45,7 +45,6 @@ OPERATIONS = {
     "memfd_create": Operation(1, opens="descriptor"),
     "memfd_secret": Operation(opens="descriptor"),
     "check_extension": Operation(1, of_vm=True),
-    "guest_physical_bits": Operation(),
     "dup": Operation(2, opens="descriptor"),
     "pass_descriptor": Operation(1, opens="descriptor"),
     "close": Operation(4),

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from guestmem.contract.deviations import known
+from guestmem.contract.deviations import DEVIATIONS, Deviation, known
 from guestmem.contract.interface import PAGE_SIZE, Host, Missing, Unmodelled
 from guestmem.contract.results import Other, Result, brief, failed
-from guestmem.linux import uapi
+from guestmem.linux.facts import Facts
 from guestmem.linux.process import Lost, Worker
 
 __all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "perform", "script", "text"]
@@ -104,32 +104,31 @@ def _shown(argument: Any, names: dict[int, str]) -> str:
 
 
 class Around(NamedTuple):
-    """What a kernel has that the model must have as well to be compared with it; ``unusable``: why it cannot be."""
+    """What the model must know of a machine to be compared with its kernel; ``unusable``: why it cannot be.
+
+    ``missing``: operations that this process may not do there, and why.
+    """
 
     unusable: str
-    flags: int
-    gpa_bits: int
+    facts: Facts
     missing: dict[str, str]
 
 
-def look_around(on_kernel: Callable[[Program], list[Step]]) -> Around:
-    """Find out what a kernel has."""
-    asked = [
+def look_around(prepare: Callable[[], Host]) -> Around:
+    """Find out what a kernel has, in a process of its own."""
+    locking = [
         Op(0, "create_vm", ()),
-        Op(1, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD)),
-        Op(2, "check_extension", (Ref(0), uapi.KVM_CAP_GUEST_MEMFD_FLAGS)),
-        Op(3, "guest_physical_bits", (Ref(0),)),
-        Op(4, "create_guest_memfd", (Ref(0), PAGE_SIZE, 3)),
-        Op(5, "mmap", (Ref(4), PAGE_SIZE, 3, 1, 0)),
-        Op(6, "mlock", (Ref(5), 0, PAGE_SIZE)),
+        Op(1, "create_guest_memfd", (Ref(0), PAGE_SIZE, 3)),
+        Op(2, "mmap", (Ref(1), PAGE_SIZE, 3, 1, 0)),
+        Op(3, "mlock", (Ref(2), 0, PAGE_SIZE)),
     ]
-    steps = on_kernel(asked)
-    if len(steps) < len(asked):
-        return Around(f"{asked[len(steps) - 1].name}: {brief(steps[-1].result)}" if steps else "no answer", 0, 52, {})
-    _, there, flags, bits, *_, locked = (step.result for step in steps)
-    unusable = "" if there == 1 else "needs guest_memfd: KVM_CAP_GUEST_MEMFD"
-    missing = {"mlock": steps[-1].rule} if locked == MISSING else {}
-    return Around(unusable, flags if isinstance(flags, int) else 0, bits if isinstance(bits, int) else 52, missing)
+    try:
+        with Worker(prepare, lambda host, _: (host.facts, perform(host, locking)[-1])) as worker:
+            facts, locked = worker.do(None)
+    except (Lost, OSError) as error:
+        return Around(str(error), Facts(), {})
+    unusable = "" if facts.files else "needs guest_memfd: KVM makes no file of it"
+    return Around(unusable, facts, {"mlock": locked.rule} if locked.result == MISSING else {})
 
 
 SCRIPT = '''\
@@ -211,13 +210,27 @@ def recorded_apart(prepare: Callable[[], Host], program: Callable[[Any], None]) 
     return recorder.lines
 
 
-def compared(ours: Line, theirs: Line) -> tuple[str, bool]:
+def present(prepare: Callable[[], Host]) -> tuple[Deviation, ...]:
+    """The deviations that a kernel has: by their causes, or by their programs, each in a process of its own."""
+    with Worker(prepare, lambda host, _: host.facts) as worker:
+        facts = worker.do(None)
+
+    def shown(deviation: Deviation) -> bool:
+        def program(host: Any) -> None:
+            exec(deviation.program, {"host": host})
+
+        return recorded_apart(prepare, program)[-1].result == deviation.shows
+
+    return tuple(one for one in DEVIATIONS if (one.cause(facts) if one.cause else shown(one)))
+
+
+def compared(ours: Line, theirs: Line, among: Iterable[Deviation]) -> tuple[str, bool]:
     """A line about an operation on both hosts, and whether something is left to explain."""
     expected, got = ours.result, theirs.result
     if expected == got:
         return f"{ours.operation}: {expected!r}", False
     both = f"{ours.operation}: model {expected!r}, kernel {got!r}"
-    why = known(got, expected, operation=ours.name, rule=ours.rule)
+    why = known(got, expected, among, operation=ours.name, rule=ours.rule)
     if why is not None:
         return f"{both} (known: {why.explanation})", False
     return both, not isinstance(expected, Skipped) and not isinstance(got, Skipped)
@@ -230,23 +243,21 @@ def compare(program: Callable[[Any], None]) -> int:
     """
     from guestmem.contract.conform import kernel_host, no_kernel
     from guestmem.contract.syscalls.simulated_host import SimulatedHost
-    from guestmem.contract.syscalls.vms import Features
 
     host, why = SimulatedHost(), no_kernel()
     if not why:
-        with Worker(kernel_host, perform) as worker:
-            around = look_around(worker.do)
+        around = look_around(kernel_host)
         why = around.unusable
-        host.resemble(Features(around.flags, around.gpa_bits))
+        host.resemble(around.facts)
     model = recorded(host, program)
     if why:
         for line in model:
             print(f"{line.operation}: model {line.result!r}")
         print(why, file=sys.stderr)
         return 4
-    left = False
+    left, among = False, present(kernel_host)
     for ours, theirs in zip(model, recorded_apart(kernel_host, program), strict=False):
-        text, unexplained = compared(ours, theirs)
+        text, unexplained = compared(ours, theirs, among)
         print(text)
         left = left or unexplained
     return int(left)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small guests under KVM_RUN, for x86-64: one in long mode that loads and stores bytes, and one in real mode.
+"""Small guests under KVM_RUN: one that loads and stores bytes, on x86-64 and arm64, and one in real mode.
 
 The guest in long mode runs at privilege level 3: KVM_PVM executes that natively and emulates everything else, and only
 native execution takes guest_memfd's fault path (kvm_gmem_get_pfn) there.  It needs no interrupt, no clock and no device.
@@ -7,12 +7,15 @@ native execution takes guest_memfd's fault path (kvm_gmem_get_pfn) there.  It ne
 
 from __future__ import annotations
 
+import platform
 import struct
 from typing import Self
 
 from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, Mapping, mmap
+from guestmem.linux.exception_level1 import ExceptionLevel1
 from guestmem.linux.kvm import RW, Exit, GuestMemfd, Kvm, Vm
+from guestmem.linux.system import BLOCK, DOORBELL, GIB, SYSTEM_GPA, SYSTEM_SIZE, SYSTEM_SLOT, System
 
 __all__ = [
     "DATA",
@@ -23,18 +26,16 @@ __all__ = [
     "Guest",
     "GuestError",
     "LongMode",
+    "NoGuest",
     "real_mode",
+    "system",
 ]
 
-BLOCK = 1 << 21
-SYSTEM_SLOT, SYSTEM_GPA, SYSTEM_SIZE = 32000, 1 << 35, 16 * PAGE_SIZE
-"""Where :class:`LongMode` has its program and its page tables."""
-LOW = 3  # the page of them that maps the first GiB
-PROGRAM = 1 << 30  # the guest's virtual address of SYSTEM_GPA
-DOORBELL = BLOCK  # from there on; no memory is there: a store leaves the guest
+LOW = 3  # the page of the program's slot that maps the first GiB
+PROGRAM = GIB  # the guest's virtual address of SYSTEM_GPA
 DATA, DATA_SLOT = BLOCK, 1
 """Where the pages of :class:`Guest` begin in guest physical memory, in bytes, and their slot."""
-MAX_PAGES = (PROGRAM - DATA) // PAGE_SIZE
+MAX_PAGES = (GIB - DATA) // PAGE_SIZE
 
 # rsi: address, rdx: distance, rcx: how many, rdi: the doorbell; rax: what is stored; rbx: the sum of what is read
 STORE = bytes.fromhex("8806 4801d6 48ffc9 75f6 8907 ebfe")  # 1: mov [rsi], al; add rsi, rdx; dec rcx; jnz 1b; mov [rdi], eax
@@ -52,6 +53,10 @@ IOPL_3 = 3 << 12
 REAL_MODE_CODE = 0x1000
 
 
+class NoGuest(RuntimeError):
+    """There is no guest for this machine; the text says for which there is."""
+
+
 class GuestError(RuntimeError):
     """A guest came back for another reason than it should; ``exit`` is what KVM said."""
 
@@ -60,27 +65,10 @@ class GuestError(RuntimeError):
         self.exit = exit
 
 
-class LongMode:
-    """vCPU 0 of a VM, which loads and stores bytes of the first GiB of guest physical memory.
+class LongMode(System):
+    """The guest on x86-64."""
 
-    Its program and page tables lie far above, in a slot of their own, so that slots and addresses below are free.
-    Raises :class:`~guestmem.linux.calls.CallError`.
-    """
-
-    def __init__(self, kvm: Kvm, vm: Vm) -> None:
-        self.vcpu = vm.create_vcpu()
-        self._memory = Mapping(mmap(0, SYSTEM_SIZE, RW, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS), SYSTEM_SIZE)
-        self._fill()
-        vm.set_user_memory_region2(SYSTEM_SLOT, SYSTEM_GPA, SYSTEM_SIZE, self._memory.address)
-        self.vcpu.set_cpuid(kvm.supported_cpuid())
-        sregs = self.vcpu.sregs()
-        sregs.cs = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x33, type=11, present=1, dpl=3, s=1, l=1, g=1)
-        data = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x2B, type=3, present=1, dpl=3, db=1, s=1, g=1)
-        sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data
-        sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = CR0, SYSTEM_GPA + PAGE_SIZE, CR4_PAE, EFER_LMA_LME
-        self.vcpu.set_sregs(sregs)
-
-    def _fill(self) -> None:
+    def _contents(self) -> dict[int, bytes]:
         """Pages 1: PML4; 2: PDPT; 3: the first GiB, as it is; 4: this memory and the doorbell; 8: the program."""
         pdpt, low, high = (SYSTEM_GPA + page * PAGE_SIZE for page in range(2, 5))
         tables = {
@@ -89,26 +77,29 @@ class LongMode:
             LOW: [block * BLOCK | LEAF for block in range(512)],
             4: [SYSTEM_GPA | LEAF, SYSTEM_GPA + DOORBELL | LEAF],
         }
-        for page, entries in tables.items():
-            self._memory.write(struct.pack(f"<{len(entries)}Q", *entries), page * PAGE_SIZE)
-        self._memory.write(STORE, STORE_AT)
-        self._memory.write(LOAD, LOAD_AT)
+        filled = {page * PAGE_SIZE: struct.pack(f"<{len(entries)}Q", *entries) for page, entries in tables.items()}
+        return filled | {STORE_AT: STORE, LOAD_AT: LOAD}
+
+    def _boot(self, kvm: Kvm, vm: Vm) -> None:
+        self.vcpu.set_cpuid(kvm.supported_cpuid())
+        sregs = self.vcpu.sregs()
+        sregs.cs = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x33, type=11, present=1, dpl=3, s=1, l=1, g=1)
+        data = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x2B, type=3, present=1, dpl=3, db=1, s=1, g=1)
+        sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data
+        sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = CR0, SYSTEM_GPA + PAGE_SIZE, CR4_PAE, EFER_LMA_LME
+        self.vcpu.set_sregs(sregs)
 
     def store(self, address: int, value: int, count: int = 1, step: int = PAGE_SIZE) -> Exit:
-        """Store a byte at ``count`` addresses ``step`` bytes apart, and why the guest came back; see :meth:`done`."""
         return self._run(STORE_AT, address, value, count, step)
 
     def load(self, address: int, count: int = 1, step: int = PAGE_SIZE) -> Exit:
-        """Load a byte from addresses, and why the guest came back; ``data`` begins with the last byte, rbx is the sum."""
         return self._run(LOAD_AT, address, 0, count, step)
 
     def idle(self) -> Exit:
-        """Run, and touch nothing but the program, with the page table that loads and stores need."""
         return self.load(PROGRAM + LOW * PAGE_SIZE)
 
-    def done(self, exit: Exit) -> bool:
-        """Whether an exit says that the program came to its end."""
-        return (exit.reason, exit.address) == (uapi.KVM_EXIT_MMIO, SYSTEM_GPA + DOORBELL)
+    def sum(self) -> int:
+        return self.vcpu.regs().rbx
 
     def _run(self, program: int, address: int, value: int, count: int, step: int) -> Exit:
         regs = uapi.kvm_regs(rax=value, rsi=address, rdx=step & (1 << 64) - 1, rcx=count)
@@ -116,10 +107,16 @@ class LongMode:
         self.vcpu.set_regs(regs)
         return self.vcpu.run()
 
-    def close(self) -> None:
-        """Close the vCPU and unmap its memory; the VM stays open.  Raises nothing."""
-        self.vcpu.close()
-        self._memory.close()
+
+GUESTS: dict[str, type[System]] = {"x86_64": LongMode, "aarch64": ExceptionLevel1}
+
+
+def system(kvm: Kvm, vm: Vm) -> System:
+    """The guest for this machine.  Raises :class:`NoGuest` and :class:`~guestmem.linux.calls.CallError`."""
+    kind = GUESTS.get(platform.machine())
+    if kind is None:
+        raise NoGuest(f"a guest for {platform.machine()}: there is one for {' and '.join(GUESTS)}")
+    return kind(kvm, vm)
 
 
 class Guest:
@@ -146,7 +143,7 @@ class Guest:
         vm.set_user_memory_region2(
             DATA_SLOT, DATA, pages * PAGE_SIZE, userspace_addr, guest_memfd=memory, guest_memfd_offset=offset
         )
-        self._cpu = LongMode(kvm, vm)
+        self._cpu = system(kvm, vm)
         self.vcpu = self._cpu.vcpu
 
     def try_store(self, first: int, count: int = 1, value: int = 0xA5, step: int = 1) -> Exit:
@@ -164,7 +161,7 @@ class Guest:
     def load(self, first: int, count: int = 1, step: int = 1) -> int:
         """The sum of the first bytes of pages.  Raises :class:`GuestError`, and CallError with EINTR after a signal."""
         self._done(self.try_load(first, count, step))
-        return self.vcpu.regs().rbx
+        return self._cpu.sum()
 
     def mapped(self) -> int:
         """4 KiB pages that the VM's stage 2 maps, those of the program included (KVM's statistic pages_4k)."""

@@ -50,6 +50,12 @@ KVM_SET_MEMORY_ATTRIBUTES2 = 3 << 30 | ctypes.sizeof(kvm_memory_attributes2) << 
 """_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2), on a guest_memfd, of the same series."""
 
 
+def set_attributes2(fd: int, argument: kvm_memory_attributes2) -> None:
+    """KVM_SET_MEMORY_ATTRIBUTES2 with any argument.  Raises :class:`CallError`: ENOTTY where the file does not know it."""
+    given = {name: getattr(argument, name) for name in ("offset", "size", "attributes", "flags")}
+    ioctl(fd, "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument, **given)
+
+
 def filled(structure: type[Filled], **values: int) -> Filled:
     """A structure with these values; a negative one as two's complement.
 
@@ -260,10 +266,9 @@ class GuestMemfd(Descriptor):
         Raises :class:`CallError`: ENOTTY where the kernel has none; EAGAIN with ``error_offset`` among its arguments,
         the first page somebody else holds.
         """
-        given = {"offset": offset, "size": size, "attributes": attributes, "flags": flags}
-        argument = filled(kvm_memory_attributes2, **given)
+        argument = filled(kvm_memory_attributes2, offset=offset, size=size, attributes=attributes, flags=flags)
         try:
-            ioctl(self.fileno(), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument, **given)
+            set_attributes2(self.fileno(), argument)
         except CallError as error:
             error.arguments["error_offset"] = argument.error_offset
             raise

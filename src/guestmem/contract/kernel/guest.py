@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 from collections.abc import Callable
 
 from guestmem.contract.interface import Missing
 from guestmem.contract.results import EFAULT, MMIO, Denied, Other, Result
 from guestmem.linux import calls, uapi
-from guestmem.linux.guest import LongMode
+from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import Exit, Kvm, Vm
 
 __all__ = ["ContractGuest"]
@@ -21,17 +20,19 @@ class ContractGuest:
     """The vCPU of a VM, given by a descriptor.
 
     Attributes:
-        program_pages: live stage-2 entries that are the program's.
+        program_pages: live stage-2 entries that are the program's, where KVM counts them.
     """
 
     def __init__(self, kvm: Kvm, fd: int) -> None:
-        if platform.machine() != "x86_64":
-            raise Missing(f"a guest for {platform.machine()}: there is one for x86-64")
         with Vm(os.dup(fd), kvm) as vm:
-            self.cpu = LongMode(kvm, vm)
+            try:
+                self.cpu = system(kvm, vm)
+            except NoGuest as no:
+                raise Missing(str(no)) from None
             self.idle()
             self.idle()
-            self.program_pages = vm.statistics()["pages_4k"].values[0]
+            statistic = vm.statistics().get("pages_4k")
+            self.program_pages = statistic.values[0] if statistic else 0
 
     def descriptor(self) -> int:
         """Another descriptor of the vCPU."""
@@ -61,7 +62,7 @@ class ContractGuest:
         if exit.errno == errno.EFAULT:
             raise Denied(EFAULT)
         if exit.reason == uapi.KVM_EXIT_MMIO:
-            self.complete()
+            self.cpu.complete()
             raise Denied(MMIO)
         raise Denied(Other(f"KVM_EXIT {exit.reason}"))
 
@@ -74,17 +75,6 @@ class ContractGuest:
                 if error.errno != errno.EINTR:
                     raise
                 access = self.cpu.vcpu.run
-
-    def complete(self) -> None:
-        """Let KVM end an access to where no memory is: it does so at the start of the next KVM_RUN."""
-        self.cpu.vcpu.set_immediate_exit(True)
-        try:
-            self.cpu.vcpu.run()
-        except calls.CallError as error:
-            if error.errno != errno.EINTR:
-                raise
-        finally:
-            self.cpu.vcpu.set_immediate_exit(False)
 
     def close(self) -> None:
         """Give back the vCPU and its memory."""

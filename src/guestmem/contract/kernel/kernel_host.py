@@ -7,6 +7,7 @@ It handles SIGBUS and SIGSEGV of its process, and leaves memory mapped, so it ne
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from guestmem.contract.interface import Host, Missing
@@ -20,6 +21,7 @@ from guestmem.contract.kernel.task import Task
 from guestmem.contract.kernel.vms import Vms
 from guestmem.contract.results import Result
 from guestmem.linux.calls import NoNumber
+from guestmem.linux.facts import Facts, find
 
 __all__ = ["KernelHost"]
 
@@ -31,6 +33,11 @@ class KernelHost(Host):
     """
 
     name = "kernel"
+
+    @functools.cached_property
+    def facts(self) -> Facts:  # type: ignore[override]
+        """Found when they are asked for first."""
+        return find()
 
     def __init__(self) -> None:
         task = Task()

@@ -16,6 +16,9 @@ from guestmem.linux.kvm import PUNCH
 
 __all__ = ["Races"]
 
+LONG_ENOUGH, LONGEST = 0.3, 20.0  # seconds
+ENOUGH = 10  # turns of a thread
+
 
 class Races:
     """Threads that use a file at the same time."""
@@ -27,23 +30,32 @@ class Races:
 
     def race_punch(self, vcpu: Result | None, fd: Result, mapping: Result, pages: int) -> Result:
         guest = None if vcpu is None else self.vms.guest(vcpu)
-        stop = time.monotonic() + 0.3
+        start = time.monotonic()
         wrong: list[str] = []
+        turns: list[int] = []
+
+        def over() -> bool:
+            """Whether there was time enough, and every thread had its turn; or none comes to that."""
+            took = time.monotonic() - start
+            return took > LONGEST or (took > LONG_ENOUGH and min(turns) > ENOUGH)
 
         def worker(step: int, turn: Callable[[int], bool]) -> threading.Thread:
             """A thread that takes its turn at one page after another; a turn says whether all was as it should be."""
 
+            number = len(turns)
+            turns.append(0)
+
             def work() -> None:
-                page = turns = 0
+                page = 0
                 try:
-                    while time.monotonic() < stop:
+                    while not over():
                         if not turn(page * PAGE_SIZE):
                             wrong.append(f"page {page}")
-                        page, turns = (page + step) % pages, turns + 1
+                        page, turns[number] = (page + step) % pages, turns[number] + 1
                 except Exception as error:
                     wrong.append(str(error))
-                if not turns:
-                    wrong.append("a thread that did nothing")
+                if turns[number] <= ENOUGH:
+                    wrong.append("a thread that did next to nothing")
 
             return threading.Thread(target=work)
 

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
-from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.contract.kernel.guest import ContractGuest
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.statistics import StatsFile
@@ -50,7 +47,6 @@ class Vms:
         self.task = task
         self.mappings = mappings
         self.kvm = Kvm()
-        self.anonymous = calls.mmap(0, PAGE_SIZE, 3, uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS)
 
     def create_vm(self, kind: int = 0) -> Result:
         return self.task.opened(calls.ioctl(self.kvm.fileno(), "KVM_CREATE_VM", uapi.KVM_CREATE_VM, kind), OpenVm())
@@ -61,13 +57,6 @@ class Vms:
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         return calls.ioctl(self.task.fd(fd), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability)
-
-    def guest_physical_bits(self, vm: Result) -> Result:
-        for bits in range(52, 32, -1):
-            with self.kvm.create_vm() as scratch, contextlib.suppress(OSError):
-                scratch.set_user_memory_region2(0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, self.anonymous)
-                return bits
-        raise Missing("a guest-physical address space of more than 32 bits")
 
     def set_user_memory_region2(
         self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | str | None, fd: Result, offset: int

@@ -38,7 +38,7 @@ MMAP, INIT_SHARED = 1, 2
 KEEP, PUNCH = 1, 3
 RW, SHARED, PRIVATE = 3, 1, 2
 GUEST_MEMFD = 4
-CAP_USER_MEMORY2, CAP_MEMORY_FAULT_INFO, CAP_GUEST_MEMFD, CAP_GUEST_MEMFD_FLAGS = 231, 232, 234, 244
+CAP_USER_MEMORY2, CAP_GUEST_MEMFD, CAP_GUEST_MEMFD_FLAGS = 231, 234, 244
 
 SELFTEST = "tools/testing/selftests/kvm/guest_memfd_test.c"
 SLOT_SELFTEST = "tools/testing/selftests/kvm/set_memory_region_test.c"
@@ -137,25 +137,38 @@ def sigsegv(offset: int) -> Signal:
 
 def vm(host: Host) -> Result:
     """A VM that can have guest memory."""
-    made = ok(host.create_vm())
-    if host.check_extension(made, CAP_GUEST_MEMFD) != 1:
-        raise Missing("KVM_CAP_GUEST_MEMFD")
-    return made
+    if not host.facts.files:
+        raise Missing("guest_memfd")
+    return ok(host.create_vm())
 
 
 def gmem(host: Host, pages: int, flags: int = 0) -> tuple[Result, Result]:
     """A VM and a file of guest memory."""
     owner = vm(host)
-    known = host.check_extension(owner, CAP_GUEST_MEMFD_FLAGS)
-    if not isinstance(known, int) or flags & ~known:
-        raise Missing(f"KVM_CAP_GUEST_MEMFD_FLAGS with {flags:#x}")
+    if flags not in host.facts.files:
+        raise Missing(f"guest_memfd with flags {flags}")
     return owner, ok(host.create_guest_memfd(owner, pages * PAGE_SIZE, flags))
+
+
+def bindable(host: Host, pages: int, flags: int | None = None) -> tuple[Result, Result]:
+    """A VM and a file that a slot of it takes, the plainest or one with flags."""
+    if not host.facts.bindable:
+        raise Missing("a VM whose slots take guest_memfd")
+    if flags is not None and flags not in host.facts.bindable:
+        raise Missing(f"a VM whose slots take guest_memfd with flags {flags}")
+    return gmem(host, pages, host.facts.plain if flags is None else flags)
 
 
 def shared(host: Host, pages: int) -> tuple[Result, Result, Result]:
     """A VM, a file of guest memory that the host may use, and a mapping of it."""
     owner, fd = gmem(host, pages, MMAP | INIT_SHARED)
     return owner, fd, ok(host.mmap(fd, pages * PAGE_SIZE, RW, SHARED, 0))
+
+
+def has_entries(host: Host, vm: Result, entries: int) -> None:
+    """A VM's guests have so many stage-2 entries, where KVM counts them."""
+    if host.facts.counts_entries:
+        expect(host.pages_4k(vm), entries)
 
 
 def bind(host: Host, vm: Result, fd: Result, slot: int, gpa: int, pages: int, pgoff: int = 0) -> Result:

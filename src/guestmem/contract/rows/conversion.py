@@ -7,7 +7,6 @@ from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host, Missing
 from guestmem.contract.results import EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, ENOTTY, Errno, Result
 from guestmem.contract.rows import INIT_SHARED, KEEP, MMAP, PUNCH, RW, SHARED, bind, expect, gmem, ok, row, sigbus, table
-from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 from guestmem.linux.uapi import KVM_MEMORY_ATTRIBUTE_PRIVATE as PRIVATE
 
 P = PAGE_SIZE
@@ -18,8 +17,8 @@ PAGES = 4
 def convertible(host: Host, flags: int = MMAP | INIT_SHARED) -> tuple[Result, Result, Result]:
     """A VM, a file of four pages that can be converted, and a mapping of it; shared pages hold 1, 2, 3, 4."""
     owner, fd = gmem(host, PAGES, flags)
-    if not host.check_extension(owner, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES):
-        raise Missing("KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES: in-place conversion, in no release of Linux")
+    if not host.facts.converts:
+        raise Missing("in-place conversion: files of guest memory do not know KVM_SET_MEMORY_ATTRIBUTES2")
     mapping = ok(host.mmap(fd, PAGES * P, RW, SHARED, 0))
     for page in range(PAGES if flags & INIT_SHARED else 0):
         ok(host.store(mapping, page * P, page + 1))

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+import os
+
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host, Missing
 from guestmem.contract.results import EBADF, EINVAL, ENOTTY, Result
 from guestmem.contract.rows import (
     CAP_GUEST_MEMFD,
     CAP_GUEST_MEMFD_FLAGS,
-    CAP_MEMORY_FAULT_INFO,
     CAP_USER_MEMORY2,
     GMEM,
     INIT_SHARED,
@@ -93,23 +96,28 @@ def test_create_guest_memfd_multiple(host: Host) -> None:
     "a VM says what guest memory it has",
     KVM,
     {
-        "GUEST_MEMFD": (CAP_GUEST_MEMFD, 1),
         "USER_MEMORY2": (CAP_USER_MEMORY2, 1),
-        "MEMORY_FAULT_INFO": (CAP_MEMORY_FAULT_INFO, 1),
         "one that is none": (1 << 30, 0),
     },
 )
 def test_capability(host: Host, capability: int, value: int) -> None:
-    made = ok(host.create_vm())
-    if not host.check_extension(made, CAP_GUEST_MEMFD):
-        raise Missing("KVM_CAP_GUEST_MEMFD")
-    expect(host.check_extension(made, capability), value)
+    expect(host.check_extension(vm(host), capability), value)
+
+
+@row("a VM has KVM_CAP_GUEST_MEMFD if its slots take files of guest memory", KVM)
+def test_capability_guest_memfd(host: Host) -> None:
+    expect(host.check_extension(vm(host), CAP_GUEST_MEMFD), int(bool(host.facts.bindable)))
+
+
+@row("KVM_CAP_GUEST_MEMFD_FLAGS names the flags with which files can be made", KVM)
+def test_capability_guest_memfd_flags(host: Host) -> None:
+    expect(host.check_extension(vm(host), CAP_GUEST_MEMFD_FLAGS), functools.reduce(operator.or_, host.facts.files))
 
 
 @row("the descriptor is for reading and writing, large, and stays open over exec", f"{GMEM}, __kvm_gmem_create(); {OBSERVED}")
 def test_descriptor_flags(host: Host) -> None:
     _, fd = gmem(host, 1)
-    expect(host.descriptor_flags(fd), (0, 0o100002))
+    expect(host.descriptor_flags(fd), (0, host.facts.large_file | os.O_RDWR))
 
 
 def memfd(host: Host) -> Result:

@@ -22,9 +22,11 @@ from guestmem.contract.rows import (
     RW,
     SHARED,
     bind,
+    bindable,
     delete,
     expect,
     gmem,
+    has_entries,
     ok,
     row,
     shared,
@@ -88,7 +90,7 @@ def test_dup(host: Host) -> None:
 
 @row("a descriptor passed through a socket is the same file", "unix(7), SCM_RIGHTS")
 def test_pass_descriptor(host: Host) -> None:
-    owner, fd = gmem(host, 4)
+    owner, fd = bindable(host, 4)
     ok(host.fallocate(fd, KEEP, 0, 2 * P))
     other = ok(host.pass_descriptor(fd))
     expect(host.same_inode(fd, other), 1)
@@ -99,7 +101,7 @@ def test_pass_descriptor(host: Host) -> None:
 
 @row("a VM passed through a socket is the same VM", OBSERVED)
 def test_pass_vm(host: Host) -> None:
-    owner, fd = gmem(host, 1)
+    owner, fd = bindable(host, 1)
     other = ok(host.pass_descriptor(owner))
     ok(host.close(owner))
     expect(bind(host, other, fd, 0, 0, 1), 0)
@@ -110,12 +112,12 @@ def test_pass_vm(host: Host) -> None:
     f"{citations.DYING_FILE}; {OBSERVED}",
 )
 def test_close_bound_file(host: Host) -> None:
-    owner, fd = gmem(host, 4, MMAP | INIT_SHARED)
+    owner, fd = bindable(host, 4, MMAP | INIT_SHARED)
     ok(bind(host, owner, fd, 0, 0, 4))
     vcpu = ok(host.create_vcpu(owner))
     ok(host.guest_store(vcpu, 0, 5))
     ok(host.close(fd))
-    expect(host.pages_4k(owner), 0)
+    has_entries(host, owner, 0)
     expect(host.guest_load(vcpu, 0), EFAULT)
     again = ok(host.create_guest_memfd(owner, 4 * P, MMAP | INIT_SHARED))
     expect(bind(host, owner, again, 1, 0, 4), EEXIST)
@@ -184,7 +186,7 @@ def test_fork_close(host: Host) -> None:
 
 @row("a VM is used by the process that made it", f"{KVM}, kvm_vm_ioctl()")
 def test_fork_vm(host: Host) -> None:
-    owner, fd = gmem(host, 1)
+    owner, fd = bindable(host, 1)
     expect(host.in_child("create_guest_memfd", owner, P, 0), EIO)
     expect(host.in_child("set_user_memory_region2", owner, 0, 4, 0, P, None, fd, 0), EIO)
     expect(bind(host, owner, fd, 0, 0, 1), 0)

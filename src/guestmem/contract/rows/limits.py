@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from guestmem.contract.interface import Host
 from guestmem.contract.results import EINTR, Signal
-from guestmem.contract.rows import GMEM, OBSERVED, expect, gmem, row
+from guestmem.contract.rows import GMEM, OBSERVED, expect, gmem, row, vm
 
 MIB = 1 << 20
 
@@ -18,9 +18,11 @@ def test_fallocate_signalled(host: Host) -> None:
 
 @row("pages are charged to the memory cgroup of who allocates: over its limit it is killed", OBSERVED)
 def test_memory_cgroup_over_limit(host: Host) -> None:
+    vm(host)
     expect(host.allocate_limited(8 * MIB, 24 * MIB), Signal("SIGKILL"))
 
 
 @row("below the limit of a memory cgroup nothing happens", OBSERVED)
 def test_memory_cgroup_below_limit(host: Host) -> None:
+    vm(host)
     expect(host.allocate_limited(32 * MIB, 8 * MIB), 0)

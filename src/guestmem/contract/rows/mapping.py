@@ -96,7 +96,6 @@ def test_mmap_supported(host: Host, length: int, prot: int, flags: int, offset: 
         "offset 2^63-page": (P, RW, SHARED, (1 << 63) - P, EOVERFLOW),
         "length 2^64-1": (P * ((1 << 52) - 1) + 1, RW, SHARED, 0, ENOMEM),
         "length 2^63": (1 << 63, RW, SHARED, 0, ENOMEM),
-        "length 2^47": (1 << 47, RW, SHARED, 0, ENOMEM),
         "no type": (P, RW, 0, 0, EINVAL),
         "hugetlb": (P, RW, SHARED | HUGETLB, 0, EINVAL),
         "sync": (P, RW, VALIDATE | SYNC, 0, EOPNOTSUPP),
@@ -107,6 +106,12 @@ def test_mmap_supported(host: Host, length: int, prot: int, flags: int, offset: 
 def test_mmap_arguments(host: Host, length: int, prot: int, flags: int, offset: int, expected: Result) -> None:
     _, fd = gmem(host, 2, BOTH)
     expect(host.mmap(fd, length, prot, flags, offset), expected)
+
+
+@row("a mapping is smaller than the part of the address space that the kernel places mappings in", MM)
+def test_mmap_too_large(host: Host) -> None:
+    _, fd = gmem(host, 2, BOTH)
+    expect(host.mmap(fd, 1 << host.facts.room_bits, RW, SHARED, 0), ENOMEM)
 
 
 @row("only an open file is mapped", MM)

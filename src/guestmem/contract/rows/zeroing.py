@@ -15,6 +15,7 @@ from guestmem.contract.rows import (
     RW,
     SHARED,
     bind,
+    bindable,
     delete,
     expect,
     ok,
@@ -95,8 +96,7 @@ def test_punched_page_is_zero_for_the_guest(host: Host, allocate: int) -> None:
 
 @row("memory that the host may not see is zero for a guest, too", OBSERVED)
 def test_private_page_is_zero_for_the_guest(host: Host) -> None:
-    owner = ok(host.create_vm())
-    fd = ok(host.create_guest_memfd(owner, 2 * P, MMAP))
+    owner, fd = bindable(host, 2, MMAP)
     ok(bind(host, owner, fd, 0, 0, 2))
     vcpu = ok(host.create_vcpu(owner))
     expect(host.guest_load(vcpu, 3), 0)

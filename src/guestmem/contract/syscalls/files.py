@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from guestmem.contract.interface import PAGE_SIZE, U64, Unmodelled
 from guestmem.contract.operations import FILE_OPERATIONS
 from guestmem.contract.results import EAGAIN, EFBIG, EINVAL, ENOTTY, EOPNOTSUPP, Denied, Errno, Failure, Result, Stat
@@ -77,7 +79,7 @@ class Files:
 
     def descriptor_flags(self, fd: Result) -> Result:
         if isinstance(self.task.file(fd), Gmem):
-            return 0, 0o100002  # no FD_CLOEXEC; O_RDWR | O_LARGEFILE
+            return 0, self.task.facts.large_file | os.O_RDWR  # no FD_CLOEXEC
         raise Unmodelled("flags of what is no guest memory")
 
     def same_inode(self, one: Result, other: Result) -> Result:
@@ -121,6 +123,8 @@ class Files:
 
     def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
         gmem = self.task.of_kind(fd, Gmem, ENOTTY, NOT_ITS_IOCTL)
+        if not self.task.facts.converts:
+            raise Denied(ENOTTY, NOT_ITS_IOCTL)
         if flags or attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE:
             raise Denied(EINVAL, "there is one attribute, and no flag")
         if not size or not aligned(offset, size):

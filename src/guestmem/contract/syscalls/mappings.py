@@ -31,6 +31,7 @@ from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_MMAP,
     MAP_HUGETLB,
     MAP_LOCKED,
+    MAP_NORESERVE,
     MAP_POPULATE,
     MAP_PRIVATE,
     MAP_SHARED,
@@ -44,9 +45,7 @@ from guestmem.linux.uapi import (
 )
 from guestmem.mm.filemap import unmap_mapping_page, user_access
 
-__all__ = ["NOT_FAULTABLE", "TASK_SIZE", "Mappings"]
-
-TASK_SIZE = (1 << 47) - PAGE_SIZE
+__all__ = ["NOT_FAULTABLE", "Mappings"]
 
 MAP_TYPE = 0x0F  # include/uapi/linux/mman.h
 LEGACY_MAP_MASK = 0x7FFFF
@@ -55,6 +54,7 @@ ROOMY = 1 << 40  # mappings up to this size fit; how many larger ones do is not 
 
 MAPPABLE = "only a file with GUEST_MEMFD_FLAG_MMAP can be mapped"
 ONLY_SHARED = "files of guest memory are mapped shared"
+LOCKED = "locked memory stays"
 NO_EXEC = "files of guest memory are not executable"
 NOT_FAULTABLE = "the kernel cannot fault the page in either"
 
@@ -80,9 +80,9 @@ class Mappings:
         if length == 0:
             raise Denied(EINVAL, "a mapping is not empty")
         rounded = (length + PAGE_SIZE - 1) & (U64 - PAGE_SIZE)
-        if not 0 < rounded <= TASK_SIZE:
+        if not 0 < rounded < 1 << self.task.facts.room_bits:
             raise Denied(ENOMEM, "the address space has room")
-        if rounded > ROOMY:
+        if rounded > min(ROOMY, 1 << self.task.facts.room_bits - 2):
             raise Unmodelled("how many large mappings an address space has room for")
         if offset + rounded > MAX_LFS_FILESIZE:
             raise Denied(EOVERFLOW, "a mapping ends before the largest offset")
@@ -95,6 +95,7 @@ class Mappings:
         if isinstance(file, Gmem) and not file.flags & GUEST_MEMFD_FLAG_MMAP:
             raise Denied(ENODEV, MAPPABLE)
         if kind == MAP_PRIVATE:
+            self.may_commit(rounded, prot, flags)
             raise Denied(EINVAL, ONLY_SHARED)
         if flags & (MAP_POPULATE | MAP_LOCKED) and rounded > SMALL:
             raise Unmodelled("populating many pages")
@@ -108,6 +109,14 @@ class Mappings:
             with contextlib.suppress(Denied):
                 self.populate(mapping, 0, rounded, bool(prot & PROT_WRITE), EFAULT)
         return handle
+
+    def may_commit(self, size: int, prot: int, flags: int) -> None:
+        """__vm_enough_memory(): whether there may be so much private memory that can be written to."""
+        if prot & PROT_WRITE and not flags & MAP_NORESERVE:
+            if not self.task.facts.commit:
+                raise Unmodelled("how much memory others may still commit")
+            if size > self.task.facts.commit:
+                raise Denied(ENOMEM, "a private mapping is no larger than memory")
 
     def munmap(self, mapping: Result, offset: int = 0, length: int | None = None) -> Result:
         there = self.task.mapping(mapping, offset, length or 0)
@@ -163,7 +172,7 @@ class Mappings:
             return 0
         there.whole = False
         if isinstance(there.file, Secret):
-            return self.madvise_secret(advice)
+            return self.madvise_secret(there, advice, offset, end)
         assert isinstance(there.file, Gmem)
         if advice in (Advice.FREE, Advice.WIPEONFORK, Advice.COLLAPSE):
             raise Denied(EINVAL, "the advice is for anonymous memory")
@@ -174,9 +183,9 @@ class Mappings:
         elif advice in (Advice.DONTNEED, Advice.REMOVE, Advice.COLD, Advice.PAGEOUT):
             for start, stop, locked in there.areas(offset, end):
                 if locked:
-                    raise Denied(EINVAL, "locked memory stays")
+                    raise Denied(EINVAL, LOCKED)
                 if advice == Advice.DONTNEED:
-                    self.drop_entries(there, there.file, start, stop)
+                    self.drop_entries(there, start, stop)
                 elif advice == Advice.REMOVE:
                     self.files.vfs_fallocate(
                         there.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, there.offset + start, stop - start
@@ -185,15 +194,24 @@ class Mappings:
             raise Unmodelled("mappings that a child does not get")
         return 0
 
-    def madvise_secret(self, advice: int) -> int:
-        """Secret memory is locked, so most advice is not for it."""
+    def madvise_secret(self, mapping: Mapping, advice: int, start: int, end: int) -> int:
+        """Secret memory has no holes, and where its mappings are locked its pages stay."""
         if advice in (Advice.NORMAL, Advice.HUGEPAGE, Advice.DONTFORK):
             return 0
-        raise Denied(EINVAL, "locked memory stays")
+        if advice not in (Advice.DONTNEED, Advice.REMOVE, Advice.COLD, Advice.PAGEOUT):
+            raise Denied(EINVAL, "the advice is for memory that can be populated, or is anonymous")
+        if self.task.facts.secret_locked:
+            raise Denied(EINVAL, LOCKED)
+        if advice == Advice.REMOVE:
+            raise Denied(EOPNOTSUPP, "secret memory has no holes")
+        if advice == Advice.DONTNEED:
+            self.drop_entries(mapping, start, end)
+        return 0
 
-    def drop_entries(self, mapping: Mapping, file: Gmem, start: int, end: int) -> None:
+    def drop_entries(self, mapping: Mapping, start: int, end: int) -> None:
         """Empty a part of the page table (zap_page_range); the pages stay in the file."""
-        first = (mapping.offset + start) // PAGE_SIZE
+        first, file = (mapping.offset + start) // PAGE_SIZE, mapping.file
+        assert isinstance(file, (Gmem, Secret))
         with self.kernel.running():
             for place in file.used(first, first + (end - start) // PAGE_SIZE):
                 unmap_mapping_page(file.file.mapping, place)
@@ -227,9 +245,10 @@ class Mappings:
         if offset == end:
             return 0
         if flags & MS_INVALIDATE and (
-            isinstance(there.file, Secret) or any(offset <= page * PAGE_SIZE < end for page in there.locked)
+            (isinstance(there.file, Secret) and self.task.facts.secret_locked)
+            or any(offset <= page * PAGE_SIZE < end for page in there.locked)
         ):
-            raise Denied(EBUSY, "locked memory stays")
+            raise Denied(EBUSY, LOCKED)
         if flags & MS_SYNC:
             raise Denied(EINVAL, NO_SUCH_OPERATION)
         return 0

@@ -15,7 +15,8 @@ from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
 from guestmem.contract.syscalls.race import race
 from guestmem.contract.syscalls.task import Task
 from guestmem.contract.syscalls.users import Users
-from guestmem.contract.syscalls.vms import Features, Vms
+from guestmem.contract.syscalls.vms import Vms
+from guestmem.linux.facts import Facts
 from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 
 __all__ = ["SimulatedHost"]
@@ -28,12 +29,12 @@ class SimulatedHost(Host):
     """The contract's user-space interface on the model.
 
     Attributes:
-        features: what the kernel has that the model stands for.
+        facts: of the machine whose kernel the model stands for.
         task, files, mappings, users, vms: its parts.
     """
 
     name = "model"
-    features = Features()
+    facts = Facts()
     # What its parts are made of.
     Task, Files, Mappings, Users, Vms = Task, Files, Mappings, Users, Vms
 
@@ -44,16 +45,16 @@ class SimulatedHost(Host):
     def boot(self) -> None:
         """A new machine, with nothing open."""
         self.kernel = Booted(**self.sizes)
-        self.task = self.Task(self.kernel)
+        self.task = self.Task(self.kernel, self.facts)
         self.files = self.Files(self.task)
         self.mappings = self.Mappings(self.task, self.files)
         self.users = self.Users(self.task, self.mappings)
-        self.vms = self.Vms(self.task, self.users, self.features)
+        self.vms = self.Vms(self.task, self.users)
         self.consist(self.task, self.files, self.mappings, self.users, self.vms, Together(self))
 
-    def resemble(self, features: Features) -> None:
-        """Have what a kernel has that the model is compared with."""
-        self.features = features
+    def resemble(self, facts: Facts) -> None:
+        """Have what the machine has whose kernel the model is compared with."""
+        self.facts = facts
         self.boot()
 
     def finish(self) -> Result:

@@ -10,6 +10,7 @@ from guestmem.contract.interface import NO_MAPPING
 from guestmem.contract.results import EBADF, EINVAL, ENOTTY, Denied, Errno, Result
 from guestmem.contract.syscalls.machine import Booted
 from guestmem.contract.syscalls.objects import Gmem, Mapping, Open, Pinned, Secret, Vcpu, Vm
+from guestmem.linux.facts import Facts
 
 __all__ = ["NOT_ITS_IOCTL", "NOT_OPEN", "Task"]
 
@@ -23,12 +24,14 @@ class Task:
     """Handles, and what they stand for.
 
     Attributes:
+        facts: of the machine.
         fds, maps: by handle.
         next: the handle that is given out next.
     """
 
-    def __init__(self, kernel: Booted) -> None:
+    def __init__(self, kernel: Booted, facts: Facts) -> None:
         self.kernel = kernel
+        self.facts = facts
         self.fds: dict[int, Open] = {}
         self.maps: dict[int, Mapping] = {}
         self.next = 0

@@ -78,12 +78,12 @@ class Users:
         return len(self.unless_nothing(data[:done], len(data), EFAULT))
 
     def proc_mem_read(self, mapping: Result, offset: int, length: int) -> Result:
-        # FOLL_FORCE: what may become readable is readable.
         there = self.task.mapping(mapping, offset, length)
-        forced = there.copy()
-        forced.spans.set(offset, offset + length, PROT_READ)
+        if self.task.facts.forced:  # FOLL_FORCE: what may become readable is readable
+            there = there.copy()
+            there.spans.set(offset, offset + length, PROT_READ)
         with self.kernel.running():
-            data = self.taken(self.gup(forced, offset, length, False))
+            data = self.taken(self.gup(there, offset, length, False))
         return self.unless_nothing(data, length, EIO)
 
     def copied(self, mapping: Mapping, offset: int, length: int, write: bool) -> Iterator[Part]:

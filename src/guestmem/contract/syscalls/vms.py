@@ -3,41 +3,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from guestmem.contract.interface import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Unmodelled
 from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOTTY, MMIO, Denied, Errno, Result
 from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
-from guestmem.contract.syscalls.mappings import NOT_FAULTABLE, TASK_SIZE
+from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
 from guestmem.contract.syscalls.objects import Gmem, Slot, Vcpu, Vm
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.contract.syscalls.users import Users
-from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
     GUEST_MEMFD_FLAG_MMAP,
     KVM_CAP_GUEST_MEMFD,
     KVM_CAP_GUEST_MEMFD_FLAGS,
     KVM_CAP_MEMORY_FAULT_INFO,
+    KVM_CAP_MULTI_ADDRESS_SPACE,
     KVM_CAP_NR_MEMSLOTS,
     KVM_CAP_USER_MEMORY2,
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
-    KVM_MEMORY_ATTRIBUTE_PRIVATE,
 )
 from guestmem.machine.guest import Gfn
 
-__all__ = ["Features", "Vms"]
+__all__ = ["Vms"]
 
-USER_MEM_SLOTS = 32764
-CAPABILITIES = {
-    KVM_CAP_NR_MEMSLOTS: USER_MEM_SLOTS,
-    KVM_CAP_USER_MEMORY2: 1,
-    KVM_CAP_MEMORY_FAULT_INFO: 1,
-    KVM_CAP_GUEST_MEMFD: 1,
-    KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES: KVM_MEMORY_ATTRIBUTE_PRIVATE,
-}
 MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
 
 REACH = 1 << 30  # of the guest's page tables
@@ -49,29 +38,28 @@ SLOT_ARGUMENTS = "a slot's flags, number, size and addresses are legal"
 IMMUTABLE = "a slot with guest memory can only be deleted"
 GPA_TAKEN = "guest-physical memory is in one slot"
 RANGE_BOUND = "a range of a file has one slot"
+BINDABLE = "a slot takes files that its VM can use"
 OF_THIS_VM = "a slot takes a file of guest memory of its own VM"
 FLAGS_KNOWN = "only flags that the VM supports are legal"
 SIZE_WHOLE_PAGES = "the size of a file is positive and whole pages"
 
 
-class Features(NamedTuple):
-    """What a kernel has and another may not have.
-
-    ``flags``: what KVM_CAP_GUEST_MEMFD_FLAGS says.  ``gpa_bits``: of guest-physical addresses; 52 without
-    two-dimensional paging (kvm_mmu_max_gfn).
-    """
-
-    flags: int = MODELLED_FLAGS
-    gpa_bits: int = 52
-
-
 class Vms:
     """VMs, memory slots, vCPUs, stage 2."""
 
-    def __init__(self, task: Task, users: Users, features: Features) -> None:
+    def __init__(self, task: Task, users: Users) -> None:
         self.task = task
         self.users = users
-        self.features = features
+        self.facts = facts = task.facts
+        self.task_size = (1 << facts.user_bits) - (PAGE_SIZE if facts.machine == "x86_64" else 0)
+        self.capabilities = {
+            KVM_CAP_NR_MEMSLOTS: facts.slots,
+            KVM_CAP_MULTI_ADDRESS_SPACE: facts.address_spaces if facts.address_spaces > 1 else 0,
+            KVM_CAP_USER_MEMORY2: facts.regions2,
+            KVM_CAP_MEMORY_FAULT_INFO: facts.memory_fault,
+            KVM_CAP_GUEST_MEMFD: facts.said,
+            KVM_CAP_GUEST_MEMFD_FLAGS: facts.flags,
+        }
         self.kernel = task.kernel
 
     def create_vm(self, kind: int = 0) -> Result:
@@ -81,10 +69,8 @@ class Vms:
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         owner = self.task.vm(vm)
-        if flags & (U64 - 1) & ~self.features.flags:
+        if flags & (U64 - 1) not in self.facts.files:
             raise Denied(EINVAL, FLAGS_KNOWN)
-        if flags & ~MODELLED_FLAGS:
-            raise Unmodelled("other flags of guest_memfd")
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
         found = ((f, g) for f, g in zip(self.kernel.world.files, self.kernel.world.machine.guests, strict=True) if not f.open)
@@ -101,11 +87,7 @@ class Vms:
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         self.task.vm(fd)
-        return self.features.flags if capability == KVM_CAP_GUEST_MEMFD_FLAGS else CAPABILITIES.get(capability, 0)
-
-    def guest_physical_bits(self, vm: Result) -> Result:
-        self.task.vm(vm)
-        return self.features.gpa_bits
+        return self.capabilities.get(capability, 0)
 
     def set_user_memory_region2(
         self, vm: Result, slot: int, flags: int, gpa: int, size: int, address: Result | str | None, fd: Result, offset: int
@@ -117,11 +99,11 @@ class Vms:
         gmem = bool(flags & KVM_MEM_GUEST_MEMFD)
         if flags & ~(KVM_MEM_GUEST_MEMFD if gmem else KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
             raise Denied(EINVAL, SLOT_ARGUMENTS)
-        if not aligned(size, gpa, hva) or hva + size > TASK_SIZE:
+        if not aligned(size, gpa, hva) or hva + size > self.task_size:
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         if gmem and (not aligned(offset) or offset + size >= U64):
             raise Denied(EINVAL, WHOLE_PAGES)
-        if slot >= USER_MEM_SLOTS or gpa + size >= U64 or size // PAGE_SIZE > MAX_SLOT_PAGES:
+        if slot >> 16 >= self.facts.address_spaces or slot & 0xFFFF >= self.facts.slots or gpa + size >= U64 or size // PAGE_SIZE > MAX_SLOT_PAGES:
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         old = owner.slots.get(slot)
         with self.kernel.running():
@@ -140,8 +122,10 @@ class Vms:
                 self.gmem_bind(owner, new, fd, offset)
             if new.pages > LARGE_SLOT:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
-            if gpa + size > 1 << self.features.gpa_bits and (old is None or move):
-                raise Denied(EINVAL, SLOT_ARGUMENTS)
+            if gpa + size > 1 << self.facts.gpa_bits and (old is None or move):
+                raise Denied(Errno(self.facts.gpa_error), SLOT_ARGUMENTS)
+            if new.file is not None and new.file.flags not in self.facts.bindable:
+                raise Denied(EINVAL, BINDABLE)
             if new.file is not None:
                 new.file.bind(new)
             if move:

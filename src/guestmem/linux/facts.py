@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine has that another does not: facts that decide what its kernel should do, found by trying.
+
+None is taken from a version.  Each is found by another operation than those whose results it decides, except for what
+files a slot takes, which nothing else tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from guestmem.linux import uapi
+from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, libc, memfd_secret, mmap, munmap
+from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
+
+__all__ = ["Facts", "find"]
+
+NOWHERE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS | uapi.MAP_NORESERVE
+FLAG_VALUES = tuple(range(4))
+
+
+class Facts(NamedTuple):
+    """What a machine has.  The defaults are what most x86-64 machines with a new kernel have.
+
+    Attributes:
+        machine: uname -m.
+        files: the values of flags (MMAP 1, INIT_SHARED 2) with which KVM makes files of guest memory.
+        bindable: those of ``files`` whose files a slot of a VM of the default type takes.
+        flags: KVM_CAP_GUEST_MEMFD_FLAGS; 0 also where KVM has no such capability.
+        said: KVM_CAP_GUEST_MEMFD; 0 where files can be made and not be of use to a VM of the default type.
+        regions2: KVM_CAP_USER_MEMORY2.
+        memory_fault: KVM_CAP_MEMORY_FAULT_INFO.
+        converts: files take KVM_SET_MEMORY_ATTRIBUTES2.
+        slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
+        gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
+        user_bits: of a user-space address, by what may be mapped where one asks for it.
+        room_bits: of the part of the address space where the kernel itself places mappings.
+        commit: bytes that a private writable mapping may have (vm.overcommit_memory); 0: that depends on the others.
+        counts_entries: KVM has the statistic pages_4k.
+        shadow_paging: the guest's page tables are not the hardware's, so KVM builds others (no EPT, no NPT).
+        forced: /proc/PID/mem reads what its mapping forbids (proc_mem.force_override=always).
+        secret_locked: mappings of memfd_secret are VM_LOCKED.
+    """
+
+    machine: str = "x86_64"
+    files: tuple[int, ...] = FLAG_VALUES
+    bindable: tuple[int, ...] = FLAG_VALUES
+    flags: int = 3
+    said: int = 1
+    regions2: int = 1
+    memory_fault: int = 1
+    converts: bool = True
+    slots: int = 32764
+    address_spaces: int = 2
+    gpa_bits: int = 52
+    user_bits: int = 47
+    room_bits: int = 47
+    commit: int = 1 << 40
+    counts_entries: bool = True
+    shadow_paging: bool = False
+    forced: bool = True
+    secret_locked: bool = True
+
+    @property
+    def gpa_error(self) -> int:
+        """The errno for a guest-physical address past the limit (kvm_arch_prepare_memory_region)."""
+        return errno.EFAULT if self.machine == "aarch64" else errno.EINVAL
+
+    @property
+    def large_file(self) -> int:
+        """O_LARGEFILE (include/uapi/asm-generic/fcntl.h, and arch/arm64/include/uapi/asm/fcntl.h)."""
+        return 0o400000 if self.machine == "aarch64" else 0o100000
+
+    @property
+    def plain(self) -> int:
+        """The flags of the plainest file that a slot takes."""
+        return min(self.bindable)
+
+
+def find() -> Facts:
+    """The facts of this machine.  Raises CallError when there is no KVM to ask."""
+    with Kvm() as kvm, kvm.create_vm() as vm:
+        files = {flags: file for flags in FLAG_VALUES if (file := _made(vm, flags)) is not None}
+        try:
+            return Facts(
+                machine=platform.machine(),
+                files=tuple(files),
+                bindable=tuple(flags for flags, file in files.items() if _works(lambda file=file: _bind(vm, file))),
+                flags=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD_FLAGS),
+                said=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD),
+                regions2=vm.check_extension(uapi.KVM_CAP_USER_MEMORY2),
+                memory_fault=vm.check_extension(uapi.KVM_CAP_MEMORY_FAULT_INFO),
+                converts=any(_converts(file) for file in files.values()),
+                slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
+                address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
+                gpa_bits=_gpa_bits(kvm),
+                user_bits=_user_bits(),
+                room_bits=_room_bits(),
+                commit=_commit(),
+                counts_entries="pages_4k" in vm.statistics(),
+                shadow_paging=_shadow_paging(),
+                forced=_forced(),
+                secret_locked=_secret_locked(),
+            )
+        finally:
+            for file in files.values():
+                file.close()
+
+
+def _works(function: Callable[[], object]) -> bool:
+    try:
+        function()
+    except CallError:
+        return False
+    return True
+
+
+def _made(vm: Vm, flags: int) -> GuestMemfd | None:
+    try:
+        return vm.create_guest_memfd(PAGE_SIZE, flags)
+    except CallError:
+        return None
+
+
+def _bind(vm: Vm, file: GuestMemfd) -> None:
+    vm.set_user_memory_region2(0, 0, PAGE_SIZE, guest_memfd=file)
+    vm.delete_slot(0)
+
+
+def _converts(file: GuestMemfd) -> bool:
+    """An empty range is refused by who knows the ioctl, and ENOTTY is the answer of who does not."""
+    try:
+        set_attributes2(file.fileno(), kvm_memory_attributes2())
+    except CallError as error:
+        return error.errno != errno.ENOTTY
+    return True
+
+
+def _gpa_bits(kvm: Kvm) -> int:
+    """By ordinary slots: what a slot with guest memory does there is for the contract to say."""
+    address = mmap(0, PAGE_SIZE, uapi.PROT_NONE, NOWHERE)
+    try:
+        for bits in range(52, 32, -1):
+            with kvm.create_vm() as vm:
+                if _works(lambda: vm.set_user_memory_region2(0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, address)):  # noqa: B023
+                    return bits
+        return 32
+    finally:
+        munmap(address, PAGE_SIZE)
+
+
+def _user_bits() -> int:
+    for bits in range(57, 47, -1):
+        # The last page is never a user's on x86 (TASK_SIZE_MAX).
+        at = (1 << bits) - 2 * PAGE_SIZE
+        with contextlib.suppress(CallError):
+            address = mmap(at, PAGE_SIZE, uapi.PROT_NONE, NOWHERE | uapi.MAP_FIXED_NOREPLACE)
+            munmap(address, PAGE_SIZE)
+            if address == at:
+                return bits
+    return 47
+
+
+def _room_bits() -> int:
+    """Half of it is free in any process that is not full of other things."""
+    for bits in range(55, 40, -1):
+        with contextlib.suppress(CallError):
+            munmap(mmap(0, 1 << bits, uapi.PROT_NONE, NOWHERE), 1 << bits)
+            return bits + 1
+    return 41
+
+
+def _commit() -> int:
+    """__vm_enough_memory(), mm/util.c."""
+    with open("/proc/sys/vm/overcommit_memory", encoding="ascii") as mode:
+        if how := int(mode.read()):
+            return 1 << 63 if how == 1 else 0
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        sizes = {name: int(value.split()[0]) << 10 for name, _, value in (line.partition(":") for line in lines)}
+    return sizes["MemTotal"] + sizes.get("SwapTotal", 0)
+
+
+def _shadow_paging() -> bool:
+    """By the parameters of the vendor's module; one that has neither parameter has no two-dimensional paging."""
+    if platform.machine() != "x86_64":
+        return False
+    said = [Path("/sys/module", *where) for where in (("kvm_intel", "parameters", "ept"), ("kvm_amd", "parameters", "npt"))]
+    return not any(path.exists() and path.read_text(encoding="ascii").strip() in "Y1" for path in said)
+
+
+def _forced() -> bool:
+    """By memory that is not a file's."""
+    address = mmap(0, PAGE_SIZE, uapi.PROT_NONE, NOWHERE)
+    try:
+        with open("/proc/self/mem", "rb", buffering=0) as memory:
+            return len(os.pread(memory.fileno(), 1, address)) == 1
+    except OSError:
+        return False
+    finally:
+        munmap(address, PAGE_SIZE)
+
+
+def _secret_locked() -> bool:
+    """By smaps, of a mapping that nobody touches."""
+    try:
+        fd = memfd_secret(os.O_CLOEXEC)
+    except (CallError, NoNumber):
+        return False
+    address = 0
+    try:
+        os.ftruncate(fd, PAGE_SIZE)
+        address = mmap(0, PAGE_SIZE, uapi.PROT_READ, uapi.MAP_SHARED, fd)
+        return "lo" in _vm_flags(address)
+    except OSError:
+        return False
+    finally:
+        if address:
+            munmap(address, PAGE_SIZE)
+        os.close(fd)
+
+
+def _vm_flags(address: int) -> list[str]:
+    """VmFlags of the mapping that begins at an address."""
+    here = False
+    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("VmFlags:") and here:
+                return line.split()[1:]
+            if "-" in line.split(" ", 1)[0]:
+                here = int(line.split("-", 1)[0], 16) == address
+    return []
