@@ -21,6 +21,7 @@ from guestmem.contract.results import (
     EXDEV,
     Failure,
 )
+from guestmem.linux.facts import Facts
 
 __all__ = ["FILE_OPERATIONS", "IN_CHILD", "OPERATIONS", "FileOperation", "Operation"]
 
@@ -120,12 +121,18 @@ class FileOperation(NamedTuple):
         what: what it is; "from" and "to" in its name say which way bytes would go.
         gmem, secret: what it gives on a file of guest memory, and of secret memory.
         fuzzed: random programs have it.
+        as_data: what it gives on a file of guest memory that the VFS takes for one with data.
     """
 
     what: str
     gmem: int | Failure
     secret: int | Failure
     fuzzed: bool = True
+    as_data: int | Failure | None = None
+
+    def on_gmem(self, facts: Facts) -> int | Failure:
+        """What it gives on a file of guest memory of a machine."""
+        return self.gmem if self.as_data is None or facts.anonymous else self.as_data
 
 
 def _both(what: str, result: int | Failure, fuzzed: bool = True) -> FileOperation:
@@ -149,7 +156,7 @@ FILE_OPERATIONS = {
     "ftruncate": FileOperation("ftruncate(2) to the offset", EINVAL, 0),  # of secret memory, once
     "fsync": _both("fsync(2)", EINVAL),
     "fdatasync": _both("fdatasync(2)", EINVAL),
-    "readahead": _both("readahead(2)", EINVAL),
+    "readahead": _both("readahead(2)", EINVAL)._replace(as_data=0),
     "sync_file_range": _both("sync_file_range(2)", 0),
     "fadvise dontneed": _both("posix_fadvise(2), POSIX_FADV_DONTNEED", 0),
     "flock": _both("flock(2)", 0),
@@ -170,7 +177,7 @@ FILE_OPERATIONS = {
     "sendfile to": _both("sendfile(2) from a memfd", EINVAL),
     "poll": _both("poll(2); the events", select.POLLIN | select.POLLOUT),
     "epoll add": _both("epoll_ctl(2), EPOLL_CTL_ADD", EPERM),
-    "ioctl": _both("ioctl(2) FIONREAD", ENOTTY),
+    "ioctl": _both("ioctl(2) FIONREAD", ENOTTY)._replace(as_data=0),
     "fchdir": _both("fchdir(2)", ENOTDIR),
     "execveat": _both("execveat(2) with AT_EMPTY_PATH", EACCES, fuzzed=False),
     "reopen": _both("open(2) of /proc/self/fd/N for reading and writing", ENXIO),

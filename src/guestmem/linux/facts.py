@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, libc, memfd_secret, mmap, munmap
+from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, memfd_secret, mmap, munmap
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 
 __all__ = ["Facts", "find"]
 
 NOWHERE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS | uapi.MAP_NORESERVE
+FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 FLAG_VALUES = tuple(range(4))
 
 
@@ -37,6 +38,9 @@ class Facts(NamedTuple):
         said: KVM_CAP_GUEST_MEMFD; 0 where files can be made and not be of use to a VM of the default type.
         regions2: KVM_CAP_USER_MEMORY2.
         memory_fault: KVM_CAP_MEMORY_FAULT_INFO.
+        anonymous: the VFS knows that files of guest memory have no data (S_ANON_INODE).
+        no_exec: files without a name cannot be mapped executable (SB_I_NOEXEC).
+        overlap_first: a range of a file that another slot has is found before a guest-physical address past the limit.
         converts: files take KVM_SET_MEMORY_ATTRIBUTES2.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
@@ -56,6 +60,9 @@ class Facts(NamedTuple):
     said: int = 1
     regions2: int = 1
     memory_fault: int = 1
+    anonymous: bool = True
+    no_exec: bool = True
+    overlap_first: bool = False
     converts: bool = True
     slots: int = 32764
     address_spaces: int = 2
@@ -72,6 +79,11 @@ class Facts(NamedTuple):
     def gpa_error(self) -> int:
         """The errno for a guest-physical address past the limit (kvm_arch_prepare_memory_region)."""
         return errno.EFAULT if self.machine == "aarch64" else errno.EINVAL
+
+    @property
+    def unknown_vm_ioctl(self) -> int:
+        """The errno for an ioctl that a VM does not know (kvm_arch_vm_ioctl)."""
+        return errno.EINVAL if self.machine == "aarch64" else errno.ENOTTY
 
     @property
     def large_file(self) -> int:
@@ -97,6 +109,9 @@ def find() -> Facts:
                 said=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD),
                 regions2=vm.check_extension(uapi.KVM_CAP_USER_MEMORY2),
                 memory_fault=vm.check_extension(uapi.KVM_CAP_MEMORY_FAULT_INFO),
+                anonymous=not any(_works(lambda file=file: _fionread(file)) for file in files.values()),
+                no_exec=_no_exec(),
+                overlap_first=_overlap_first(kvm),
                 converts=any(_converts(file) for file in files.values()),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
@@ -141,6 +156,38 @@ def _converts(file: GuestMemfd) -> bool:
     except CallError as error:
         return error.errno != errno.ENOTTY
     return True
+
+
+def _fionread(file: GuestMemfd) -> None:
+    ioctl(file.fileno(), "FIONREAD", FIONREAD, ctypes.c_int())
+
+
+def _no_exec() -> bool:
+    """By an eventfd, which cannot be mapped at all: EPERM comes before ENODEV."""
+    fd = os.eventfd(0)
+    try:
+        mmap(0, PAGE_SIZE, uapi.PROT_READ | uapi.PROT_EXEC, uapi.MAP_SHARED, fd)
+    except CallError as error:
+        return error.errno == errno.EPERM
+    finally:
+        os.close(fd)
+    return False
+
+
+def _overlap_first(kvm: Kvm) -> bool:
+    """By the errno of a slot that is wrong in both ways."""
+    flags = uapi.GUEST_MEMFD_FLAG_MMAP
+    with kvm.create_vm() as vm:
+        file = _made(vm, flags)
+        if file is None:
+            return False
+        with file:
+            try:
+                vm.set_user_memory_region2(0, 0, PAGE_SIZE, guest_memfd=file)
+                vm.set_user_memory_region2(1, 1 << 52, PAGE_SIZE, guest_memfd=file)
+            except CallError as error:
+                return error.errno != Facts(machine=platform.machine()).gpa_error
+    return False
 
 
 def _gpa_bits(kvm: Kvm) -> int:

@@ -19,7 +19,7 @@ class StatsFile:
         self.fd = fd
         entry = statistics_table(fd).get("pages_4k")
         if entry is None:
-            raise Missing("KVM statistics without pages_4k (x86)")
+            raise Missing("the KVM statistic pages_4k")
         self.offset = entry.offset
 
     def pages_4k(self) -> int:

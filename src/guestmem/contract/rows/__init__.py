@@ -150,6 +150,11 @@ def gmem(host: Host, pages: int, flags: int = 0) -> tuple[Result, Result]:
     return owner, ok(host.create_guest_memfd(owner, pages * PAGE_SIZE, flags))
 
 
+def fullest(host: Host, pages: int) -> tuple[Result, Result]:
+    """A VM and a file of guest memory that can do the most."""
+    return gmem(host, pages, max(host.facts.files, default=0))
+
+
 def bindable(host: Host, pages: int, flags: int | None = None) -> tuple[Result, Result]:
     """A VM and a file that a slot of it takes, the plainest or one with flags."""
     if not host.facts.bindable:

@@ -5,32 +5,32 @@ from __future__ import annotations
 
 from guestmem.contract.interface import Host
 from guestmem.contract.operations import FILE_OPERATIONS
-from guestmem.contract.results import EINVAL, Result, failed
-from guestmem.contract.rows import INIT_SHARED, MMAP, OBSERVED, SELFTEST, expect, gmem, ok, row, table
+from guestmem.contract.results import EINVAL, failed
+from guestmem.contract.rows import OBSERVED, SELFTEST, expect, fullest, gmem, ok, row, table
 
-FACTS = {name: facts.gmem for name, facts in FILE_OPERATIONS.items() if name != "ftruncate"}
+FACTS = {name: facts for name, facts in FILE_OPERATIONS.items() if name != "ftruncate"}
 
 
 @table(
     "a file of guest memory does not have the operation",
     f"{SELFTEST}, test_file_read_write(); virt/kvm/guest_memfd.c, kvm_gmem_fops; {OBSERVED}",
-    {name.replace(" ", "_"): (name, expected) for name, expected in FACTS.items() if failed(expected)},
+    {name.replace(" ", "_"): name for name, facts in FACTS.items() if failed(facts.gmem)},
 )
-def test_file_operation_refused(host: Host, operation: str, expected: Result) -> None:
-    _, fd = gmem(host, 1, MMAP | INIT_SHARED)
-    expect(host.file_operation(fd, operation), expected)
+def test_file_operation_refused(host: Host, operation: str) -> None:
+    _, fd = fullest(host, 1)
+    expect(host.file_operation(fd, operation), FACTS[operation].on_gmem(host.facts))
     expect(host.cachestat(fd, 0, 0), 0)
 
 
 @table(
     "the operation is accepted and does nothing to the memory",
     OBSERVED,
-    {name.replace(" ", "_"): (name, expected) for name, expected in FACTS.items() if not failed(expected)},
+    {name.replace(" ", "_"): name for name, facts in FACTS.items() if not failed(facts.gmem)},
 )
-def test_file_operation_without_effect(host: Host, operation: str, expected: Result) -> None:
-    _, fd = gmem(host, 2, MMAP | INIT_SHARED)
+def test_file_operation_without_effect(host: Host, operation: str) -> None:
+    _, fd = fullest(host, 2)
     expect(host.fallocate(fd, 1, 0, 0x1000), 0)
-    expect(host.file_operation(fd, operation), expected)
+    expect(host.file_operation(fd, operation), FACTS[operation].gmem)
     expect(host.cachestat(fd, 0, 0), 1)
 
 

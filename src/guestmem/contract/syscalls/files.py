@@ -156,7 +156,7 @@ class Files:
         if operation in ("pread", "pwrite") and signed(offset) < 0:
             raise Denied(EINVAL, NO_SUCH_OPERATION)
         facts = FILE_OPERATIONS[operation]
-        result = facts.gmem if isinstance(file, Gmem) else facts.secret
+        result = facts.on_gmem(self.task.facts) if isinstance(file, Gmem) else facts.secret
         if isinstance(result, Failure):
             raise Denied(result, NO_SUCH_OPERATION)
         return result

@@ -90,7 +90,7 @@ class Mappings:
             raise Denied(EOPNOTSUPP, "MAP_SHARED_VALIDATE takes flags that the file knows")
         if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
             raise Denied(EINVAL, "a mapping is shared or private")
-        if prot & PROT_EXEC:
+        if prot & PROT_EXEC and self.task.facts.no_exec:
             raise Denied(EPERM, NO_EXEC)
         if isinstance(file, Gmem) and not file.flags & GUEST_MEMFD_FLAG_MMAP:
             raise Denied(ENODEV, MAPPABLE)

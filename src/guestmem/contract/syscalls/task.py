@@ -62,6 +62,11 @@ class Task:
             raise Denied(otherwise, rule)
         return file
 
+    def vcpu(self, fd: Result) -> Vcpu:
+        """The vCPU of an ioctl."""
+        of_vm = isinstance(self.file(fd), Vm)
+        return self.of_kind(fd, Vcpu, Errno(self.facts.unknown_vm_ioctl) if of_vm else ENOTTY, NOT_ITS_IOCTL)
+
     def vm(self, fd: Result) -> Vm:
         """The VM of an ioctl."""
         return self.of_kind(fd, Vm, EINVAL if isinstance(self.file(fd), Vcpu) else ENOTTY, NOT_ITS_IOCTL)

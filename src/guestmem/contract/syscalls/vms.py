@@ -8,7 +8,7 @@ from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOTTY, MMIO, Deni
 from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
 from guestmem.contract.syscalls.objects import Gmem, Slot, Vcpu, Vm
-from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
+from guestmem.contract.syscalls.task import Task
 from guestmem.contract.syscalls.users import Users
 from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
@@ -29,6 +29,7 @@ __all__ = ["Vms"]
 
 MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
 
+ADDRESS_SPACE = 1 << 16  # numbers of slots below are of the one in which vCPUs are unless in SMM
 REACH = 1 << 30  # of the guest's page tables
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
@@ -97,6 +98,8 @@ class Vms:
         owner = self.task.vm(vm)
         slot, flags = slot & 0xFFFFFFFF, flags & 0xFFFFFFFF
         gmem = bool(flags & KVM_MEM_GUEST_MEMFD)
+        if gmem and not self.facts.bindable:
+            raise Denied(EINVAL, BINDABLE)
         if flags & ~(KVM_MEM_GUEST_MEMFD if gmem else KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         if not aligned(size, gpa, hva) or hva + size > self.task_size:
@@ -116,10 +119,13 @@ class Vms:
                     raise Denied(EINVAL, IMMUTABLE)
                 if (old.address, old.pages, old.flags & KVM_MEM_READONLY) != (address, new.pages, flags & KVM_MEM_READONLY):
                     raise Denied(EINVAL, "an ordinary slot can only be moved")
-            if (old is None or move) and any(o.overlaps(gpa, new.pages) for n, o in owner.slots.items() if n != slot):
+            others = (o for number, o in owner.slots.items() if number != slot and number >> 16 == slot >> 16)
+            if (old is None or move) and any(other.overlaps(gpa, new.pages) for other in others):
                 raise Denied(EEXIST, GPA_TAKEN)
             if gmem:
                 self.gmem_bind(owner, new, fd, offset)
+                if self.facts.overlap_first:
+                    self.may_bind(new)
             if new.pages > LARGE_SLOT:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
             if gpa + size > 1 << self.facts.gpa_bits and (old is None or move):
@@ -127,6 +133,7 @@ class Vms:
             if new.file is not None and new.file.flags not in self.facts.bindable:
                 raise Denied(EINVAL, BINDABLE)
             if new.file is not None:
+                self.may_bind(new)
                 new.file.bind(new)
             if move:
                 self.zap_all(owner)
@@ -154,10 +161,14 @@ class Vms:
         if signed(offset) < 0 or offset + slot.pages * PAGE_SIZE > gmem.size:
             raise Denied(EINVAL, INSIDE)
         pgoff = offset // PAGE_SIZE
-        err = gmem.may_bind(pgoff, pgoff + slot.pages)
+        slot.file, slot.pgoff, slot.gmem_only = gmem, pgoff, bool(gmem.flags & GUEST_MEMFD_FLAG_MMAP)
+
+    def may_bind(self, slot: Slot) -> None:
+        """Whether no other slot has the range of the file."""
+        assert slot.file is not None
+        err = slot.file.may_bind(slot.pgoff, slot.pgoff + slot.pages)
         if err:
             raise Denied(Errno(-err), RANGE_BOUND)
-        slot.file, slot.pgoff, slot.gmem_only = gmem, pgoff, bool(gmem.flags & GUEST_MEMFD_FLAG_MMAP)
 
     def delete_slot(self, vm: Vm, number: int) -> int:
         """KVM_MR_DELETE: everything goes from the VM's stage 2 (KVM_X86_QUIRK_SLOT_ZAP_ALL)."""
@@ -185,7 +196,8 @@ class Vms:
         owner = self.task.vm(vm)
         if owner.has_vcpu:
             raise Denied(EEXIST, "a vCPU number is used once")
-        taken = any(slot.overlaps(GUEST_GPA, GUEST_SIZE // PAGE_SIZE) for slot in owner.slots.values())
+        slots = (slot for number, slot in owner.slots.items() if number < ADDRESS_SPACE)
+        taken = any(slot.overlaps(GUEST_GPA, GUEST_SIZE // PAGE_SIZE) for slot in slots)
         if taken or GUEST_SLOT in owner.slots:
             raise Unmodelled("a VM without room for the guest's program")
         owner.slots[GUEST_SLOT] = Slot(0, GUEST_GPA, GUEST_SIZE // PAGE_SIZE, "program")
@@ -202,10 +214,11 @@ class Vms:
 
     def guest_access(self, fd: Result, gpa: int, value: int | None) -> int:
         """The guest's stage 2 has the page, or the host provides it (kvm_gmem_get_pfn)."""
-        vcpu = self.task.of_kind(fd, Vcpu, ENOTTY, NOT_ITS_IOCTL)
+        vcpu = self.task.vcpu(fd)
         if not 0 <= gpa < REACH:
             raise Unmodelled("guest memory that the guest's page tables do not reach")
-        slot = next((slot for slot in vcpu.vm.slots.values() if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
+        slots = (slot for number, slot in vcpu.vm.slots.items() if number < ADDRESS_SPACE)
+        slot = next((slot for slot in slots if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
         if slot is None:
             raise Denied(MMIO)
         if not slot.gmem_only:
