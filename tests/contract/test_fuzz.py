@@ -18,16 +18,17 @@ import pytest
 from test_conform import NoPunchPastEnd, OverlapIsInvalid
 
 from guestmem.cli import main as cli
+from guestmem.contract.compare import compare
 from guestmem.contract.fuzz import Fuzzer
 from guestmem.contract.generate import generate
 from guestmem.contract.interface import Missing
 from guestmem.contract.kernel.access import Access, Fault
-from guestmem.contract.program import Op, Ref, compare, script, text
+from guestmem.contract.program import Op, Ref, script, text
 from guestmem.contract.results import EEXIST, EINVAL, Other, Result
 from guestmem.contract.syscalls import vms
 from guestmem.contract.syscalls.objects import Vm
 from guestmem.contract.syscalls.simulated_host import SimulatedHost
-from guestmem.contract.syscalls.vms import Features
+from guestmem.linux.facts import Facts
 from guestmem.linux.process import Worker
 from requires import require
 
@@ -148,16 +149,16 @@ def test_a_divergence_that_does_not_recur_is_told_and_not_reduced(tmp_path: Path
     mark = tmp_path / "mark"
 
     class Once(SimulatedHost):
-        def cachestat(self, fd: Result, offset: int, length: int) -> Result:
+        def descriptor_flags(self, fd: Result) -> Result:
             if not mark.exists():
                 mark.touch()
                 return 77
-            return super().cachestat(fd, offset, length)
+            return super().descriptor_flags(fd)
 
     fuzzer = fuzzed(SimulatedHost, Once)
     (divergence,) = fuzzer.divergences
     assert (divergence.got, divergence.recurs) == (77, False)
-    assert "times: seen once and not again: cachestat: the model says" in "\n".join(fuzzer.report({}))
+    assert "times: seen once and not again: descriptor_flags: the model says" in "\n".join(fuzzer.report({}))
 
 
 def test_a_kernel_that_hangs_takes_no_longer_than_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,18 +192,18 @@ def test_a_signal_that_only_the_kernels_process_gets_is_no_divergence() -> None:
 
 def test_a_kernel_that_dies_at_once_cannot_be_fuzzed() -> None:
     class Dies(SimulatedHost):
-        def check_extension(self, fd: Result, capability: int) -> Result:
+        def create_vm(self, kind: int = 0) -> Result:
             os.kill(os.getpid(), signal.SIGKILL)
             return 0
 
-    assert Fuzzer(1, SimulatedHost, Dies).unusable == "check_extension: the process was ended by SIGKILL"
+    assert Fuzzer(1, SimulatedHost, Dies).unusable == "the process was ended by SIGKILL"
 
 
 def test_a_script_is_compared_with_a_model_that_has_what_the_kernel_has(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Older(OverlapIsInvalid):
-        features = Features(flags=1, gpa_bits=46)
+        facts = Facts(flags=1, files=(0, 1), bindable=(0, 1), gpa_bits=46)
 
     def program(host: Any) -> None:
         vm = host.create_vm()
@@ -212,8 +213,8 @@ def test_a_script_is_compared_with_a_model_that_has_what_the_kernel_has(
         host.set_user_memory_region2(vm, 0, 4, 0, 4096, None, file, 0)
         host.set_user_memory_region2(vm, 1, 4, 4096, 4096, None, file, 0)
 
-    monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
-    monkeypatch.setattr("guestmem.contract.conform.kernel_host", Older)
+    monkeypatch.setattr("guestmem.contract.compare.no_kernel", lambda: "")
+    monkeypatch.setattr("guestmem.contract.compare.kernel_host", Older)
     assert compare(program) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[2] for line in lines[1:5]] == ["1", "EINVAL", "1", "0"]
@@ -247,13 +248,12 @@ def heed() -> None:
 
 def test_a_kernel_without_guest_memfd_is_skipped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     class Without(SimulatedHost):
-        def check_extension(self, fd: Result, capability: int) -> Result:
-            return 0
+        facts = Facts(files=(), bindable=())
 
     monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
     monkeypatch.setattr(Fuzzer.__init__, "__defaults__", (SimulatedHost, Without, 0))
     assert cli.main(["fuzz"]) == 4
-    assert capsys.readouterr().err == "guestmem: skipped: needs guest_memfd: KVM_CAP_GUEST_MEMFD\n"
+    assert capsys.readouterr().err == "guestmem: skipped: needs guest_memfd: KVM makes no file of it\n"
 
 
 def test_who_may_not_lock_memory_fuzzes_the_rest() -> None:
@@ -281,8 +281,8 @@ def test_a_script_says_which_operation_ended_the_kernels_process(
         host.create_vcpu(vm)
         host.create_vm()
 
-    monkeypatch.setattr("guestmem.contract.conform.no_kernel", lambda: "")
-    monkeypatch.setattr("guestmem.contract.conform.kernel_host", Dies)
+    monkeypatch.setattr("guestmem.contract.compare.no_kernel", lambda: "")
+    monkeypatch.setattr("guestmem.contract.compare.kernel_host", Dies)
     assert compare(program) == 1
     assert capsys.readouterr().out.splitlines() == [
         "create_vm(): 0",

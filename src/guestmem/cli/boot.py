@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         "boot",
         help="run a command on another kernel, under QEMU",
         description="The guest has Python, guestmem and a scratch disk; the command's output and status are this command's.  "
-        "If the kernel dies before the command ends, what it wrote is there, the end of the console follows, and the status is 3.",
+        "If the kernel dies before the command ends, what it wrote is there, the console's end follows, and the status is 3.",
     )
     boot.add_argument("kernel", metavar="KERNEL", type=Path, help="an image, a package of one (.deb), or a directory with either")
     boot.add_argument("--accel", choices=("kvm", "tcg"), help="(default: kvm where its guests can have guests, else tcg)")

@@ -172,7 +172,8 @@ def ktap(planned: int, outcomes: Iterable[Outcome]) -> Iterator[str]:
         if outcome.reason and outcome.result != SKIP:
             yield f"# {outcome.reason}"
         word = "not ok" if outcome.result in (FAIL, XPASS) else "ok"
-        directive = {SKIP: f" # SKIP {outcome.reason}", XFAIL: " # XFAIL known deviation", XPASS: " # XPASS"}.get(outcome.result, "")
+        directives = {SKIP: f" # SKIP {outcome.reason}", XFAIL: " # XFAIL known deviation", XPASS: " # XPASS"}
+        directive = directives.get(outcome.result, "")
         yield f"{word} {number} {outcome.backend}.{outcome.name.replace(' ', '_')}{directive}"
     yield f"# Totals: pass:{count[PASS]} fail:{count[FAIL]} xfail:{count[XFAIL]} xpass:{count[XPASS]} skip:{count[SKIP]} error:0"
 

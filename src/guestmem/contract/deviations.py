@@ -53,7 +53,7 @@ DEVIATIONS = (
         source=f"virt/kvm/guest_memfd.c, kvm_gmem_bind(); {citations.EEXIST_FOR_OVERLAP}",
         program="""\
 r0 = host.create_vm()
-r1 = host.create_guest_memfd(r0, 0x1000, 0x3)
+r1 = host.create_guest_memfd(r0, 0x1000, 0x1)
 host.set_user_memory_region2(r0, 0, 4, 0x0, 0x1000, None, r1, 0x0)
 host.set_user_memory_region2(r0, 1, 4, 0x1000, 0x1000, None, r1, 0x0)
 """,

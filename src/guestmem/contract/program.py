@@ -4,17 +4,32 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from guestmem.contract.deviations import DEVIATIONS, Deviation, known
+from guestmem.contract.deviations import DEVIATIONS, Deviation
 from guestmem.contract.interface import PAGE_SIZE, Host, Missing, Unmodelled
-from guestmem.contract.results import Other, Result, brief, failed
+from guestmem.contract.results import Other, Result, failed
 from guestmem.linux.facts import Facts
 from guestmem.linux.process import Lost, Worker
 
-__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "perform", "script", "text"]
+__all__ = [
+    "MISSING",
+    "Line",
+    "Op",
+    "Program",
+    "Ref",
+    "Skipped",
+    "Step",
+    "close",
+    "look_around",
+    "perform",
+    "present",
+    "recorded",
+    "recorded_apart",
+    "script",
+    "text",
+]
 
 GONE = -1  # the result of an operation that the program does not have: no handle
 
@@ -139,7 +154,7 @@ SCRIPT = '''\
 Prints each operation with the model's result and the kernel's: python3 {name}
 """
 
-from guestmem.contract.program import compare
+from guestmem.contract.compare import compare
 
 
 def program(host):
@@ -222,42 +237,3 @@ def present(prepare: Callable[[], Host]) -> tuple[Deviation, ...]:
         return recorded_apart(prepare, program)[-1].result == deviation.shows
 
     return tuple(one for one in DEVIATIONS if (one.cause(facts) if one.cause else shown(one)))
-
-
-def compared(ours: Line, theirs: Line, among: Iterable[Deviation]) -> tuple[str, bool]:
-    """A line about an operation on both hosts, and whether something is left to explain."""
-    expected, got = ours.result, theirs.result
-    if expected == got:
-        return f"{ours.operation}: {expected!r}", False
-    both = f"{ours.operation}: model {expected!r}, kernel {got!r}"
-    why = known(got, expected, among, operation=ours.name, rule=ours.rule)
-    if why is not None:
-        return f"{both} (known: {why.explanation})", False
-    return both, not isinstance(expected, Skipped) and not isinstance(got, Skipped)
-
-
-def compare(program: Callable[[Any], None]) -> int:
-    """Run a program on both hosts and print its results.
-
-    0 if they are equal or differ as is known, 1 if not, 4 without a kernel to compare with.
-    """
-    from guestmem.contract.conform import kernel_host, no_kernel
-    from guestmem.contract.syscalls.simulated_host import SimulatedHost
-
-    host, why = SimulatedHost(), no_kernel()
-    if not why:
-        around = look_around(kernel_host)
-        why = around.unusable
-        host.resemble(around.facts)
-    model = recorded(host, program)
-    if why:
-        for line in model:
-            print(f"{line.operation}: model {line.result!r}")
-        print(why, file=sys.stderr)
-        return 4
-    left, among = False, present(kernel_host)
-    for ours, theirs in zip(model, recorded_apart(kernel_host, program), strict=False):
-        text, unexplained = compared(ours, theirs, among)
-        print(text)
-        left = left or unexplained
-    return int(left)

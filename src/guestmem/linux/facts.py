@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import platform
 from collections.abc import Callable
@@ -104,12 +105,12 @@ def find() -> Facts:
             return Facts(
                 machine=platform.machine(),
                 files=tuple(files),
-                bindable=tuple(flags for flags, file in files.items() if _works(lambda file=file: _bind(vm, file))),
+                bindable=tuple(flags for flags, file in files.items() if _works(functools.partial(_bind, vm, file))),
                 flags=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD_FLAGS),
                 said=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD),
                 regions2=vm.check_extension(uapi.KVM_CAP_USER_MEMORY2),
                 memory_fault=vm.check_extension(uapi.KVM_CAP_MEMORY_FAULT_INFO),
-                anonymous=not any(_works(lambda file=file: _fionread(file)) for file in files.values()),
+                anonymous=not any(_works(functools.partial(_fionread, file)) for file in files.values()),
                 no_exec=_no_exec(),
                 overlap_first=_overlap_first(kvm),
                 converts=any(_converts(file) for file in files.values()),
@@ -196,7 +197,7 @@ def _gpa_bits(kvm: Kvm) -> int:
     try:
         for bits in range(52, 32, -1):
             with kvm.create_vm() as vm:
-                if _works(lambda: vm.set_user_memory_region2(0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, address)):  # noqa: B023
+                if _works(functools.partial(vm.set_user_memory_region2, 0, (1 << bits) - PAGE_SIZE, PAGE_SIZE, address)):
                     return bits
         return 32
     finally:

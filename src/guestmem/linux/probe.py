@@ -17,7 +17,8 @@ from typing import Any
 import guestmem
 from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, memfd_secret
-from guestmem.linux.kvm import KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES, Kvm, Vm
+from guestmem.linux.facts import Facts, find
+from guestmem.linux.kvm import Kvm, Vm
 from guestmem.linux.process import Lost, in_child
 
 __all__ = ["as_text", "direct_map_events", "kvm_modules", "lines", "probe", "tried"]
@@ -38,7 +39,14 @@ CAPABILITIES = (
     "DIRTY_LOG_RING",
     "BINARY_STATS_FD",
 )
-VM_TYPES = {0: "DEFAULT", 1: "SW_PROTECTED", 2: "SEV", 3: "SEV_ES", 4: "SNP", 5: "TDX"}
+VM_TYPES = {
+    "x86_64": {"DEFAULT": 0, "SW_PROTECTED": 1, "SEV": 2, "SEV_ES": 3, "SNP": 4, "TDX": 5},
+    "aarch64": {"DEFAULT": 0, "PROTECTED": 1 << 31},
+}
+GUESTS = {
+    "x86_64": {"real_mode": "real mode", "long_mode_cpl3": "long mode CPL 3"},
+    "aarch64": {"el1": "EL1"},
+}
 FLAGS = {0: "MMAP", 1: "INIT_SHARED", 2: "NO_DIRECT_MAP"}  # bit 2 is proposed, and in no release
 SECONDS = 10
 
@@ -100,17 +108,20 @@ def _kvm() -> dict[str, Any]:
         except CallError as error:
             return {"usable": False, "why": str(error)}
         with vm:
-            real = tried(_real_mode)
-            long = tried(_long_mode)
             return {
                 "usable": True,
                 "api_version": kvm.api_version(),
                 "capabilities": {name: vm.check_extension(getattr(uapi, f"KVM_CAP_{name}")) for name in CAPABILITIES},
-                "conversion": vm.check_extension(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES),
-                "vm_types": {name: _vm_type(kvm, number) for number, name in VM_TYPES.items()},
+                "vm_types": {name: _vm_type(kvm, number) for name, number in VM_TYPES.get(platform.machine(), {}).items()},
                 "guest_memfd": _guest_memfd(vm),
-                "guests": {"real_mode": real, "long_mode_cpl3": long},
+                "guests": {name: tried(_real_mode if name == "real_mode" else _native) for name in _guests()},
+                "facts": find()._asdict(),
             }
+
+
+def _guests() -> dict[str, str]:
+    """The guests that there are for this machine, with the names that people read."""
+    return GUESTS.get(platform.machine(), {})
 
 
 def _vm_type(kvm: Kvm, number: int) -> str:
@@ -170,7 +181,7 @@ def _real_mode() -> str:
     return "runs" if written == b"AB" else f"wrote {written!r} instead of b'AB'"
 
 
-def _long_mode() -> str:
+def _native() -> str:
     """Whether a guest's stores land in the guest_memfd that it is bound to."""
     from guestmem.linux.guest import Guest
 
@@ -266,35 +277,32 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each group of the contract, and what else there is: whether it can be tested here, and if not, why."""
     kvm = found["kvm"]
     capabilities = kvm.get("capabilities", {})
-    flags = kvm.get("guest_memfd", {}).get("flags", {})
+    facts = Facts(**kvm["facts"]) if kvm["usable"] else Facts(files=(), bindable=(), converts=False)
     no_kvm = "" if kvm["usable"] else kvm["why"]
-    no_file = no_kvm or ("" if kvm["guest_memfd"]["usable"] else "KVM makes no guest_memfd")
-    no_mmap = no_file or ("" if flags.get("MMAP") == "ok" else "guest_memfd has no flag MMAP")
-    no_shared = no_mmap or ("" if flags.get("INIT_SHARED") == "ok" else "guest_memfd has no flag INIT_SHARED")
+    no_file = no_kvm or ("" if facts.files else "KVM makes no guest_memfd")
+    no_shared = no_file or ("" if 3 in facts.files else "guest_memfd has no flags MMAP and INIT_SHARED")
     no_oracle = no_file or found["cachestat"].get("why", "")
-    no_stage2 = no_kvm or ("" if capabilities["BINARY_STATS_FD"] else "KVM has no binary statistics")
-    said = kvm.get("guests", {}).get("long_mode_cpl3", "")
-    no_guest = no_file or ("" if said == "runs on guest_memfd" else f"the guest: {said}")
-    no_slots = no_file or ("" if capabilities["USER_MEMORY2"] else "KVM has no KVM_SET_USER_MEMORY_REGION2")
+    said = kvm.get("guests", {}).get(list(_guests())[-1], "") if _guests() else f"there is none for {platform.machine()}"
+    no_guest = no_shared or ("" if said == "runs on guest_memfd" else f"the guest: {said}")
     private = [name for name, state in kvm.get("vm_types", {}).items() if state == "ok" and name != "DEFAULT"]
     no_private = no_kvm or (
         "" if capabilities["MEMORY_ATTRIBUTES"] and private else "no VM type with private memory, no memory attributes"
     )
     no_prefault = no_kvm or ("" if capabilities["PRE_FAULT_MEMORY"] else "KVM has no KVM_PRE_FAULT_MEMORY")
     no_limits = no_file or ("" if found["kernel"]["root"] else "memory cgroups: not root")
-    no_conversion = no_mmap or ("" if kvm["conversion"] else "KVM has no in-place conversion, which is in no release of Linux")
+    no_conversion = no_file or ("" if facts.converts else "guest_memfd does not know KVM_SET_MEMORY_ATTRIBUTES2")
     for name, why in (
         ("creation", no_file),
         ("file_operations", no_file),
         ("fallocate", no_file),
-        ("mapping", no_shared),
-        ("memslot", no_slots),
-        ("lifetime", no_slots),
-        ("zeroing", no_guest or no_shared),
+        ("mapping", no_file),
+        ("memslot", no_file),
+        ("lifetime", no_file),
+        ("zeroing", no_shared),
         ("residency", no_oracle),
-        ("stage2", no_guest or no_stage2),
+        ("stage2", no_guest),
         ("gup", no_shared),
-        ("concurrency", no_guest or no_shared),
+        ("concurrency", no_shared),
         ("limits", no_limits),
         ("secretmem", found["memfd_secret"].get("why", "")),
         ("conversion", no_conversion),
@@ -329,7 +337,12 @@ def as_text(found: dict[str, Any]) -> Iterator[str]:
         yield "               flag values " + _pairs(gmem["flag_values"])
         if gmem["usable"]:
             yield f"               {gmem['name']} on device {gmem['device']}"
-        yield f"guests         real mode {kvm['guests']['real_mode']}, long mode CPL 3 {kvm['guests']['long_mode_cpl3']}"
+        yield "guests         " + (", ".join(f"{name} {kvm['guests'][key]}" for key, name in _guests().items()) or "none")
+        facts = kvm["facts"]
+        yield f"addresses      {facts['gpa_bits']} bits in guests, {facts['user_bits']} in processes"
+        yield f"slots          {facts['slots']} in {facts['address_spaces']} address space(s), for files with flags " + (
+            ", ".join(map(str, facts["bindable"])) or "none"
+        )
     else:
         yield f"KVM            {kvm['why']}"
     direct = found["direct_map"]
@@ -337,7 +350,7 @@ def as_text(found: dict[str, Any]) -> Iterator[str]:
     yield "               " + (", ".join(f"{name} {n}" for name, n in direct["events"].items()) or "splits not told")
     secret = found["memfd_secret"]
     yield f"memfd_secret   {'on device ' + secret['device'] if secret['usable'] else secret['why']}"
-    yield "hugetlb        " + (", ".join(f"{n} of {int(kib) >> 10} MiB" for kib, n in found["hugetlb"].items()) or "none")
+    yield "hugetlb        " + (", ".join(f"{n} of {int(kib)} KiB" for kib, n in found["hugetlb"].items()) or "none")
     trace = found["tracefs"]
     if not trace["usable"]:
         yield f"tracefs        {trace['why']}"

@@ -90,12 +90,14 @@ class Mappings:
             raise Denied(EOPNOTSUPP, "MAP_SHARED_VALIDATE takes flags that the file knows")
         if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
             raise Denied(EINVAL, "a mapping is shared or private")
-        if prot & PROT_EXEC and self.task.facts.no_exec:
+        if prot & PROT_EXEC and (self.task.facts.no_exec or isinstance(file, Secret)):
             raise Denied(EPERM, NO_EXEC)
+        none_can = not any(flags & GUEST_MEMFD_FLAG_MMAP for flags in self.task.facts.files)
+        if kind == MAP_PRIVATE and not (isinstance(file, Gmem) and none_can):
+            self.may_commit(rounded, prot, flags)
         if isinstance(file, Gmem) and not file.flags & GUEST_MEMFD_FLAG_MMAP:
             raise Denied(ENODEV, MAPPABLE)
         if kind == MAP_PRIVATE:
-            self.may_commit(rounded, prot, flags)
             raise Denied(EINVAL, ONLY_SHARED)
         if flags & (MAP_POPULATE | MAP_LOCKED) and rounded > SMALL:
             raise Unmodelled("populating many pages")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guestmem.contract.interface import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Unmodelled
-from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOTTY, MMIO, Denied, Errno, Result
+from guestmem.contract.results import EEXIST, EFAULT, EINVAL, MMIO, Denied, Errno, Result
 from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
 from guestmem.contract.syscalls.objects import Gmem, Slot, Vcpu, Vm
@@ -106,7 +106,12 @@ class Vms:
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         if gmem and (not aligned(offset) or offset + size >= U64):
             raise Denied(EINVAL, WHOLE_PAGES)
-        if slot >> 16 >= self.facts.address_spaces or slot & 0xFFFF >= self.facts.slots or gpa + size >= U64 or size // PAGE_SIZE > MAX_SLOT_PAGES:
+        if (
+            slot >> 16 >= self.facts.address_spaces
+            or slot & 0xFFFF >= self.facts.slots
+            or gpa + size >= U64
+            or size // PAGE_SIZE > MAX_SLOT_PAGES
+        ):
             raise Denied(EINVAL, SLOT_ARGUMENTS)
         old = owner.slots.get(slot)
         with self.kernel.running():

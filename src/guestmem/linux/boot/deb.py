@@ -47,7 +47,7 @@ def _unpacked(path: Path, name: str, data: bytes, wanted: Callable[[str], bool])
                     continue
                 stream = archive.extractfile(member)
                 if stream is not None:
-                    yield Entry(inside, stream.read(), member.mode & 0o777, member.mtime)
+                    yield Entry(inside, stream.read(), member.mode & 0o777, int(member.mtime))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise Cannot(f"{path}: the package is not whole ({error}): fetch it again") from error
 

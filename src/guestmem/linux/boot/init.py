@@ -113,6 +113,7 @@ def run(out: int, err: int) -> int:
             check=False,
         )
     except OSError as error:
-        os.write(err, f"guestmem boot: {command[0]}: {error.strerror}: the guest has python3, guestmem and --add FILEs\n".encode())
+        has = "the guest has python3, guestmem and what --add names"
+        os.write(err, f"guestmem boot: {command[0]}: {error.strerror}: {has}\n".encode())
         return 127
     return done.returncode if done.returncode >= 0 else 128 - done.returncode

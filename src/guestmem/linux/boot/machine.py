@@ -9,12 +9,11 @@ import os
 import platform
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -171,18 +170,17 @@ def _written(stream: BinaryIO) -> Callable[[bytes], object]:
 def _copied(sinks: dict[BinaryIO, Callable[[bytes], object]], end: float) -> bool:
     """Copy until all streams end; whether that was in time."""
     with selectors.DefaultSelector() as selector:
-        for stream in sinks:
-            selector.register(stream, selectors.EVENT_READ)
+        for stream, sink in sinks.items():
+            selector.register(stream, selectors.EVENT_READ, sink)
         while selector.get_map():
             if time.monotonic() > end:
                 return False
             for key, _ in selector.select(1):
-                stream = key.fileobj
                 data = os.read(key.fd, 1 << 16)
                 if data:
-                    sinks[stream](data)  # type: ignore[index]
+                    key.data(data)
                 else:
-                    selector.unregister(stream)
+                    selector.unregister(key.fd)
     return True
 
 

@@ -26,7 +26,18 @@ PACKAGES = (
 
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 LIBRARY = "usr/lib/guestmem"
-UNUSED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "pydoc_data", "turtledemo"}
+UNUSED = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "ensurepip",
+    "lib2to3",
+    "pydoc_data",
+    "turtledemo",
+}
 
 INIT = """\
 #!/usr/bin/python3
