@@ -58,6 +58,10 @@ def _headers() -> str | None:
     return None if os.path.exists("/usr/include/linux/kvm.h") else "/usr/include/linux/kvm.h: not installed (linux-libc-dev)"
 
 
+def _kernel() -> str | None:
+    return None if os.environ.get("GUESTMEM_KERNEL") else "a kernel to boot: GUESTMEM_KERNEL names none"
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "not root"
 
@@ -65,6 +69,7 @@ def _root() -> str | None:
 NEEDS: dict[str, Callable[[], str | None]] = {
     "hatchling": _hatchling,
     "headers": _headers,
+    "kernel": _kernel,
     "kvm": _kvm,
     "nobody": _nobody,
     "qemu": _qemu,

@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     )
     boot.add_argument("--module", metavar="FILE.ko", type=Path, action="append", default=[], help="in place of the kernel's own")
     boot.add_argument("--add", metavar="FILE", type=Path, action="append", default=[], help="put a file beside the command")
+    boot.add_argument("--save", metavar="DIR", type=Path, help="where files go that the command leaves in its directory")
     boot.add_argument("--python", metavar="DIR", type=Path, help="packages or a root file system with the guest's Python")
     boot.add_argument("--timeout", metavar="TIME", type=duration, default=1800.0, help="(default: 30m)")
     boot.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments, after all options")
@@ -47,12 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
     if not command:
         raise Usage("no command to run: write guestmem boot KERNEL -- guestmem probe")
+    if arguments.save is not None and not arguments.save.is_dir():
+        raise Usage(f"{arguments.save}: no directory: make it, or name another with --save")
     wanted = machine.Machine(
         arguments.memory, arguments.cpus, arguments.accel, arguments.cpu, arguments.append, arguments.timeout
     )
     try:
         kernel = package.find(arguments.kernel, arguments.module)
-        ended = machine.boot(kernel, command, wanted, arguments.python, arguments.add)
+        ended = machine.boot(kernel, command, wanted, arguments.python, arguments.add, arguments.save)
     except Cannot as error:
         raise Usage(str(error)) from error
     if ended.status is None:

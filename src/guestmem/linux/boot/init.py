@@ -9,15 +9,16 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from guestmem.linux import calls
 
 __all__ = ["COMMAND", "MODULES", "PORTS", "SCRATCH", "main"]
 
-COMMAND, MODULES, SCRATCH = "/command.json", "/modules", "/scratch"
-PORTS = ("guestmem.out", "guestmem.err", "guestmem.status")
-"""Names of the virtio ports for what the command writes to its two streams, and for its status."""
+COMMAND, MODULES, SCRATCH, WORK = "/command.json", "/modules", "/scratch", "/work"
+PORTS = ("guestmem.out", "guestmem.err", "guestmem.status", "guestmem.files")
+"""Names of the virtio ports: what the command writes to its two streams, its status, a tar archive of files it leaves."""
 
 NR_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_POWER_OFF
@@ -40,16 +41,22 @@ def main() -> None:
     try:
         for source, target, kind in MOUNTS:
             mount(source, target, kind)
+        os.makedirs(WORK, exist_ok=True)
         with contextlib.suppress(OSError):  # a kernel without memory cgroups
             Path(CGROUPS, "cgroup.subtree_control").write_text("+memory")
         notes = list(load_modules())
-        out, err, status = (port(name) for name in PORTS)
+        out, err, status, files = (port(name) for name in PORTS)
         for note in notes:
             os.write(err, f"guestmem boot: {note}\n".encode())
         disk = mount("/dev/vda", SCRATCH, "ext4")
         if disk:
             os.write(err, f"guestmem boot: the scratch disk: {disk}\n".encode())
-        os.write(status, str(run(out, err)).encode())
+        before = set(os.listdir(WORK))
+        code = run(out, err)
+        with os.fdopen(files, "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+            for name in sorted(set(os.listdir(WORK)) - before):
+                archive.add(f"{WORK}/{name}", name)
+        os.write(status, str(code).encode())
     except BaseException as error:
         print(f"guestmem boot: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     os.sync()
@@ -94,11 +101,8 @@ def port(name: str) -> int:
 
 
 def run(out: int, err: int) -> int:
-    """Run the command in the scratch directory; its status, 128 and more for a signal, as a shell has it."""
+    """Run the command; its status, 128 and more for a signal, as a shell has it."""
     command = json.loads(Path(COMMAND).read_text())
-    added = Path("/added")
-    for path in added.iterdir() if added.exists() else ():
-        path.rename(Path("/tmp", path.name))
     directory = SCRATCH if os.path.ismount(SCRATCH) else "/tmp"
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": directory}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -108,7 +112,7 @@ def run(out: int, err: int) -> int:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            cwd="/tmp",
+            cwd=WORK,
             env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
         )

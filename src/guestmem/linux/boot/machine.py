@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import platform
+import re
 import selectors
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +30,7 @@ __all__ = ["Ended", "Machine", "boot"]
 
 DISK = 64 << 20
 LAST_WORDS = 12  # lines of the console that an error shows
+WRONG = re.compile(r"BUG:|Oops|Kernel panic|Unable to handle|Internal error|unhandled|general protection")
 
 # By uname -m: the program, its package in Debian, options of the machine, and the console's name in Linux.
 SYSTEMS = {
@@ -68,6 +72,8 @@ def accelerator(machine: str, wanted: str | None) -> str:
         raise Cannot(f"--accel kvm: this is {platform.machine()}, and the kernel is for {machine}: use --accel tcg")
     if wanted == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         raise Cannot("--accel kvm: /dev/kvm cannot be opened: use --accel tcg, or give this user access to it")
+    if wanted == "kvm" and not nested():
+        print("guestmem: guests of this KVM have none: modprobe kvm_intel nested=1 (or kvm_amd), or --accel tcg", file=sys.stderr)
     if wanted is None:
         return "kvm" if machine == platform.machine() and nested() else "tcg"
     return wanted
@@ -118,10 +124,12 @@ def boot(
     machine: Machine,
     python: Path | None = None,
     added: Sequence[Path] = (),
-    out: BinaryIO = sys.stdout.buffer,
-    err: BinaryIO = sys.stderr.buffer,
+    save: Path | None = None,
 ) -> Ended:
-    """Boot a kernel, run a command in it and write what it writes.  Raises :class:`Cannot`."""
+    """Boot a kernel, run a command in it and write what it writes.
+
+    ``added``: files for the command's directory; ``save``: where those go that it leaves there.  Raises :class:`Cannot`.
+    """
     with tempfile.TemporaryDirectory(prefix="guestmem-boot-") as directory:
         place = Path(directory)
         prepare(kernel, command, place, python, added)
@@ -137,9 +145,9 @@ def boot(
             finally:
                 for fd in theirs:
                     os.close(fd)
-            said = bytearray()
+            said, left = bytearray(), bytearray()
             try:
-                sinks = (_written(out), _written(err), said.extend)
+                sinks = (_written(sys.stdout.buffer), _written(sys.stderr.buffer), said.extend, left.extend)
                 in_time = _copied(dict(zip(ours, sinks, strict=True)), time.monotonic() + machine.seconds)
             finally:
                 if qemu.poll() is None:
@@ -150,6 +158,9 @@ def boot(
             complaint = qemu.stderr.read().decode(errors="replace").strip()
             qemu.wait()
         console = _last_words(place / "console")
+        if save is not None and left:
+            with tarfile.open(fileobj=io.BytesIO(left)) as archive:
+                archive.extractall(save, filter="data")
         if said:
             return Ended(int(said))
         if not in_time:
@@ -185,9 +196,11 @@ def _copied(sinks: dict[BinaryIO, Callable[[bytes], object]], end: float) -> boo
 
 
 def _last_words(path: Path) -> tuple[str, ...]:
-    """The last lines of the console, without the trace of a panic's end."""
+    """Of the console: where the kernel says what was wrong, or else its end."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
         return ()
-    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-LAST_WORDS:]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    wrong = next((number for number, line in enumerate(lines) if WRONG.search(line)), len(lines) - LAST_WORDS)
+    return tuple(lines[max(wrong, 0) :][:LAST_WORDS])

@@ -14,6 +14,7 @@ from pathlib import Path
 import guestmem
 from guestmem.linux.boot import deb
 from guestmem.linux.boot.errors import Cannot
+from guestmem.linux.boot.init import WORK
 from guestmem.linux.boot.initramfs import LINK, Entry
 
 __all__ = ["entries"]
@@ -26,18 +27,8 @@ PACKAGES = (
 
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 LIBRARY = "usr/lib/guestmem"
-UNUSED = {
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "idlelib",
-    "tkinter",
-    "ensurepip",
-    "lib2to3",
-    "pydoc_data",
-    "turtledemo",
-}
+PACKED = {"site-packages", "dist-packages"}
+UNUSED = PACKED | {"test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "pydoc_data", "turtledemo"}
 
 INIT = """\
 #!/usr/bin/python3
@@ -80,7 +71,7 @@ def entries(machine: str, python: Path | None, added: Iterable[Path]) -> Iterato
     yield Entry("usr/bin/guestmem", GUESTMEM.format(library=LIBRARY).encode(), 0o755)
     for path in added:
         try:
-            yield Entry(f"added/{path.name}", path.read_bytes(), path.stat().st_mode & 0o777)
+            yield Entry(f"{WORK[1:]}/{path.name}", path.read_bytes(), path.stat().st_mode & 0o777)
         except OSError as error:
             raise Cannot(f"{path}: cannot be read: {error.strerror}: --add takes files") from error
 
