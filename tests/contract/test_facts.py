@@ -2,6 +2,7 @@
 """What depends on the machine: the model resembles any, the contract holds on each, and a deviation excuses what it is about."""
 
 import collections
+import errno
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from guestmem.linux.facts import Facts, find
 from requires import require
 
 NEW = Facts()
+PLAIN = NEW._replace(protected=(), vm_types=(0,), converts=False)
 MACHINES = {
     "as most are": NEW,
     "without SMM": NEW._replace(address_spaces=1),
@@ -29,7 +31,8 @@ MACHINES = {
     "overlaps found first": NEW._replace(overlap_first=True),
     "no conversion": NEW._replace(converts=False),
     "a small address space": NEW._replace(room_bits=32, commit=1 << 30),
-    "arm64": NEW._replace(
+    "no private memory, no attributes, no pre-faulting": PLAIN._replace(attributes=False, pre_faults=False),
+    "arm64": PLAIN._replace(
         machine="aarch64",
         bindable=(1, 3),
         memory_fault=0,
@@ -39,11 +42,14 @@ MACHINES = {
         user_bits=52,
         room_bits=48,
         counts_entries=False,
+        attributes=False,
+        pre_faults=False,
+        no_pre_fault=errno.EINVAL,
     ),
-    "KVM that makes files and binds none": NEW._replace(
-        files=(0,), bindable=(), flags=0, said=0, anonymous=False, no_exec=False, converts=False
+    "KVM that makes files and binds none": PLAIN._replace(
+        files=(0,), bindable=(), flags=0, said=0, anonymous=False, no_exec=False
     ),
-    "no guest_memfd": NEW._replace(files=(), bindable=(), flags=0, said=0, converts=False),
+    "no guest_memfd": PLAIN._replace(files=(), bindable=(), flags=0, said=0),
 }
 
 

@@ -190,7 +190,7 @@ class Generator:
     # ---- arguments
 
     def for_create_vm(self) -> tuple[Any, ...]:
-        return () if self.random.randrange(8) else (self.pick((99, 1 << 20, 1 << 31)),)
+        return () if self.random.randrange(8) else (self.pick((1, 1, 1, 99, 1 << 20, 1 << 31)),)
 
     def for_create_guest_memfd(self) -> tuple[Any, ...]:
         size = self.edge() if self.rarely(10) else self.pick(NO_SIZES) if self.rarely(10) else self.pick(FILE_SIZES)
@@ -328,6 +328,19 @@ class Generator:
 
     def for_guest_store(self) -> tuple[Any, ...]:
         return *self.for_guest_load(), self.random.randrange(256)
+
+    def for_vm_memory_attributes(self) -> tuple[Any, ...]:
+        flags = 1 << self.random.randrange(64) if self.rarely(12) else 0
+        attributes = 1 << self.random.randrange(64) if self.rarely(12) else self.pick((0, 8, 8))
+        gpa = self.edge() if self.rarely(12) else self.random.randrange(40) * P
+        return self.vm(), gpa, self.length(), attributes, flags
+
+    def for_memory_fault(self) -> tuple[Any, ...]:
+        return (self.one(self.host.task.fds, Vcpu),)
+
+    def for_pre_fault(self) -> tuple[Any, ...]:
+        gpa = self.edge() if self.rarely(12) else self.random.randrange(40) * P
+        return self.one(self.host.task.fds, Vcpu), gpa, self.length(), int(self.rarely(12))
 
     def for_pages_4k(self) -> tuple[Any, ...]:
         return (self.vm(),)

@@ -191,6 +191,10 @@ class Host:
         """KVM_SET_MEMORY_ATTRIBUTES2 on a file of guest memory; EAGAIN with the offset that stood in the way."""
 
     @operation
+    def vm_memory_attributes(self, vm: Result, gpa: int, size: int, attributes: int, flags: int) -> Result:
+        """KVM_SET_MEMORY_ATTRIBUTES: guest memory that is private, or is not."""
+
+    @operation
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         """Allocate from the start of a file, and let a signal arrive when it has begun; (errno, whether some pages are there)."""
 
@@ -274,6 +278,14 @@ class Host:
     @operation
     def guest_store(self, vcpu: Result, gpa: int, value: int) -> Result:
         """The guest stores a byte (gpa < 1 GiB); 0, or EFAULT."""
+
+    @operation
+    def memory_fault(self, vcpu: Result) -> Result:
+        """What the last KVM_RUN said that ended with EFAULT and KVM_EXIT_MEMORY_FAULT: (gpa, size, flags)."""
+
+    @operation
+    def pre_fault(self, vcpu: Result, gpa: int, size: int, flags: int) -> Result:
+        """KVM_PRE_FAULT_MEMORY; how many bytes are left at the end of the range."""
 
     @operation
     def pages_4k(self, vm: Result) -> Result:

@@ -23,6 +23,7 @@ __all__ = [
     "EINVAL",
     "EIO",
     "ENODEV",
+    "ENOENT",
     "ENOMEM",
     "ENOTDIR",
     "ENOTTY",
@@ -33,6 +34,7 @@ __all__ = [
     "ESPIPE",
     "EXDEV",
     "MMIO",
+    "NO_FAULT",
     "Denied",
     "Errno",
     "Failure",
@@ -104,8 +106,11 @@ class Other(Failure):
 EACCES, EAGAIN, EBADF, EBUSY = map(Errno, (errno.EACCES, errno.EAGAIN, errno.EBADF, errno.EBUSY))
 EEXIST, EFAULT, EFBIG, EINTR = map(Errno, (errno.EEXIST, errno.EFAULT, errno.EFBIG, errno.EINTR))
 EINVAL, EIO, ENODEV, ENOMEM = map(Errno, (errno.EINVAL, errno.EIO, errno.ENODEV, errno.ENOMEM))
+ENOENT = Errno(errno.ENOENT)
 ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP = map(Errno, (errno.ENOTDIR, errno.ENOTTY, errno.ENXIO, errno.EOPNOTSUPP))
 EOVERFLOW, EPERM, ESPIPE, EXDEV = map(Errno, (errno.EOVERFLOW, errno.EPERM, errno.ESPIPE, errno.EXDEV))
+NO_FAULT = Other("no memory fault")
+"""The last exit of a vCPU was for something else."""
 MMIO = Other("MMIO")
 """A guest's access to where no memory is."""
 

@@ -19,12 +19,14 @@ from typing import NamedTuple
 
 from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, memfd_secret, mmap, munmap
+from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 
 __all__ = ["Facts", "find"]
 
 NOWHERE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS | uapi.MAP_NORESERVE
 FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
+VM_TYPES = (*range(6), 99, 1 << 20, 1 << 31)
 FLAG_VALUES = tuple(range(4))
 
 
@@ -42,6 +44,11 @@ class Facts(NamedTuple):
         anonymous: the VFS knows that files of guest memory have no data (S_ANON_INODE).
         no_exec: files without a name cannot be mapped executable (SB_I_NOEXEC).
         overlap_first: a range of a file that another slot has is found before a guest-physical address past the limit.
+        vm_types: those of a few values that KVM_CREATE_VM takes.
+        attributes: a VM knows KVM_SET_MEMORY_ATTRIBUTES.
+        protected: flags of the files that slots of a SW_PROTECTED VM take, whose memory can be made private.
+        pre_faults: a vCPU can pre-fault (KVM_CAP_PRE_FAULT_MEMORY).
+        no_pre_fault: where it cannot, the errno of KVM_PRE_FAULT_MEMORY.
         converts: files take KVM_SET_MEMORY_ATTRIBUTES2.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
@@ -64,6 +71,11 @@ class Facts(NamedTuple):
     anonymous: bool = True
     no_exec: bool = True
     overlap_first: bool = False
+    vm_types: tuple[int, ...] = (0, uapi.KVM_X86_SW_PROTECTED_VM)
+    attributes: bool = True
+    protected: tuple[int, ...] = (0, 1)
+    pre_faults: bool = True
+    no_pre_fault: int = errno.EOPNOTSUPP
     converts: bool = True
     slots: int = 32764
     address_spaces: int = 2
@@ -113,6 +125,11 @@ def find() -> Facts:
                 anonymous=not any(_works(functools.partial(_fionread, file)) for file in files.values()),
                 no_exec=_no_exec(),
                 overlap_first=_overlap_first(kvm),
+                vm_types=tuple(kind for kind in VM_TYPES if _works(functools.partial(_make_vm, kvm, kind))),
+                attributes=_knows_attributes(vm),
+                protected=_protected(kvm),
+                pre_faults=bool(vm.check_extension(uapi.KVM_CAP_PRE_FAULT_MEMORY)),
+                no_pre_fault=_no_pre_fault(kvm),
                 converts=any(_converts(file) for file in files.values()),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
@@ -157,6 +174,51 @@ def _converts(file: GuestMemfd) -> bool:
     except CallError as error:
         return error.errno != errno.ENOTTY
     return True
+
+
+def _knows_attributes(vm: Vm) -> bool:
+    """An empty range is refused by who knows the ioctl."""
+    try:
+        vm.set_memory_attributes(0, 0, 0)
+    except CallError as error:
+        return error.errno != Facts(machine=platform.machine()).unknown_vm_ioctl
+    return True
+
+
+def _no_pre_fault(kvm: Kvm) -> int:
+    """By a page without a slot: ENOENT where it could be."""
+    with kvm.create_vm() as vm:
+        try:
+            with contextlib.closing(system(kvm, vm)) as guest:
+                guest.vcpu.pre_fault(0, PAGE_SIZE)
+        except NoGuest:
+            return errno.EINVAL
+        except CallError as error:
+            return error.errno or 0
+    return 0
+
+
+def _protected(kvm: Kvm) -> tuple[int, ...]:
+    if platform.machine() != "x86_64":
+        return ()
+    try:
+        vm = kvm.create_vm(uapi.KVM_X86_SW_PROTECTED_VM)
+    except CallError:
+        return ()
+    with vm:
+        if not vm.check_extension(uapi.KVM_CAP_MEMORY_ATTRIBUTES) & uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE:
+            return ()
+        found = []
+        for flags in FLAG_VALUES:
+            file = _made(vm, flags)
+            if file is not None:
+                with file:
+                    found += [flags] if _works(functools.partial(_bind, vm, file)) else []
+        return tuple(found)
+
+
+def _make_vm(kvm: Kvm, kind: int) -> None:
+    kvm.create_vm(kind).close()
 
 
 def _fionread(file: GuestMemfd) -> None:

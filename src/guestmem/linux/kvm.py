@@ -336,10 +336,14 @@ class Vcpu(Descriptor):
         """KVM_SET_CPUID2, before the first KVM_RUN.  Raises :class:`CallError`: EINVAL after it."""
         ioctl(self.fileno(), "KVM_SET_CPUID2", uapi.KVM_SET_CPUID2, cpuid)
 
-    def pre_fault(self, gpa: int, size: int, flags: int = 0) -> None:
-        """KVM_PRE_FAULT_MEMORY: fill stage 2 for a range.  Raises :class:`CallError`: EINVAL where KVM has none."""
-        argument = uapi.kvm_pre_fault_memory(gpa, size, flags)
+    def pre_fault(self, gpa: int, size: int, flags: int = 0) -> int:
+        """KVM_PRE_FAULT_MEMORY: fill stage 2 for a range; how many bytes are left, at its end.
+
+        Raises :class:`CallError` when no page could be filled: EINVAL where KVM has none, ENOENT without a slot, EFAULT.
+        """
+        argument = filled(uapi.kvm_pre_fault_memory, gpa=gpa, size=size, flags=flags)
         ioctl(self.fileno(), "KVM_PRE_FAULT_MEMORY", uapi.KVM_PRE_FAULT_MEMORY, argument, gpa=gpa, size=size, flags=flags)
+        return argument.size
 
     def run(self) -> Exit:
         """KVM_RUN; why it came back.

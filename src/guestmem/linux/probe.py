@@ -276,7 +276,6 @@ def _tracefs() -> dict[str, Any]:
 def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each group of the contract, and what else there is: whether it can be tested here, and if not, why."""
     kvm = found["kvm"]
-    capabilities = kvm.get("capabilities", {})
     facts = Facts(**kvm["facts"]) if kvm["usable"] else Facts(files=(), bindable=(), converts=False)
     no_kvm = "" if kvm["usable"] else kvm["why"]
     no_file = no_kvm or ("" if facts.files else "KVM makes no guest_memfd")
@@ -284,11 +283,8 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     no_oracle = no_file or found["cachestat"].get("why", "")
     said = kvm.get("guests", {}).get(list(_guests())[-1], "") if _guests() else f"there is none for {platform.machine()}"
     no_guest = no_shared or ("" if said == "runs on guest_memfd" else f"the guest: {said}")
-    private = [name for name, state in kvm.get("vm_types", {}).items() if state == "ok" and name != "DEFAULT"]
-    no_private = no_kvm or (
-        "" if capabilities["MEMORY_ATTRIBUTES"] and private else "no VM type with private memory, no memory attributes"
-    )
-    no_prefault = no_kvm or ("" if capabilities["PRE_FAULT_MEMORY"] else "KVM has no KVM_PRE_FAULT_MEMORY")
+    no_private = no_file or ("" if facts.protected or facts.attributes or facts.memory_fault else "no memory attributes")
+    no_prefault = no_shared or ("" if facts.pre_faults else "KVM has no KVM_PRE_FAULT_MEMORY")
     no_limits = no_file or ("" if found["kernel"]["root"] else "memory cgroups: not root")
     no_conversion = no_file or ("" if facts.converts else "guest_memfd does not know KVM_SET_MEMORY_ATTRIBUTES2")
     for name, why in (
@@ -306,8 +302,8 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("limits", no_limits),
         ("secretmem", found["memfd_secret"].get("why", "")),
         ("conversion", no_conversion),
-        ("private memory", no_private),
-        ("pre-faulting", no_prefault),
+        ("private", no_private),
+        ("prefault", no_prefault),
         ("record", found["tracefs"].get("why", "")),
         ("Gunyah", "" if found["gunyah"] else "there is no /dev/gunyah"),
     ):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from guestmem.contract.interface import Missing
-from guestmem.contract.results import EFAULT, MMIO, Denied, Other, Result
+from guestmem.contract.results import EFAULT, MMIO, NO_FAULT, Denied, Other, Result
 from guestmem.linux import calls, uapi
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import Exit, Kvm, Vm
@@ -20,10 +20,12 @@ class ContractGuest:
     """The vCPU of a VM, given by a descriptor.
 
     Attributes:
+        fault: of the last access, if it ended with KVM_EXIT_MEMORY_FAULT: (gpa, size, flags).
         program_pages: live stage-2 entries that are the program's, where KVM counts them.
     """
 
     def __init__(self, kvm: Kvm, fd: int) -> None:
+        self.fault: tuple[int, int, int] | None = None
         with Vm(os.dup(fd), kvm) as vm:
             try:
                 self.cpu = system(kvm, vm)
@@ -38,12 +40,20 @@ class ContractGuest:
         """Another descriptor of the vCPU."""
         return os.dup(self.cpu.vcpu.fileno())
 
+    def memory_fault(self) -> Result:
+        """What the exit said if the last access ended in a memory fault."""
+        if self.fault is None:
+            raise Denied(NO_FAULT)
+        return self.fault
+
     def load(self, gpa: int) -> Result:
         """Load a byte."""
+        self.fault = None
         return self.performed(lambda: self.cpu.load(gpa))
 
     def store(self, gpa: int, value: int) -> Result:
         """Store a byte."""
+        self.fault = None
         self.performed(lambda: self.cpu.store(gpa, value))
         return 0
 
@@ -60,6 +70,7 @@ class ContractGuest:
         if self.cpu.done(exit):
             return exit.data[0]
         if exit.errno == errno.EFAULT:
+            self.fault = exit.address, exit.size, exit.flags
             raise Denied(EFAULT)
         if exit.reason == uapi.KVM_EXIT_MMIO:
             self.cpu.complete()

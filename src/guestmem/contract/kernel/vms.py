@@ -98,6 +98,18 @@ class Vms:
     def guest_store(self, vcpu: Result, gpa: int, value: int) -> Result:
         return self.guest(vcpu).store(gpa, value)
 
+    def vm_memory_attributes(self, vm: Result, gpa: int, size: int, attributes: int, flags: int) -> Result:
+        argument = uapi.kvm_memory_attributes(gpa & MASK64, size & MASK64, attributes & MASK64, flags & MASK64)
+        return calls.ioctl(self.task.fd(vm), "KVM_SET_MEMORY_ATTRIBUTES", uapi.KVM_SET_MEMORY_ATTRIBUTES, argument)
+
+    def memory_fault(self, vcpu: Result) -> Result:
+        return self.guest(vcpu).memory_fault()
+
+    def pre_fault(self, vcpu: Result, gpa: int, size: int, flags: int) -> Result:
+        argument = uapi.kvm_pre_fault_memory(gpa & MASK64, size & MASK64, flags & MASK64)
+        calls.ioctl(self.task.fd(vcpu), "KVM_PRE_FAULT_MEMORY", uapi.KVM_PRE_FAULT_MEMORY, argument)
+        return argument.size
+
     def pages_4k(self, vm: Result) -> Result:
         real, file = self.task.valid(vm)
         if not isinstance(file, OpenVm):

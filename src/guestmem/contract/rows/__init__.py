@@ -27,6 +27,8 @@ GROUPS = {
     "zeroing": "a page is zero when it is seen for the first time, and again after a hole",
     "residency": "which pages there are, as cachestat counts them",
     "stage2": "which pages a guest has, as KVM's statistics count them, and what it sees there",
+    "private": "memory that is a guest's alone, by KVM_SET_MEMORY_ATTRIBUTES, and what an exit says of a memory fault",
+    "prefault": "KVM_PRE_FAULT_MEMORY",
     "conversion": "making pages the guest's alone, or shared, in place (a series of 2026)",
     "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
     "concurrency": "punching while the host and a guest fault",
@@ -35,6 +37,7 @@ GROUPS = {
 }
 
 MMAP, INIT_SHARED = 1, 2
+SW_PROTECTED, PRIVATE_ATTRIBUTE = 1, 8
 KEEP, PUNCH = 1, 3
 RW, SHARED, PRIVATE = 3, 1, 2
 GUEST_MEMFD = 4
@@ -168,6 +171,14 @@ def shared(host: Host, pages: int) -> tuple[Result, Result, Result]:
     """A VM, a file of guest memory that the host may use, and a mapping of it."""
     owner, fd = gmem(host, pages, MMAP | INIT_SHARED)
     return owner, fd, ok(host.mmap(fd, pages * PAGE_SIZE, RW, SHARED, 0))
+
+
+def protected(host: Host, pages: int, flags: int = 0) -> tuple[Result, Result]:
+    """A VM whose memory can be private, and a file that its slots take."""
+    if flags not in host.facts.protected:
+        raise Missing(f"a VM of type SW_PROTECTED that takes guest_memfd with flags {flags}")
+    owner = ok(host.create_vm(SW_PROTECTED))
+    return owner, ok(host.create_guest_memfd(owner, pages * PAGE_SIZE, flags))
 
 
 def has_entries(host: Host, vm: Result, entries: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host, Missing
-from guestmem.contract.results import EBADF, EEXIST, EINVAL, Errno, Result
+from guestmem.contract.results import EBADF, EEXIST, EINVAL, ENOENT, Errno, Result
 from guestmem.contract.rows import (
     GMEM,
     GUEST_MEMFD,
@@ -326,3 +326,16 @@ def test_guest_memfd_bind_fails(host: Host) -> None:
     owner, fd = bindable(host, 4)
     expect(bind(host, owner, fd, 0, 1 << host.facts.gpa_bits, 4), Errno(host.facts.gpa_error))
     expect(bind(host, owner, fd, 0, 0, 4), 0)
+
+
+@row("a VM knows KVM_SET_MEMORY_ATTRIBUTES, or says that it does not", KVM)
+def test_no_attributes(host: Host) -> None:
+    expected = 0 if host.facts.attributes else Errno(host.facts.unknown_vm_ioctl)
+    expect(host.vm_memory_attributes(vm(host), 0, P, 0, 0), expected)
+
+
+@row("a vCPU that cannot pre-fault says so, after it has looked at the range", f"{KVM}, kvm_vcpu_pre_fault_memory()")
+def test_no_pre_fault(host: Host) -> None:
+    vcpu = ok(host.create_vcpu(vm(host)))
+    expect(host.pre_fault(vcpu, 0, 0, 0), EINVAL)
+    expect(host.pre_fault(vcpu, 0, P, 0), ENOENT if host.facts.pre_faults else Errno(host.facts.no_pre_fault))

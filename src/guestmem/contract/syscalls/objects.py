@@ -56,21 +56,33 @@ class Slot:
 
 
 class Vm(Open):
-    """A VM: its slots by number, the files made for it, whether it has its vCPU."""
+    """A VM: its slots by number, the files made for it, whether it has its vCPU.
 
-    def __init__(self) -> None:
+    Attributes:
+        protected: its memory can be made private (KVM_X86_SW_PROTECTED_VM).
+        private: by guest page number, whether a page is (KVM_MEMORY_ATTRIBUTE_PRIVATE).
+    """
+
+    def __init__(self, protected: bool) -> None:
         super().__init__()
+        self.protected = protected
+        self.private = Spans(1 << 52, 0)
         self.slots: dict[int, Slot] = {}
         self.files: list[Gmem] = []
         self.has_vcpu = False
 
 
 class Vcpu(Open):
-    """The vCPU of a VM."""
+    """The vCPU of a VM.
+
+    Attributes:
+        fault: what its last exit said if it was for a memory fault: (gpa, size, flags).
+    """
 
     def __init__(self, vm: Vm) -> None:
         super().__init__()
         self.vm = vm
+        self.fault: tuple[int, int, int] | None = None
 
 
 class Pinned(Open):
@@ -243,9 +255,18 @@ class Gmem(Placed):
 
     def zap(self) -> None:
         """Let the guest's stage 2 have nothing of the file (kvm_mmu_zap_all_fast)."""
+        self.zap_places(0, len(self.file.bound))
+
+    def zap_range(self, start: int, end: int) -> None:
+        """Let the guest's stage 2 have none of the pages start <= pgoff < end (kvm_unmap_gfn_range)."""
+        for first, last in runs(self.used(start, end)):
+            self.zap_places(first, last)
+
+    def zap_places(self, first: int, last: int) -> None:
+        """The same, by places."""
         with self.file.mapping.invalidate_lock.exclusive:
-            self.file.driver.invalidate_begin(self.file, 0, len(self.file.bound))
-            self.file.driver.invalidate_end(self.file, 0, len(self.file.bound))
+            self.file.driver.invalidate_begin(self.file, first, last)
+            self.file.driver.invalidate_end(self.file, first, last)
 
     def live(self) -> int:
         """How many stage-2 entries the guest has."""

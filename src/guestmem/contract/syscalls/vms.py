@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from guestmem.contract.interface import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Unmodelled
-from guestmem.contract.results import EEXIST, EFAULT, EINVAL, MMIO, Denied, Errno, Result
+from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOENT, MMIO, NO_FAULT, Denied, Errno, Result
 from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
 from guestmem.contract.syscalls.objects import Gmem, Slot, Vcpu, Vm
-from guestmem.contract.syscalls.task import Task
+from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.contract.syscalls.users import Users
 from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
@@ -22,6 +22,9 @@ from guestmem.linux.uapi import (
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
+    KVM_MEMORY_ATTRIBUTE_PRIVATE,
+    KVM_MEMORY_EXIT_FLAG_PRIVATE,
+    KVM_X86_SW_PROTECTED_VM,
 )
 from guestmem.machine.guest import Gfn
 
@@ -34,6 +37,10 @@ REACH = 1 << 30  # of the guest's page tables
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
 
+PRIVATE_OF_FILE = "private memory is of a file"
+FILE_CLOSED = "a slot whose file was closed has no memory"
+MEMORY_FAULTS = {PRIVATE_OF_FILE, FILE_CLOSED}
+"""Of which an exit says where; of what is not mapped at userspace_addr it does not (kvm_handle_error_pfn)."""
 END_BELOW = "the range of a slot ends below 2^63"
 SLOT_ARGUMENTS = "a slot's flags, number, size and addresses are legal"
 IMMUTABLE = "a slot with guest memory can only be deleted"
@@ -64,13 +71,15 @@ class Vms:
         self.kernel = task.kernel
 
     def create_vm(self, kind: int = 0) -> Result:
-        if kind:
-            raise Denied(EINVAL, "the machine has one type of VM")
-        return self.task.opened(Vm())
+        if kind not in self.facts.vm_types:
+            raise Denied(EINVAL, "KVM has the type of VM")
+        if kind and kind != KVM_X86_SW_PROTECTED_VM:
+            raise Unmodelled("other types of VM")
+        return self.task.opened(Vm(bool(kind)))
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         owner = self.task.vm(vm)
-        if flags & (U64 - 1) not in self.facts.files:
+        if flags & (U64 - 1) not in (self.facts.protected if owner.protected else self.facts.files):
             raise Denied(EINVAL, FLAGS_KNOWN)
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
@@ -98,7 +107,8 @@ class Vms:
         owner = self.task.vm(vm)
         slot, flags = slot & 0xFFFFFFFF, flags & 0xFFFFFFFF
         gmem = bool(flags & KVM_MEM_GUEST_MEMFD)
-        if gmem and not self.facts.bindable:
+        bindable = self.facts.protected if owner.protected else self.facts.bindable
+        if gmem and not bindable:
             raise Denied(EINVAL, BINDABLE)
         if flags & ~(KVM_MEM_GUEST_MEMFD if gmem else KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
             raise Denied(EINVAL, SLOT_ARGUMENTS)
@@ -135,7 +145,7 @@ class Vms:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
             if gpa + size > 1 << self.facts.gpa_bits and (old is None or move):
                 raise Denied(Errno(self.facts.gpa_error), SLOT_ARGUMENTS)
-            if new.file is not None and new.file.flags not in self.facts.bindable:
+            if new.file is not None and new.file.flags not in bindable:
                 raise Denied(EINVAL, BINDABLE)
             if new.file is not None:
                 self.may_bind(new)
@@ -222,15 +232,28 @@ class Vms:
         vcpu = self.task.vcpu(fd)
         if not 0 <= gpa < REACH:
             raise Unmodelled("guest memory that the guest's page tables do not reach")
-        slots = (slot for number, slot in vcpu.vm.slots.items() if number < ADDRESS_SPACE)
+        vcpu.fault = None
+        private = bool(vcpu.vm.private.at(gpa // PAGE_SIZE))
+        try:
+            return self.faulted_in(vcpu.vm, gpa, value, private)
+        except Denied as denied:
+            if denied.failure == EFAULT and denied.rule in MEMORY_FAULTS:
+                vcpu.fault = gpa & -PAGE_SIZE, PAGE_SIZE, KVM_MEMORY_EXIT_FLAG_PRIVATE if private else 0
+            raise
+
+    def faulted_in(self, vm: Vm, gpa: int, value: int | None, private: bool) -> int:
+        """kvm_mmu_faultin_pfn(), and the access."""
+        slots = (slot for number, slot in vm.slots.items() if number < ADDRESS_SPACE)
         slot = next((slot for slot in slots if slot.overlaps(gpa & -PAGE_SIZE, 1)), None)
+        if private and (slot is None or not slot.flags & KVM_MEM_GUEST_MEMFD):
+            raise Denied(EFAULT, PRIVATE_OF_FILE)
         if slot is None:
             raise Denied(MMIO)
-        if not slot.gmem_only:
+        if not private and not slot.gmem_only:
             return self.through_userspace(slot, gpa - slot.gpa, value)
         gmem = slot.file
         if gmem is None:
-            raise Denied(EFAULT, "a slot whose file was closed has no memory")
+            raise Denied(EFAULT, FILE_CLOSED)
         place = gmem.at(slot.pgoff + (gpa - slot.gpa) // PAGE_SIZE)
         gfn = Gfn(place)
         with self.kernel.running():
@@ -261,6 +284,53 @@ class Vms:
                     cells[at] = value & 0xFF
                 return cells.get(at, 0)
         raise Denied(EFAULT, NOT_FAULTABLE)
+
+    def vm_memory_attributes(self, vm: Result, gpa: int, size: int, attributes: int, flags: int) -> Result:
+        """kvm_vm_ioctl_set_mem_attributes()."""
+        owner = self.task.vm(vm)
+        if not self.facts.attributes:
+            raise Denied(Errno(self.facts.unknown_vm_ioctl), NOT_ITS_IOCTL)
+        if flags or attributes & ~(KVM_MEMORY_ATTRIBUTE_PRIVATE if owner.protected else 0):
+            raise Denied(EINVAL, "there is one attribute, of VMs with private memory, and no flag")
+        if not size or gpa + size >= U64 or not aligned(gpa, size):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        if size > 1 << 30:
+            raise Unmodelled("ranges so large that KVM takes much memory for their attributes")
+        first, last = gpa // PAGE_SIZE, (gpa + size) // PAGE_SIZE
+        changed = any(start < last and end > first and was != attributes for start, end, was in owner.private)
+        owner.private.set(first, last, attributes)
+        with self.kernel.running():
+            for slot in owner.slots.values() if changed else ():
+                start, end = max(first, slot.gpa // PAGE_SIZE), min(last, slot.gpa // PAGE_SIZE + slot.pages)
+                if slot.file is not None and start < end:
+                    slot.file.zap_range(*(slot.pgoff + page - slot.gpa // PAGE_SIZE for page in (start, end)))
+        return 0
+
+    def memory_fault(self, fd: Result) -> Result:
+        if not self.facts.memory_fault:
+            raise Unmodelled("what an exit says where KVM has no KVM_CAP_MEMORY_FAULT_INFO")
+        fault = self.task.vcpu(fd).fault
+        if fault is None:
+            raise Denied(NO_FAULT)
+        return fault
+
+    def pre_fault(self, fd: Result, gpa: int, size: int, flags: int) -> Result:
+        """kvm_vcpu_pre_fault_memory(): a page that cannot be had ends it, and is an error only if it is the first."""
+        vcpu = self.task.vcpu(fd)
+        if flags or not aligned(gpa, size) or not gpa < (gpa + size) % U64:
+            raise Denied(EINVAL, "the range is whole pages, and not empty")
+        if not self.facts.pre_faults:
+            raise Denied(Errno(self.facts.no_pre_fault), "KVM can pre-fault")
+        for done in range(0, size, PAGE_SIZE):
+            if gpa + done >= REACH:
+                raise Unmodelled("guest memory that the guest's page tables do not reach")
+            try:
+                self.faulted_in(vcpu.vm, gpa + done, None, bool(vcpu.vm.private.at((gpa + done) // PAGE_SIZE)))
+            except Denied as denied:
+                if done:
+                    return size - done
+                raise Denied(ENOENT if denied.failure == MMIO else denied.failure, denied.rule) from None
+        return 0
 
     def pages_4k(self, vm: Result) -> Result:
         if isinstance(self.task.file(vm), Vcpu):
