@@ -14,7 +14,7 @@ from guestmem.contract.results import Other, Result, brief, failed
 from guestmem.linux import uapi
 from guestmem.linux.process import Lost, Worker
 
-__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "perform", "script", "text"]
+__all__ = ["MISSING", "Op", "Program", "Ref", "Step", "close", "compare", "parsed", "perform", "script", "text"]
 
 GONE = -1  # the result of an operation that the program does not have: no handle
 
@@ -93,6 +93,24 @@ def text(program: Program) -> list[str]:
         shown = ", ".join(_shown(argument, names) for argument in op.arguments)
         lines.append((f"{names[op.number]} = " if op.number in names else "") + f"host.{op.name}({shown})")
     return lines
+
+
+def parsed(statements: str) -> list[Op]:
+    """The program that statements such as those of :func:`text` make; they are executed."""
+    program: list[Op] = []
+
+    class Writer:
+        """Notes operations, and gives for each what stands for its result."""
+
+        def __getattr__(self, name: str) -> Callable[..., Ref]:
+            def operation(*arguments: Any) -> Ref:
+                program.append(Op(len(program), name, arguments))
+                return Ref(len(program) - 1)
+
+            return operation
+
+    exec(statements, {"host": Writer()})
+    return program
 
 
 def _shown(argument: Any, names: dict[int, str]) -> str:
