@@ -54,6 +54,10 @@ def _hatchling() -> str | None:
     return None if importlib.util.find_spec("hatchling") else "hatchling: not installed (pip install '.[test]')"
 
 
+def _gcc() -> str | None:
+    return None if shutil.which("gcc") else "gcc: not installed"
+
+
 def _headers() -> str | None:
     return None if os.path.exists("/usr/include/linux/kvm.h") else "/usr/include/linux/kvm.h: not installed (linux-libc-dev)"
 
@@ -67,6 +71,7 @@ def _root() -> str | None:
 
 
 NEEDS: dict[str, Callable[[], str | None]] = {
+    "gcc": _gcc,
     "hatchling": _hatchling,
     "headers": _headers,
     "kernel": _kernel,

@@ -12,7 +12,7 @@ import pytest
 from guestmem.cli import main as cli
 from guestmem.contract.conform import kernel_host
 from guestmem.contract.deviations import DEVIATIONS
-from guestmem.contract.document import SECTIONS
+from guestmem.contract.document import SECTIONS, reports
 from guestmem.contract.interface import Host
 from guestmem.contract.program import Line, recorded
 from guestmem.contract.results import Result
@@ -21,7 +21,8 @@ from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.linux.process import Worker
 from requires import require
 
-TEXT = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "contract.md").read_text(encoding="utf-8")
 FOUND = re.findall(r"\*\*([^*]+)\*\*[^`]*(?:`[^`]+`[^`]*)*```python\n(.*?)```\n\n```text\n(.*?)```", TEXT, re.S)
 
 
@@ -39,6 +40,12 @@ def test_the_tables_are_current(name: str) -> None:
     found = re.search(rf"<!-- {name}: python tools/generate_contract.py -->\n(.*?)<!-- end -->", TEXT, re.S)
     assert found is not None
     assert found[1] == SECTIONS[name](), "run python tools/generate_contract.py"
+
+
+def test_the_reports_are_current() -> None:
+    files = {file.name: file.read_text(encoding="utf-8") for file in (DOCS / "reports").iterdir()}
+    assert files == reports(), "run python tools/generate_contract.py"
+    assert all(f"(reports/{name})" in TEXT for name in files)
 
 
 @pytest.mark.parametrize(("title", "code", "shown"), FOUND, ids=[title for title, _, _ in FOUND])

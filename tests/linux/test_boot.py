@@ -118,6 +118,7 @@ def test_an_image_says_its_machine_and_release(tmp_path: Path) -> None:
         (b"text", "no kernel for x86-64 or arm64: give a bzImage, an Image, or a package of one"),
         (b"MZ\0\0zimg" + bytes(16) + b"zstd\0" + bytes(40), "a kernel packed with zstd for EFI: give its Image"),
     ],
+    ids=["ELF", "text", "zstd"],
 )
 def test_what_is_no_kernel_is_refused_in_a_line(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "file").write_bytes(content)

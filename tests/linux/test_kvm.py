@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bindings: what is asked of the kernel arrives unchanged, errors say what it was, and everything closes."""
 
+import contextlib
 import errno
 import gc
 import os
 import pickle
+import platform
 import random
 import re
 import signal
@@ -19,7 +21,7 @@ from guestmem.linux import calls, uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, Closed, Descriptor, Mapping
 from guestmem.linux.guest import MAX_PAGES, Guest, real_mode
 from guestmem.linux.gunyah import GH_VM_ANDROID_LEND_USER_MEM, GH_VM_SET_USER_MEM_REGION, Gunyah
-from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, filled
+from guestmem.linux.kvm import GuestMemfd, Kvm, Vcpu, Vm, filled
 from guestmem.linux.secretmem import SecretMem
 from requires import require
 
@@ -235,6 +237,47 @@ def test_no_kvm_is_an_error_with_its_path() -> None:
 
 def test_a_guest_in_real_mode_writes_to_a_port(kvm: Kvm) -> None:
     assert real_mode(kvm) == b"AB"
+
+
+@contextlib.contextmanager
+def booted(kvm: Kvm, vm: Vm, file: GuestMemfd, program: str) -> Iterator[tuple[Vcpu, Mapping]]:
+    """A guest in real mode that begins with a program at 0x1000, and its memory, 0x4000 bytes."""
+    with file.mmap() as memory:
+        memory.write(bytes.fromhex(program), 0x1000)
+        vm.set_tss_addr()
+        vm.set_user_memory_region2(0, 0, 4 * PAGE_SIZE, memory.address, guest_memfd=file)
+        with vm.create_vcpu() as vcpu:
+            vcpu.set_cpuid(kvm.supported_cpuid())
+            sregs = vcpu.sregs()
+            sregs.cs.base = sregs.cs.selector = 0
+            vcpu.set_sregs(sregs)
+            vcpu.set_regs(uapi.kvm_regs(rip=0x1000, rflags=2))
+            yield vcpu, memory
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="real mode is one of x86-64")
+def test_a_guest_gets_what_it_reads(kvm: Kvm, vm: Vm, shared: GuestMemfd) -> None:
+    """mov edi, 0x2000; mov dx, 0x60; mov cx, 3; rep insb; mov eax, [0x8000]; stosd; out 0x61, al; hlt."""
+    program = "66bf00200000 ba6000 b90300 f36c 66a10080 66ab e661 f4"
+    with booted(kvm, vm, shared, program) as (vcpu, memory):
+        with pytest.raises(ValueError, match="exit reason 0 has no answer"):
+            vcpu.answer(b"")
+        port = iter(b"abc")
+        while (exit := vcpu.run()).reason == uapi.KVM_EXIT_IO and not exit.write:
+            assert (exit.address, exit.data) == (0x60, b"")
+            vcpu.answer(bytes(next(port) for _ in range(exit.size)))
+        assert (exit.reason, exit.address, exit.size, exit.write, exit.data) == (uapi.KVM_EXIT_MMIO, 0x8000, 4, False, b"")
+        with pytest.raises(ValueError, match="2 bytes: the guest reads 4, give as many"):
+            vcpu.answer(b"xy")
+        vcpu.answer(b"ZXCV")
+        exit = vcpu.run()
+        assert (exit.reason, exit.address, exit.write, exit.data) == (uapi.KVM_EXIT_IO, 0x61, True, b"Z")
+        with pytest.raises(ValueError, match="the guest writes: answer a read"):
+            vcpu.answer(b"x")
+        assert vcpu.run().reason == uapi.KVM_EXIT_HLT
+        with pytest.raises(ValueError, match="exit reason 5 has no answer"):
+            vcpu.answer(b"x")
+        assert memory.read(0x2000, 8) == b"abcZXCV\0"
 
 
 def test_a_guest_stores_to_and_loads_from_its_guest_memfd(kvm: Kvm, vm: Vm, shared: GuestMemfd) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What docs/linux.md says is so: its example prints what it shows, its commands exist, its costs are the profile's."""
 
+import platform
 import re
 import subprocess
 import sys
@@ -12,18 +13,30 @@ from guestmem.cli import main as cli
 from guestmem.linux import calibrate
 from requires import require
 
-TEXT = (Path(__file__).parents[2] / "docs" / "linux.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "linux.md").read_text()
 
 
-def test_the_example_prints_what_is_shown(tmp_path: Path) -> None:
+def run(file: Path) -> str:
+    """What a script prints."""
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["hole.py", "child.py"])
+def test_an_example_prints_what_is_shown(name: str, tmp_path: Path) -> None:
     require("kvm")
-    found = re.search(r"```python\n(# hole.py\n.*?)```\n\n```text\n(.*?)```", TEXT, re.S)
+    found = re.search(rf"```python\n(# {name}\n.*?)```\n\n```text\n(.*?)```", TEXT, re.S)
     assert found is not None
-    file = tmp_path / "hole.py"
-    file.write_text(found[1])
-    run = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout == found[2]
+    (tmp_path / name).write_text(found[1])
+    assert run(tmp_path / name) == found[2]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the guest is one for x86-64")
+def test_the_guest_on_guest_memfd_boots() -> None:
+    require("kvm")
+    assert f"```text\n{run(ROOT / 'examples' / 'boot_guest.py')}```" in TEXT
 
 
 def test_every_command_exists() -> None:

@@ -25,12 +25,15 @@ def add(commands: Any) -> None:
     fuzz.add_argument("--seed", type=int, metavar="S", default=0, help="the programs of a seed are always the same (default: 0)")
     fuzz.add_argument("--first", type=int, metavar="N", default=0, help="begin with program N, where another run stopped")
     fuzz.add_argument("-o", "--output", metavar="DIR", default=".", help="where divergences are saved as scripts")
+    fuzz.add_argument("--c", metavar="FILE", help="write a divergence as one C file as well; the next as FILE-1.c, ...")
     fuzz.add_argument("--json", action="store_true")
     fuzz.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare random programs; a signal that would end it has it stop and say what it found."""
+    from guestmem.contract.c.reports import of_divergence
+    from guestmem.contract.c.write import NoForm, source
     from guestmem.contract.conform import no_kernel
     from guestmem.contract.fuzz import Fuzzer
     from guestmem.contract.program import script
@@ -38,7 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
     def path(number: int) -> str:
         return os.path.join(arguments.output, f"guestmem-divergence-{arguments.seed}-{arguments.first}-{number}.py")
 
+    def c_path(number: int) -> str:
+        stem, end = os.path.splitext(arguments.c)
+        return f"{stem}-{number}{end}" if number else arguments.c
+
     may_write(path(0), "-o")
+    if arguments.c:
+        may_write(arguments.c, "--c")
     why = no_kernel()
     fuzzer = None if why else Fuzzer(arguments.seed, first=arguments.first)
     if fuzzer is not None:
@@ -47,19 +56,31 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"guestmem: skipped: {why}", file=sys.stderr)
         return SKIPPED
     saved: dict[int, str] = {}
+    written: dict[int, str] = {}
     unsaved: Unsaved | None = None
     with progress(f"fuzz, seed {arguments.seed}") as note, told_to_stop(fuzzer.stop):
-        for number, found in fuzzer.run(arguments.seconds, arguments.programs, note):
+        for number, divergence in fuzzer.run(arguments.seconds, arguments.programs, note):
             try:
-                write_whole(path(number), script(found.program, found.title(), os.path.basename(path(number))), "-o")
+                write_whole(path(number), script(divergence.program, divergence.title(), os.path.basename(path(number))), "-o")
                 saved[number] = path(number)
+                if arguments.c:
+                    report = source(of_divergence(divergence, fuzzer.model), os.path.basename(c_path(number)))
+                    write_whole(c_path(number), report, "--c")
+                    written[number] = c_path(number)
+            except NoForm as error:
+                print(f"guestmem: {c_path(number)}: not written: {error}", file=sys.stderr)
             except Unsaved as error:
                 unsaved = error
     if arguments.json:
-        print(json.dumps(fuzzer.as_json(saved), indent=1))
+        found = fuzzer.as_json(saved)
+        for number, name in written.items():
+            found["divergences"][number]["c"] = name
+        print(json.dumps(found, indent=1))
     else:
         for line in fuzzer.report(saved):
             print(line)
+        for number, name in written.items():
+            print(f"divergence {number} as C: {name}")
     if unsaved is not None:
         raise unsaved
     if fuzzer.divergences:

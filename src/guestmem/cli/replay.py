@@ -20,10 +20,10 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check a recording."""
-    from guestmem.linux.trace import replay, text
+    from guestmem.linux.trace import pasted, replay, text
 
     try:
-        lines = text.lines(arguments.file)
+        lines = pasted.lines(arguments.file)
     except OSError as error:
         raise Usage(f"{arguments.file}: {error.strerror}: name a text of trace events") from error
     except text.NoText as error:

@@ -5,12 +5,26 @@ from __future__ import annotations
 
 from collections import Counter
 
+from guestmem.contract.c.reports import name_of, of_deviation
+from guestmem.contract.c.write import source
 from guestmem.contract.deviations import DEVIATIONS
 from guestmem.contract.generate import NEVER, generate
 from guestmem.contract.rows import GROUPS, rows
 from guestmem.contract.syscalls.simulated_host import SimulatedHost
 
-__all__ = ["SECTIONS", "deviations", "groups", "left_out"]
+__all__ = ["SECTIONS", "deviations", "groups", "left_out", "reports"]
+
+SEEN = {
+    "mapping.test_mremap_past_largest_offset": (
+        "Seen on Linux 6.18.15, 7.2.12 and 7.3.4 as Debian builds them, on x86-64 and on arm64, and on 6.18 with KVM_PVM.",
+        "VM type 0; KVM_CAP_GUEST_MEMFD_FLAGS 3 (MMAP, INIT_SHARED).",
+    ),
+    "stage2.test_memory_is_of_the_file": (
+        "Seen on Linux 6.18.15 and 7.3.4 as Debian builds them, x86-64, kvm_amd with npt=0, and on 6.18 with KVM_PVM:",
+        "shadow paging. VM type 0; KVM_CAP_GUEST_MEMFD_FLAGS 3 (MMAP, INIT_SHARED).",
+    ),
+}
+"""Where deviations were seen that no release is without; each has a C file in docs/reports/."""
 
 
 def groups() -> str:
@@ -43,6 +57,15 @@ def left_out() -> str:
     lines += ["| times | what the model does not know |", "|---|---|"]
     lines += [f"| {times} | {reason} |" for reason, times in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))]
     return "\n".join(lines) + "\n"
+
+
+def reports() -> dict[str, str]:
+    """The C files of docs/reports/ by name."""
+    found = {}
+    for deviation in DEVIATIONS:
+        if (where := SEEN.get(deviation.rows[0])) is not None:
+            found[name_of(deviation)] = source(of_deviation(deviation, where), name_of(deviation))
+    return found
 
 
 SECTIONS = {"groups": groups, "deviations": deviations, "left out": left_out}

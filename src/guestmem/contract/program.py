@@ -23,6 +23,7 @@ __all__ = [
     "Step",
     "close",
     "look_around",
+    "parsed",
     "perform",
     "present",
     "recorded",
@@ -108,6 +109,24 @@ def text(program: Program) -> list[str]:
         shown = ", ".join(_shown(argument, names) for argument in op.arguments)
         lines.append((f"{names[op.number]} = " if op.number in names else "") + f"host.{op.name}({shown})")
     return lines
+
+
+def parsed(statements: str) -> list[Op]:
+    """The program that statements such as those of :func:`text` make; they are executed."""
+    program: list[Op] = []
+
+    class Writer:
+        """Notes operations, and gives for each what stands for its result."""
+
+        def __getattr__(self, name: str) -> Callable[..., Ref]:
+            def operation(*arguments: Any) -> Ref:
+                program.append(Op(len(program), name, arguments))
+                return Ref(len(program) - 1)
+
+            return operation
+
+    exec(statements, {"host": Writer()})
+    return program
 
 
 def _shown(argument: Any, names: dict[int, str]) -> str:

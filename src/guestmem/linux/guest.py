@@ -46,6 +46,15 @@ STORE_AT, LOAD_AT = CODE, CODE + 64
 PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 TABLE = PRESENT | WRITABLE | USER | ACCESSED
 LEAF = TABLE | DIRTY | LARGE
+PML4, PDPT, HIGH = 1, 2, 4  # pages; HIGH maps this memory and the doorbell
+TABLES = {
+    PML4: [SYSTEM_GPA + PDPT * PAGE_SIZE | TABLE],
+    PDPT: [SYSTEM_GPA + page * PAGE_SIZE | TABLE for page in (LOW, HIGH)],
+    LOW: [block * BLOCK | LEAF for block in range(512)],
+    HIGH: [SYSTEM_GPA | LEAF, SYSTEM_GPA + DOORBELL | LEAF],
+}
+CODE_SEGMENT = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x33, type=11, present=1, dpl=3, s=1, l=1, g=1)
+DATA_SEGMENT = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x2B, type=3, present=1, dpl=3, db=1, s=1, g=1)
 CR0 = 0x80010033  # PG WP NE ET MP PE
 CR4_PAE = 0x20
 EFER_LMA_LME = 0x500
@@ -69,24 +78,15 @@ class LongMode(System):
     """The guest on x86-64."""
 
     def _contents(self) -> dict[int, bytes]:
-        """Pages 1: PML4; 2: PDPT; 3: the first GiB, as it is; 4: this memory and the doorbell; 8: the program."""
-        pdpt, low, high = (SYSTEM_GPA + page * PAGE_SIZE for page in range(2, 5))
-        tables = {
-            1: [pdpt | TABLE],
-            2: [low | TABLE, high | TABLE],
-            LOW: [block * BLOCK | LEAF for block in range(512)],
-            4: [SYSTEM_GPA | LEAF, SYSTEM_GPA + DOORBELL | LEAF],
-        }
-        filled = {page * PAGE_SIZE: struct.pack(f"<{len(entries)}Q", *entries) for page, entries in tables.items()}
-        return filled | {STORE_AT: STORE, LOAD_AT: LOAD}
+        tables = {page * PAGE_SIZE: struct.pack(f"<{len(entries)}Q", *entries) for page, entries in TABLES.items()}
+        return tables | {STORE_AT: STORE, LOAD_AT: LOAD}
 
     def _boot(self, kvm: Kvm, vm: Vm) -> None:
         self.vcpu.set_cpuid(kvm.supported_cpuid())
         sregs = self.vcpu.sregs()
-        sregs.cs = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x33, type=11, present=1, dpl=3, s=1, l=1, g=1)
-        data = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x2B, type=3, present=1, dpl=3, db=1, s=1, g=1)
-        sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data
-        sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = CR0, SYSTEM_GPA + PAGE_SIZE, CR4_PAE, EFER_LMA_LME
+        sregs.cs = CODE_SEGMENT
+        sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = DATA_SEGMENT
+        sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = CR0, SYSTEM_GPA + PML4 * PAGE_SIZE, CR4_PAE, EFER_LMA_LME
         self.vcpu.set_sregs(sregs)
 
     def store(self, address: int, value: int, count: int = 1, step: int = PAGE_SIZE) -> Exit:

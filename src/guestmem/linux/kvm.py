@@ -278,7 +278,7 @@ class Exit(NamedTuple):
     """Why KVM_RUN came back: KVM_EXIT_*, the errno it failed with (0, or EFAULT with a memory fault), and what it says.
 
     ``address``: of MMIO or of a memory fault; the port of an I/O exit.  ``size`` in bytes.  ``flags``: of a memory fault.
-    ``write`` and ``data``: of MMIO and of port output.
+    ``write``: of MMIO and of ports; ``data``: what the guest writes, and nothing where it reads: see :meth:`Vcpu.answer`.
     """
 
     reason: int
@@ -358,15 +358,34 @@ class Vcpu(Descriptor):
             if self.field("exit_reason") != uapi.KVM_EXIT_MEMORY_FAULT:
                 raise
         reason = self.field("exit_reason")
-        if reason == uapi.KVM_EXIT_MMIO:
-            size = self.field("mmio.len")
-            data = self.kvm_run.read(uapi.KVM_RUN_LAYOUT["mmio.data"][0], min(size, 8))
-            return Exit(reason, errno, self.field("mmio.phys_addr"), size, 0, bool(self.field("mmio.is_write")), data)
-        if reason == uapi.KVM_EXIT_IO:
-            size = self.field("io.size") * self.field("io.count")
-            out = self.field("io.direction") == uapi.KVM_EXIT_IO_OUT
-            return Exit(reason, errno, self.field("io.port"), size, 0, out, self.kvm_run.read(self.field("io.data_offset"), size))
+        if reason in (uapi.KVM_EXIT_MMIO, uapi.KVM_EXIT_IO):
+            at, size, write = self._access(reason)
+            address = self.field("mmio.phys_addr" if reason == uapi.KVM_EXIT_MMIO else "io.port")
+            return Exit(reason, errno, address, size, 0, write, self.kvm_run.read(at, size) if write else b"")
         if reason == uapi.KVM_EXIT_MEMORY_FAULT:
             gpa, size = self.field("memory_fault.gpa"), self.field("memory_fault.size")
             return Exit(reason, errno, gpa, size, self.field("memory_fault.flags"))
         return Exit(reason, errno)
+
+    def answer(self, data: bytes) -> None:
+        """What a guest that reads MMIO or a port gets when it goes on, at the next KVM_RUN; as many bytes as it reads.
+
+        Unanswered, it gets what is in struct kvm_run.  Raises ValueError when the last exit is no read, or of another size.
+        """
+        reason = self.field("exit_reason")
+        if reason not in (uapi.KVM_EXIT_MMIO, uapi.KVM_EXIT_IO):
+            raise ValueError(f"exit reason {reason} has no answer: answer a read, KVM_EXIT_MMIO or KVM_EXIT_IO")
+        at, size, write = self._access(reason)
+        if write:
+            raise ValueError("the guest writes: answer a read")
+        if len(data) != size:
+            raise ValueError(f"{len(data)} bytes: the guest reads {size}, give as many")
+        self.kvm_run.write(data, at)
+
+    def _access(self, reason: int) -> tuple[int, int, bool]:
+        """Where struct kvm_run has the data of an exit for MMIO or a port, how many bytes, and whether the guest writes them."""
+        if reason == uapi.KVM_EXIT_MMIO:
+            at, most = uapi.KVM_RUN_LAYOUT["mmio.data"]
+            return at, min(self.field("mmio.len"), most), bool(self.field("mmio.is_write"))
+        size = self.field("io.size") * self.field("io.count")
+        return self.field("io.data_offset"), size, self.field("io.direction") == uapi.KVM_EXIT_IO_OUT

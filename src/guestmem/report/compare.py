@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from guestmem.checker.explore import Model, Outcome, default_memory
 from guestmem.checker.frontend.source import source_line
 from guestmem.checker.trace import error_name, replay
-from guestmem.linux.trace import operations, text
+from guestmem.linux.trace import operations, pasted
 from guestmem.model import Refused, alone
 from guestmem.model.errors import NO_PANIC
 from guestmem.report import explain, names, price
@@ -385,6 +385,6 @@ def compare(
 def _workload(file: str) -> Workload:
     """The operations in a text of trace events."""
     try:
-        return Workload(*operations.operations(file, text.lines(file)))
+        return Workload(*operations.operations(file, pasted.lines(file)))
     except OSError as error:
         raise Refused(file, f"{error.strerror}", "name a text of ftrace") from error
