@@ -34,7 +34,8 @@ class Fuzzer:
     """Runs programs until told to stop.
 
     Attributes:
-        first: the number of the first program.
+        first, next: the number of the first program, and of the one that is made next.
+        reached: the number of the first program that was not compared.
         unusable: why this kernel cannot be fuzzed, or nothing.
         operations, programs: performed on both hosts so far.
         missing: operations that the machine does not have, and why.
@@ -52,7 +53,7 @@ class Fuzzer:
         first: int = 0,
     ) -> None:
         self.seed = seed
-        self.first = first
+        self.first = self.next = self.reached = first
         self.model = model()
         self.prepare = kernel
         self.operations = 0
@@ -88,15 +89,16 @@ class Fuzzer:
         """
         stop = time.monotonic() + seconds
         waiting = self.make()
-        while time.monotonic() < stop and not self.stopped and (most is None or self.programs < most):
-            program, model = waiting
+        while waiting and time.monotonic() < stop and not self.stopped and (most is None or self.programs < most):
+            made, program, model = waiting
             self.worker.start(program)
-            waiting = self.make(1)
+            waiting = self.make()
             try:
                 kernel = self.worker.result(self.is_stopped)
             except Lost as lost:
                 kernel = self.lost(program, lost)
             self.programs += 1
+            self.reached = made + 1
             for number, divergence in self.compare(program, model, kernel):
                 note(self.progress())
                 yield number, divergence
@@ -109,9 +111,19 @@ class Fuzzer:
         """How far it is."""
         return f"{self.operations} operations, {self.programs} programs, {len(self.divergences)} divergences"
 
-    def make(self, ahead: int = 0) -> tuple[list[Op], list[Step]]:
-        """The next program and its steps on the model."""
-        return generate(self.model, f"{self.seed}.{self.first + self.programs + ahead}", self.missing, self.left_out)
+    def make(self) -> tuple[int, list[Op], list[Step]] | None:
+        """The next program, its number and its steps on the model; None if there is none."""
+        number = self.next
+        self.next += 1
+        return number, *generate(self.model, f"{self.seed}.{number}", self.missing, self.left_out)
+
+    def arguments(self) -> str:
+        """What to give to ``guestmem fuzz`` for the same programs."""
+        return f"--seed {self.seed}"
+
+    def title(self) -> str:
+        """Which programs these are."""
+        return f"seed {self.seed}"
 
     def out_of_time(self) -> bool:
         """Whether what is being reduced stays as it is."""
@@ -197,7 +209,7 @@ class Fuzzer:
     def report(self, saved: Mapping[int, str]) -> Iterator[str]:
         """What was done and found; ``saved`` has the names of the scripts that could be written."""
         done = f"{self.operations} operations in {self.programs} programs on both hosts"
-        yield f"seed {self.seed}, Linux {platform.release()}: {done}"
+        yield f"{self.title()}, Linux {platform.release()}: {done}"
         for explanation, times in self.deviations.items():
             yield f"known deviation, {times} times: {explanation}"
         for name, why in self.missing.items():
@@ -208,7 +220,7 @@ class Fuzzer:
                 yield f"    {line}"
             yield f"    saved as {saved[number]}" if number in saved else "    not saved"
         if self.stopped:
-            yield f"stopped: go on with --seed {self.seed} --first {self.first + self.programs}"
+            yield f"stopped: go on with {self.arguments()} --first {self.reached}"
         if not self.operations:
             yield "nothing was compared"
         elif not self.divergences:
@@ -218,9 +230,11 @@ class Fuzzer:
         """The same as one object."""
         return {
             "schema": 1,
+            "programs_of": self.title(),
             "seed": self.seed,
             "kernel": platform.release(),
             "first": self.first,
+            "reached": self.reached,
             "programs": self.programs,
             "operations": self.operations,
             "performed": dict(self.performed.most_common()),
