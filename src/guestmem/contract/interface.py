@@ -168,11 +168,19 @@ class Host:
     def in_child(self, operation: str, *arguments: Any) -> Result:
         """fork(2), perform an operation in the child, and wait until the child is gone."""
 
+    @operation
+    def in_full_table(self, operation: str, *arguments: Any) -> Result:
+        """Perform an operation while no descriptor is free."""
+
     # ---- the file
 
     @operation
     def fstat(self, fd: Result) -> Result:
         """fstat(2); a :class:`Stat`."""
+
+    @operation
+    def times_changed(self, fd: Result, operation: str, *arguments: Any) -> Result:
+        """Perform an operation that may fail, and whether mtime and ctime of a file are others then: 0 or 1 each."""
 
     @operation
     def descriptor_flags(self, fd: Result) -> Result:

@@ -22,6 +22,7 @@ __all__ = [
     "EINTR",
     "EINVAL",
     "EIO",
+    "EMFILE",
     "ENODEV",
     "ENOENT",
     "ENOMEM",
@@ -106,7 +107,7 @@ class Other(Failure):
 EACCES, EAGAIN, EBADF, EBUSY = map(Errno, (errno.EACCES, errno.EAGAIN, errno.EBADF, errno.EBUSY))
 EEXIST, EFAULT, EFBIG, EINTR = map(Errno, (errno.EEXIST, errno.EFAULT, errno.EFBIG, errno.EINTR))
 EINVAL, EIO, ENODEV, ENOMEM = map(Errno, (errno.EINVAL, errno.EIO, errno.ENODEV, errno.ENOMEM))
-ENOENT = Errno(errno.ENOENT)
+EMFILE, ENOENT = Errno(errno.EMFILE), Errno(errno.ENOENT)
 ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP = map(Errno, (errno.ENOTDIR, errno.ENOTTY, errno.ENXIO, errno.EOPNOTSUPP))
 EOVERFLOW, EPERM, ESPIPE, EXDEV = map(Errno, (errno.EOVERFLOW, errno.EPERM, errno.ESPIPE, errno.EXDEV))
 NO_FAULT = Other("no memory fault")

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import resource
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +22,8 @@ from guestmem.linux.process import Lost, in_child
 
 __all__ = ["Children"]
 
+TICK = 0.03  # seconds; a file's times are those of the last tick, of which there are 100 or more in a second
+
 
 class Children:
     """What needs a child, a limit or a signal."""
@@ -27,6 +34,28 @@ class Children:
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
         return child(lambda: self.host.raising(operation, *arguments))
+
+    def in_full_table(self, operation: str, *arguments: Any) -> Result:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        filling: list[int] = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+            with contextlib.suppress(OSError):
+                while True:
+                    filling.append(fcntl.fcntl(self.task.null, fcntl.F_DUPFD, 0))
+            return self.host.raising(operation, *arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for fd in filling:
+                os.close(fd)
+
+    def times_changed(self, fd: Result, operation: str, *arguments: Any) -> Result:
+        before = os.fstat(self.task.fd(fd))
+        time.sleep(TICK)
+        self.host.perform(operation, *arguments)
+        after = os.fstat(self.task.fd(fd))
+        return int(before.st_mtime_ns != after.st_mtime_ns), int(before.st_ctime_ns != after.st_ctime_ns)
 
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         signal.signal(signal.SIGALRM, lambda *_: None)

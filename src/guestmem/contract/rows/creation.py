@@ -9,7 +9,7 @@ import os
 
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host, Missing
-from guestmem.contract.results import EBADF, EINVAL, ENOTTY, Result
+from guestmem.contract.results import EBADF, EINVAL, EMFILE, ENOTTY, Result
 from guestmem.contract.rows import (
     CAP_GUEST_MEMFD,
     CAP_GUEST_MEMFD_FLAGS,
@@ -36,6 +36,8 @@ INVALID_SIZES = {
     "2^63": 1 << 63,
     "2^64-page": (1 << 64) - PAGE_SIZE,
     "2^64-1": (1 << 64) - 1,
+    **{f"2^{bit}": 1 << bit for bit in range(1, 12)},
+    **{f"page+2^{bit}": PAGE_SIZE + (1 << bit) for bit in range(1, 12)},
 }
 VALID_SIZES = {
     "page": PAGE_SIZE,
@@ -62,7 +64,7 @@ def test_create_guest_memfd_sizes(host: Host, size: int) -> None:
 @table(
     "every flag that KVM_CAP_GUEST_MEMFD_FLAGS does not name is refused",
     f"{SELFTEST}, test_guest_memfd_flags(); {citations.FLAGS}",
-    {f"bit {bit}": 1 << bit for bit in (2, 3, 7, 15, 31, 32, 47, 62, 63)},
+    {f"bit {bit}": 1 << bit for bit in range(64) if not 1 << bit & (MMAP | INIT_SHARED)},
 )
 def test_guest_memfd_flags_unknown(host: Host, flag: int) -> None:
     owner = vm(host)
@@ -147,3 +149,23 @@ def test_create_on_closed(host: Host) -> None:
     owner = vm(host)
     ok(host.close(owner))
     expect(host.create_guest_memfd(owner, PAGE_SIZE, 0), EBADF)
+
+
+@table(
+    "what opens a descriptor needs a free one, which creating a file asks for after its arguments and creating a VM before",
+    f"fs/file.c, get_unused_fd_flags(); {KVM}, kvm_dev_ioctl_create_vm(); {GMEM}, kvm_gmem_create()",
+    {
+        "VM": ("create_vm", (), EMFILE),
+        "VM of no type": ("create_vm", (99,), EMFILE),
+        "file": ("create_guest_memfd", (PAGE_SIZE, 0), EMFILE),
+        "file of no size": ("create_guest_memfd", (0, 0), EINVAL),
+        "file with no flag": ("create_guest_memfd", (PAGE_SIZE, 1 << 62), EINVAL),
+        "dup": ("dup", (), EMFILE),
+        "memfd": ("memfd_create", (PAGE_SIZE,), EMFILE),
+    },
+)
+def test_no_descriptor_free(host: Host, operation: str, arguments: tuple[int, ...], expected: Result) -> None:
+    owner = vm(host)
+    about = (owner,) if operation in ("create_guest_memfd", "dup") else ()
+    expect(host.in_full_table(operation, *about, *arguments), expected)
+    ok(host.create_guest_memfd(owner, PAGE_SIZE, 0))

@@ -16,6 +16,7 @@ from guestmem.contract.rows import (
     SELFTEST,
     SHARED,
     VFS,
+    bindable,
     expect,
     gmem,
     ok,
@@ -65,6 +66,8 @@ UNALIGNED = {
     "both": (P - 1, P + 1),
     "at the end": (SIZE, 1),
     "past the end": (SIZE + 1, P),
+    **{f"offset 2^{bit}": (1 << bit, P) for bit in range(1, 12)},
+    **{f"length 2^{bit}": (0, 1 << bit) for bit in range(12)},
 }
 
 
@@ -189,3 +192,87 @@ def test_punch_hole_mapped(host: Host) -> None:
 def test_mode_before_offset(host: Host, mode: int, expected: Result) -> None:
     _, fd = gmem(host, 1)
     expect(host.fallocate(fd, mode, (1 << 63) - PAGE_SIZE, PAGE_SIZE), expected)
+
+
+TIMES = "virt/kvm/guest_memfd.c, kvm_gmem_fallocate(): file_modified()"
+
+
+@table(
+    "what allocates or punches gives the file new times",
+    TIMES,
+    {
+        "allocate": ("fallocate", (KEEP, 0, P)),
+        "allocate again": ("fallocate", (KEEP, 0, SIZE)),
+        "punch": ("fallocate", (PUNCH, 0, P)),
+        "punch past the end": ("fallocate", (PUNCH, SIZE, P)),
+    },
+)
+def test_times_change(host: Host, operation: str, arguments: tuple[int, ...]) -> None:
+    _, fd = gmem(host, PAGES)
+    expect(host.times_changed(fd, operation, fd, *arguments), (1, 1))
+
+
+@row("MADV_REMOVE gives the file new times, as it punches", f"mm/madvise.c, madvise_remove(); {TIMES}")
+def test_times_of_madvise_remove(host: Host) -> None:
+    _, fd, mapping = shared(host, 2)
+    expect(host.times_changed(fd, "madvise", mapping, 0, P, 9), (1, 1))
+
+
+@table(
+    "what is refused leaves the file its times",
+    TIMES,
+    {
+        "allocate past the end": ("fallocate", (KEEP, SIZE, P)),
+        "allocate unaligned": ("fallocate", (KEEP, 1, P)),
+        "punch unaligned": ("fallocate", (PUNCH, 0, 1)),
+        "no mode": ("fallocate", (0, 0, P)),
+        "fchmod": ("file_operation", ("fchmod",)),
+        "futimens": ("file_operation", ("futimens",)),
+        "ftruncate": ("file_operation", ("ftruncate", P)),
+        "write": ("file_operation", ("write",)),
+        "read": ("file_operation", ("read",)),
+    },
+)
+def test_times_stay(host: Host, operation: str, arguments: tuple[int | str, ...]) -> None:
+    _, fd = gmem(host, PAGES)
+    expect(host.times_changed(fd, operation, fd, *arguments), (0, 0))
+
+
+FAULTS = "mm/memory.c, fault_dirty_shared_page(): file_update_time() without page_mkwrite"
+
+
+@table(
+    "a fault for writing gives the file new times",
+    FAULTS,
+    {
+        "store": ("store", (0, 5)),
+        "write of another process": ("process_vm_writev", (0, b"abc")),
+        "populate": ("madvise", (0, P, 23)),
+    },
+)
+def test_times_of_write_fault(host: Host, operation: str, arguments: tuple[int | bytes, ...]) -> None:
+    _, fd, mapping = shared(host, 2)
+    expect(host.times_changed(fd, operation, mapping, *arguments), (1, 1))
+
+
+@table(
+    "another use of memory leaves the file its times",
+    FAULTS,
+    {
+        "load": ("load", (0,)),
+        "store to a page that is there": ("store", (P, 5)),
+        "dontneed": ("madvise", (P, P, 4)),
+        "populate for reading": ("madvise", (0, P, 22)),
+        "munmap": ("munmap", ()),
+    },
+)
+def test_times_of_memory(host: Host, operation: str, arguments: tuple[int, ...]) -> None:
+    _, fd, mapping = shared(host, 2)
+    ok(host.store(mapping, P, 1))
+    expect(host.times_changed(fd, operation, mapping, *arguments), (0, 0))
+
+
+@row("binding a file leaves it its times", TIMES)
+def test_times_of_binding(host: Host) -> None:
+    owner, fd = bindable(host, 2)
+    expect(host.times_changed(fd, "set_user_memory_region2", owner, 0, 4, 0, 2 * P, None, fd, 0), (0, 0))

@@ -91,7 +91,7 @@ def test_mmap_supported(host: Host, length: int, prot: int, flags: int, offset: 
     MM,
     {
         "length 0": (0, RW, SHARED, 0, EINVAL),
-        "unaligned offset": (P, RW, SHARED, 1, EINVAL),
+        **{f"offset 2^{bit}": (P, RW, SHARED, 1 << bit, EINVAL) for bit in range(12)},
         "negative offset": (P, RW, SHARED, -P, EOVERFLOW),
         "offset 2^63-page": (P, RW, SHARED, (1 << 63) - P, EOVERFLOW),
         "length 2^64-1": (P * ((1 << 52) - 1) + 1, RW, SHARED, 0, ENOMEM),
@@ -471,3 +471,13 @@ def test_mremap_past_largest_offset(host: Host) -> None:
 def test_userfaultfd_register(host: Host, mode: int) -> None:
     _, _, mapping = shared(host, 1)
     expect(host.userfaultfd_register(mapping, 0, P, mode), EINVAL)
+
+
+@row(
+    "pages of a file are not collapsed, in a range with room for a huge page as well",
+    f"mm/khugepaged.c, madvise_collapse(); {OBSERVED}",
+)
+def test_collapse(host: Host) -> None:
+    _, fd = gmem(host, 1024, BOTH)
+    mapping = ok(host.mmap(fd, 1024 * P, RW, SHARED, 0))
+    expect(host.madvise(mapping, 0, 1024 * P, Advice.COLLAPSE), EINVAL)

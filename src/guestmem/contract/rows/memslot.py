@@ -28,6 +28,7 @@ from guestmem.contract.rows import (
 P = PAGE_SIZE
 TOP = 1 << 63
 LOG_DIRTY, READONLY = 1, 2
+SOME_SLOTS = 40  # the last ones: the simulated host's files have few pages, and a slot takes one
 
 
 @table(
@@ -83,6 +84,21 @@ def test_add_guest_memfd_region_invalid_fd(host: Host, what: str, expected: Resu
 def test_add_guest_memfd_region_invalid_range(host: Host, size: int, offset: int) -> None:
     owner, fd = bindable(host, 4)
     expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, 0, size, None, fd, offset), EINVAL)
+    expect(bind(host, owner, fd, 0, 0, 4), 0)
+
+
+@table(
+    "a slot's size, guest-physical address and offset in the file are whole pages",
+    f"{KVM}, kvm_set_memory_region()",
+    {
+        **{f"gpa 2^{bit}": (1 << bit, P, 0) for bit in range(12)},
+        **{f"size 2^{bit}": (0, 1 << bit, 0) for bit in range(12)},
+        **{f"offset 2^{bit}": (0, P, 1 << bit) for bit in range(12)},
+    },
+)
+def test_add_guest_memfd_region_unaligned(host: Host, gpa: int, size: int, offset: int) -> None:
+    owner, fd = bindable(host, 4)
+    expect(host.set_user_memory_region2(owner, 0, GUEST_MEMFD, gpa, size, None, fd, offset), EINVAL)
     expect(bind(host, owner, fd, 0, 0, 4), 0)
 
 
@@ -339,3 +355,19 @@ def test_no_pre_fault(host: Host) -> None:
     vcpu = ok(host.create_vcpu(vm(host)))
     expect(host.pre_fault(vcpu, 0, 0, 0), EINVAL)
     expect(host.pre_fault(vcpu, 0, P, 0), ENOENT if host.facts.pre_faults else Errno(host.facts.no_pre_fault))
+
+
+@row(
+    "the last slots of a VM can be used, each for a page of one file, and none more",
+    f"{SLOT_SELFTEST}, test_add_max_memory_regions()",
+)
+def test_add_max_guest_memfd_regions(host: Host) -> None:
+    slots = min(host.facts.slots, SOME_SLOTS)
+    owner, fd = bindable(host, slots + 1)
+    first = host.facts.slots - slots
+    for number in range(slots):
+        expect(bind(host, owner, fd, first + number, number * P, 1, number), 0)
+    expect(bind(host, owner, fd, first + slots, slots * P, 1, slots), EINVAL)
+    expect(bind(host, owner, fd, 0, (slots - 1) * P, 1, slots), EEXIST)
+    expect(delete(host, owner, first + 1), 0)
+    expect(bind(host, owner, fd, first + 1, P, 1, slots), 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host
 from guestmem.contract.operations import FILE_OPERATIONS
-from guestmem.contract.results import EBUSY, EFAULT, EINVAL, EIO, ENOMEM, EOPNOTSUPP, EPERM, Result
+from guestmem.contract.results import EBUSY, EFAULT, EINVAL, EIO, EMFILE, ENOMEM, EOPNOTSUPP, EPERM, Result
 from guestmem.contract.rows import OBSERVED, PRIVATE, RW, SHARED, expect, ok, row, sigbus, table, vm
 
 P = PAGE_SIZE
@@ -24,6 +24,12 @@ def test_memfd_secret_flags(host: Host, flags: int, legal: bool) -> None:
         expect(host.fstat(ok(made)), (0, 0o100600, P, 0))
     else:
         expect(made, EINVAL)
+
+
+@row("a new file needs a free descriptor", f"{SOURCE}; fs/file.c, get_unused_fd_flags()")
+def test_no_descriptor_free(host: Host) -> None:
+    expect(host.in_full_table("memfd_secret", 0), EMFILE)
+    expect(host.in_full_table("memfd_secret", 1), EINVAL)
 
 
 REFUSED = (

@@ -63,6 +63,7 @@ class Files:
     def memfd_secret(self, flags: int) -> Result:
         if flags & ~0o2000000:
             raise Denied(EINVAL, "memfd_secret has no flag but O_CLOEXEC")
+        self.task.room()
         file = next((file for file in self.kernel.world.secrets if not file.open), None)
         if file is None:
             raise Unmodelled("more open files than the simulated host has")
@@ -119,6 +120,7 @@ class Files:
             err = change(offset // PAGE_SIZE, (offset + length) // PAGE_SIZE)
         if err:
             raise Denied(Errno(-err), "the library allows it")
+        file.changed = True
         return 0
 
     def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:

@@ -297,8 +297,11 @@ class Mappings:
             return None
         place = file.at(pgoff)
         entry = file.file.mapping.user[place]
-        if not entry.live and file.file.fault(self.kernel.cpu, place):
-            return None
+        if not entry.live:
+            if file.file.fault(self.kernel.cpu, place):
+                return None
+            if write and isinstance(file, Gmem):
+                file.changed = True  # fault_dirty_shared_page()
         assert entry.folio is not None
         cells = self.kernel.cells(entry.folio.frame)
         if isinstance(file, Gmem):

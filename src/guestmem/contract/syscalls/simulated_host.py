@@ -75,6 +75,19 @@ class Together:
         self.host = host
         self.kernel, self.task, self.files, self.vms = host.kernel, host.task, host.files, host.vms
 
+    def in_full_table(self, operation: str, *arguments: Any) -> Result:
+        self.task.full = True
+        try:
+            return self.host.raising(operation, *arguments)
+        finally:
+            self.task.full = False
+
+    def times_changed(self, fd: Result, operation: str, *arguments: Any) -> Result:
+        gmem = self.task.of_kind(fd, Gmem, EINVAL, NO_SUCH_OPERATION)
+        gmem.changed = False
+        self.host.perform(operation, *arguments)
+        return int(gmem.changed), int(gmem.changed)
+
     def in_child(self, operation: str, *arguments: Any) -> Result:
         if operation == "set_user_memory_region2":
             self.vms.address(arguments[5], arguments[4])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from guestmem.contract.interface import NO_MAPPING
-from guestmem.contract.results import EBADF, EINVAL, ENOTTY, Denied, Errno, Result
+from guestmem.contract.results import EBADF, EINVAL, EMFILE, ENOTTY, Denied, Errno, Result
 from guestmem.contract.syscalls.machine import Booted
 from guestmem.contract.syscalls.objects import Gmem, Mapping, Open, Pinned, Secret, Vcpu, Vm
 from guestmem.linux.facts import Facts
@@ -27,6 +27,7 @@ class Task:
         facts: of the machine.
         fds, maps: by handle.
         next: the handle that is given out next.
+        full: no descriptor is free.
     """
 
     def __init__(self, kernel: Booted, facts: Facts) -> None:
@@ -35,14 +36,21 @@ class Task:
         self.fds: dict[int, Open] = {}
         self.maps: dict[int, Mapping] = {}
         self.next = 0
+        self.full = False
 
     def handle(self) -> int:
         """A new handle."""
         self.next += 1
         return self.next - 1
 
+    def room(self) -> None:
+        """Whether a descriptor is free (get_unused_fd_flags)."""
+        if self.full:
+            raise Denied(EMFILE, "a descriptor is free")
+
     def opened(self, file: Open) -> int:
         """A descriptor for a file."""
+        self.room()
         handle = self.handle()
         self.fds[handle] = file
         file.uses += 1

@@ -71,6 +71,7 @@ class Vms:
         self.kernel = task.kernel
 
     def create_vm(self, kind: int = 0) -> Result:
+        self.task.room()
         if kind not in self.facts.vm_types:
             raise Denied(EINVAL, "KVM has the type of VM")
         if kind and kind != KVM_X86_SW_PROTECTED_VM:
@@ -83,6 +84,7 @@ class Vms:
             raise Denied(EINVAL, FLAGS_KNOWN)
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
+        self.task.room()
         found = ((f, g) for f, g in zip(self.kernel.world.files, self.kernel.world.machine.guests, strict=True) if not f.open)
         file, guest = next(found, (None, None))
         if file is None or guest is None:

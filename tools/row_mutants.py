@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rows of the contract notice a change of the model: ``python tools/row_mutants.py`` (some 10 minutes).
+
+Every row but those of the groups that wait or race runs on the simulated host with one change in its source, for every
+change that ``guestmem mutate`` knows, in the system calls and in the library and memory management below them.  The
+result goes into docs/contract.md: how many rows notice at least one change, and the names of those that notice none.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from multiprocessing import Pool
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import guestmem
+from guestmem.contract.conform import FAIL, judge
+from guestmem.contract.rows import rows
+from guestmem.mutation.mutants import Mutant, mutants
+
+SOURCE = Path(guestmem.__file__).parent
+MUTATED = (
+    *sorted((SOURCE / "contract/syscalls").glob("*.py")),
+    *(SOURCE / name for name in ("contract/operations.py", "contract/spans.py", "guest_memfd/library.py")),
+    *(SOURCE / name for name in ("mm/filemap.py", "mm/secretmem.py", "hypervisors/kvm.py", "machine/guest.py")),
+)
+SLOW = {"limits", "concurrency"}
+CRUDE = 100  # rows that fail: then the model is broken, and not wrong in one thing
+SECONDS = 30
+DOCUMENT = Path(__file__).parents[1] / "docs" / "contract.md"
+BLOCK = re.compile(r"(<!-- row mutants: python tools/row_mutants.py -->\n).*?(<!-- end -->)", re.S)
+
+
+class Loader(importlib.abc.InspectLoader):
+    """Loads one module from another source."""
+
+    def __init__(self, name: str, source: str, path: str) -> None:
+        self.name, self.source, self.path = name, source, path
+
+    def get_source(self, fullname: str) -> str:
+        return self.source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, self.path, "exec")
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(name, self) if name == self.name else None
+
+
+def module_of(path: Path) -> str:
+    """The name of a module."""
+    return ".".join(("guestmem", *path.relative_to(SOURCE).with_suffix("").parts))
+
+
+def notice(job: tuple[str, str, str]) -> list[str]:
+    """The rows that fail with a changed module; the first is enough where the host cannot go on."""
+    name, source, path = job
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)
+        wanted = [row for row in rows() if row.group not in SLOW]
+        try:
+            for loaded in [one for one in sys.modules if one == name or one.startswith("guestmem.contract.syscalls")]:
+                del sys.modules[loaded]
+            sys.meta_path.insert(0, Loader(name, source, path))  # type: ignore[arg-type]
+            from guestmem.contract.syscalls.simulated_host import SimulatedHost
+
+            host, many = SimulatedHost(), 0
+            for row in wanted:
+                os.write(writing, f"?{row.name}\n".encode())  # to blame if it never ends
+                failed = judge(row, host)[0] == FAIL
+                os.write(writing, f"{'!' if failed else '='}\n".encode())
+                if failed:
+                    host = SimulatedHost()
+                    many += 1
+                if many > CRUDE:
+                    break
+        except BaseException:
+            pass
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        lines = told.read().splitlines()
+    os.waitpid(child, 0)
+    blamed = [row for row, verdict in zip(lines[::2], [*lines[1::2], "!"], strict=False) if verdict == "!"]
+    return [row[1:] for row in blamed]
+
+
+def crude(names: list[str]) -> bool:
+    """Whether a change breaks too much to say something about a row."""
+    return len(names) > CRUDE
+
+
+def changed(path: Path, mutant: Mutant) -> tuple[str, str, str]:
+    """A module with a change: its name, source and path."""
+    text = path.read_bytes()
+    first, last = mutant.span
+    return module_of(path), (text[:first] + mutant.text.encode() + text[last:]).decode(), str(path)
+
+
+def block(noticed: Counter[str], made: int, unnoticed: int, broken: int) -> str:
+    """What the document says."""
+    names = [row.name for row in rows() if row.group not in SLOW]
+    never = [name for name in names if not noticed[name]]
+    lines = [
+        f"{len(rows())} rows, of which {len(rows()) - len(names)} wait or race and were left out here. Of the other "
+        f"{len(names)}, {len(names) - len(never)} notice at least one of {made} changes of the model, {len(never)} none; "
+        f"{unnoticed} changes no row notices. {broken} more changes break over {CRUDE} rows at once and do not count.",
+        "",
+    ]
+    if never:
+        lines += ["These notice none: what they are about the model gets right by more than one line.", ""]
+        lines += [f"- `{name}`" for name in never]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> int:
+    """Run all, and put the result into the document."""
+    jobs = [changed(path, one) for path in MUTATED for one in mutants(path.read_text(), path.name)]
+    noticed: Counter[str] = Counter()
+    unnoticed = broken = 0
+    with Pool(os.cpu_count()) as pool:
+        for number, names in enumerate(pool.imap_unordered(notice, jobs, chunksize=4), 1):
+            noticed.update(() if crude(names) else names)
+            broken += crude(names)
+            unnoticed += not names
+            if number % 100 == 0:
+                print(f"{number} of {len(jobs)} changes", file=sys.stderr)
+    text = DOCUMENT.read_text()
+    assert BLOCK.search(text), "docs/contract.md has no place for it"
+    made = block(noticed, len(jobs) - broken, unnoticed, broken)
+    DOCUMENT.write_text(BLOCK.sub(lambda found: found[1] + made + found[2], text))
+    print(made)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
