@@ -22,7 +22,7 @@ from guestmem.contract.program import present
 from guestmem.contract.results import failed
 from guestmem.contract.rows import Mismatch, Row, rows
 from guestmem.linux.probe import kvm_modules
-from guestmem.linux.process import Lost, Worker
+from guestmem.linux.process import Lost, Worker, limited
 
 __all__ = ["BACKENDS", "Outcome", "as_json", "environment", "exit_code", "judge", "ktap", "run", "run_kernel", "summary"]
 
@@ -84,6 +84,8 @@ def no_kernel() -> str:
     """Why this machine's kernel cannot be tested, or nothing."""
     from guestmem.linux.kvm import Kvm
 
+    if limit := limited():
+        return limit
     try:
         with Kvm() as kvm:
             kvm.api_version()

@@ -53,7 +53,7 @@ class Facts(NamedTuple):
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
         user_bits: of a user-space address, by what may be mapped where one asks for it.
-        room_bits: of the part of the address space where the kernel itself places mappings.
+        room_bits: of the part of the address space where the kernel itself places mappings, or of what ulimit -v leaves.
         commit: bytes that a private writable mapping may have (vm.overcommit_memory); 0: that depends on the others.
         counts_entries: KVM has the statistic pages_4k.
         shadow_paging: the guest's page tables are not the hardware's, so KVM builds others (no EPT, no NPT).
@@ -87,6 +87,11 @@ class Facts(NamedTuple):
     shadow_paging: bool = False
     forced: bool = True
     secret_locked: bool = True
+
+    @property
+    def roomy(self) -> bool:
+        """Whether only the address space limits a mapping, and not how much others may have (RLIMIT_AS)."""
+        return self.room_bits > 40
 
     @property
     def gpa_error(self) -> int:
@@ -280,11 +285,11 @@ def _user_bits() -> int:
 
 def _room_bits() -> int:
     """Half of it is free in any process that is not full of other things."""
-    for bits in range(55, 40, -1):
+    for bits in range(55, 16, -1):
         with contextlib.suppress(CallError):
             munmap(mmap(0, 1 << bits, uapi.PROT_NONE, NOWHERE), 1 << bits)
             return bits + 1
-    return 41
+    return 17
 
 
 def _commit() -> int:

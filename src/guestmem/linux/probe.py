@@ -19,7 +19,7 @@ from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, cachestat, memfd_secret
 from guestmem.linux.facts import Facts, find
 from guestmem.linux.kvm import Kvm, Vm
-from guestmem.linux.process import Lost, in_child
+from guestmem.linux.process import Lost, in_child, limited
 
 __all__ = ["as_text", "direct_map_events", "kvm_modules", "lines", "probe", "tried"]
 
@@ -277,7 +277,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each group of the contract, and what else there is: whether it can be tested here, and if not, why."""
     kvm = found["kvm"]
     facts = Facts(**kvm["facts"]) if kvm["usable"] else Facts(files=(), bindable=(), converts=False)
-    no_kvm = "" if kvm["usable"] else kvm["why"]
+    no_kvm = limited() or ("" if kvm["usable"] else kvm["why"])
     no_file = no_kvm or ("" if facts.files else "KVM makes no guest_memfd")
     no_shared = no_file or ("" if 3 in facts.files else "guest_memfd has no flags MMAP and INIT_SHARED")
     no_oracle = no_file or found["cachestat"].get("why", "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -19,9 +20,27 @@ from typing import Any, TypeVar
 
 from guestmem.linux.calls import die_with_parent
 
-__all__ = ["Child", "Lost", "Worker", "alive", "in_child", "process_name"]
+__all__ = ["Child", "Lost", "Worker", "alive", "in_child", "limited", "process_name"]
+
+NEEDED = {
+    "descriptors": (resource.RLIMIT_NOFILE, 128, "ulimit -n 128"),
+    "bytes in a file": (resource.RLIMIT_FSIZE, 1 << 20, "ulimit -f 1024"),
+}
+"""What a process that tries the kernel needs of its limits, and what to type where it may not have it."""
 
 T = TypeVar("T")
+
+
+def limited() -> str:
+    """Which limit of this process is too low to try the kernel, or nothing.  A soft limit is raised if it may be."""
+    for what, (number, enough, remedy) in NEEDED.items():
+        soft, hard = resource.getrlimit(number)
+        if soft == resource.RLIM_INFINITY or soft >= enough:
+            continue
+        if hard != resource.RLIM_INFINITY and hard < enough:
+            return f"needs {enough} {what}, and may have {hard}: {remedy}"
+        resource.setrlimit(number, (enough, hard))
+    return ""
 
 
 class Lost(Exception):

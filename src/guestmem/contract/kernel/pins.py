@@ -11,6 +11,7 @@ from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import EBADF, Denied, Result
+from guestmem.linux import calls
 from guestmem.linux.calls import iovec, libc, syscall
 
 __all__ = ["Pins"]
@@ -81,6 +82,7 @@ class Pins:
         address = self.mappings.at(mapping, offset, PAGE_SIZE)
         fd = self.scratch()
         libc("pwrite", fd=fd, address=address, count=PAGE_SIZE, offset=0)
+        self.was_direct(fd)
         with mmaps.mmap(-1, PAGE_SIZE) as page:
             os.preadv(fd, [page], 0)
             return bytes(page[:8])
@@ -91,7 +93,16 @@ class Pins:
         with mmaps.mmap(-1, PAGE_SIZE) as page:
             page[:] = bytes([value]) * PAGE_SIZE
             os.pwritev(fd, [page], 0)
-        return libc("pread", fd=fd, address=address, count=PAGE_SIZE, offset=0)
+        done = libc("pread", fd=fd, address=address, count=PAGE_SIZE, offset=0)
+        self.was_direct(fd)
+        return done
+
+    def was_direct(self, fd: int) -> None:
+        """Raises :class:`Missing` where the page cache was used, and so nobody's pages were pinned."""
+        if calls.cachestat(fd).cache:
+            os.close(fd)
+            self.disk = -1
+            raise Missing("direct I/O that is not buffered in its place: set TMPDIR to a disk with another file system")
 
     def vmsplice(self, mapping: Result, offset: int, length: int) -> Result:
         vector = iovec(self.mappings.at(mapping, offset, length), length)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """memfd_secret(2): memory outside the kernel's direct map.
 
-Every page splits a block of the direct map of the real kernel for good, so only test_secret_memory touches any: three.
+Every page splits a block of the direct map of the real kernel for good, so only test_secret_memory touches any: three,
+and test_secret_direct_io one where direct I/O is buffered in its place.
 """
 
 from __future__ import annotations
@@ -149,7 +150,15 @@ def test_secret_memory(host: Host) -> None:
     expect(host.proc_mem_read(mapping, 0, 4), EIO)
     expect(host.vmsplice(mapping, 0, 4), EFAULT)
     expect(host.io_uring_register(mapping, 0, P), EFAULT)
-    expect(host.direct_write(mapping, 0), EFAULT)
-    expect(host.direct_read(mapping, 0, 1), EFAULT)
     expect(host.futex_wake(mapping, 0), EFAULT)
     expect(host.load(mapping, P), 7)
+
+
+@row("direct I/O does not get at secret memory", SOURCE)
+def test_secret_direct_io(host: Host) -> None:
+    fd = ok(host.memfd_secret(0))
+    ok(host.file_operation(fd, "ftruncate", P))
+    mapping = ok(host.mmap(fd, P, RW, SHARED, 0))
+    expect(host.direct_write(mapping, 0), EFAULT)
+    expect(host.direct_read(mapping, 0, 1), EFAULT)
+    expect(host.cachestat(fd, 0, 0), 0)

@@ -80,9 +80,10 @@ class Mappings:
         if length == 0:
             raise Denied(EINVAL, "a mapping is not empty")
         rounded = (length + PAGE_SIZE - 1) & (U64 - PAGE_SIZE)
-        if not 0 < rounded < 1 << self.task.facts.room_bits:
+        room = 1 << self.task.facts.room_bits
+        if not rounded or (self.task.facts.roomy and rounded >= room):
             raise Denied(ENOMEM, "the address space has room")
-        if rounded > min(ROOMY, 1 << self.task.facts.room_bits - 2):
+        if rounded > self.large():
             raise Unmodelled("how many large mappings an address space has room for")
         if offset + rounded > MAX_LFS_FILESIZE:
             raise Denied(EOVERFLOW, "a mapping ends before the largest offset")
@@ -111,6 +112,10 @@ class Mappings:
             with contextlib.suppress(Denied):
                 self.populate(mapping, 0, rounded, bool(prot & PROT_WRITE), EFAULT)
         return handle
+
+    def large(self) -> int:
+        """Of mappings larger than this it is not modelled how many there is room for."""
+        return min(ROOMY, 1 << self.task.facts.room_bits - 5)
 
     def may_commit(self, size: int, prot: int, flags: int) -> None:
         """__vm_enough_memory(): whether there may be so much private memory that can be written to."""
@@ -144,7 +149,7 @@ class Mappings:
             raise Unmodelled("moving the userspace_addr of a slot")
         if not length:
             raise Denied(EINVAL, "a mapping is not empty")
-        if page_end(length) > ROOMY:
+        if page_end(length) > self.large():
             raise Unmodelled("how many large mappings an address space has room for")
         there.spans = Spans(page_end(length), there.spans.at(0))
         return 0
