@@ -41,7 +41,7 @@ NEVER = (
     "a guest's access in a VM with a slot whose userspace_addr is other memory than its file's: with shadow paging the guest "
     "gets that (a known deviation)",
     "a mapping that grows past offset 2^63 (a known deviation)",
-    "types of VMs that some machines have, linkat and execveat, MAP_FIXED",
+    "types of VMs but the default one and SW_PROTECTED, linkat and execveat, MAP_FIXED",
 )
 """What no program does, and why."""
 

@@ -19,10 +19,10 @@ def test_fallocate_signalled(host: Host) -> None:
 @row("pages are charged to the memory cgroup of who allocates: over its limit it is killed", OBSERVED)
 def test_memory_cgroup_over_limit(host: Host) -> None:
     vm(host)
-    expect(host.allocate_limited(8 * MIB, 24 * MIB), Signal("SIGKILL"))
+    expect(host.allocate_limited(8 * MIB, 9 * MIB), Signal("SIGKILL"))
 
 
 @row("below the limit of a memory cgroup nothing happens", OBSERVED)
 def test_memory_cgroup_below_limit(host: Host) -> None:
     vm(host)
-    expect(host.allocate_limited(32 * MIB, 8 * MIB), 0)
+    expect(host.allocate_limited(8 * MIB, 1 * MIB), 0)
