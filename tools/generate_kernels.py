@@ -107,6 +107,12 @@ def page(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield from (f"- {reason}: {'; '.join(those)}" for reason, those in sorted(where.items()))
 
 
+def kept() -> list[dict[str, Any]]:
+    """The results so far."""
+    found: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return found
+
+
 def order(one: dict[str, Any]) -> tuple[Any, ...]:
     """By machine, then by kernel."""
     return one["machine"], [int(part) for part in re.findall(r"\d+", one["kernel"])[:3]], one["options"]
@@ -121,12 +127,12 @@ def main() -> int:
     parser.add_argument("--label", default="", help="what the page says of the modules")
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     arguments = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for kernel in arguments.kernels:
         options = [*(["--python", arguments.python] if arguments.python else [])]
         options += [*(["--append", arguments.append] if arguments.append else [])]
         options += [word for module in arguments.module for word in ("--module", module)]
         entry = tried(kernel, options, [word for word in (arguments.append, arguments.label) if word])
+        results = kept()
         same = [entry[name] for name in ("kernel", "machine", "options")]
         results = [one for one in results if [one[name] for name in ("kernel", "machine", "options")] != same] + [entry]
         results.sort(
@@ -136,7 +142,7 @@ def main() -> int:
         print(
             entry["kernel"], entry["machine"], entry["options"], entry["rows"], entry["failed"], entry["divergences"], flush=True
         )
-    text = PAGE.read_text()
+    results, text = kept(), PAGE.read_text()
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     PAGE.write_text(before + BEGIN + "\n".join(page(results)) + "\n" + END + after)
     return 0

@@ -260,15 +260,15 @@ def test_times_of_write_fault(host: Host, operation: str, arguments: tuple[int |
     FAULTS,
     {
         "load": ("load", (0,)),
-        "store to a page that is there": ("store", (P, 5)),
+        "write to a page that is there": ("process_vm_writev", (P, b"abc")),
         "dontneed": ("madvise", (P, P, 4)),
         "populate for reading": ("madvise", (0, P, 22)),
         "munmap": ("munmap", ()),
     },
 )
-def test_times_of_memory(host: Host, operation: str, arguments: tuple[int, ...]) -> None:
+def test_times_of_memory(host: Host, operation: str, arguments: tuple[int | bytes, ...]) -> None:
     _, fd, mapping = shared(host, 2)
-    ok(host.store(mapping, P, 1))
+    ok(host.process_vm_writev(mapping, P, b"x"))
     expect(host.times_changed(fd, operation, mapping, *arguments), (0, 0))
 
 
