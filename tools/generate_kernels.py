@@ -135,13 +135,9 @@ def main() -> int:
         results = kept()
         same = [entry[name] for name in ("kernel", "machine", "options")]
         results = [one for one in results if [one[name] for name in ("kernel", "machine", "options")] != same] + [entry]
-        results.sort(
-            key=lambda one: (one["machine"], [int(n) for n in one["kernel"].partition("+")[0].split(".")], one["options"])
-        )
+        results.sort(key=order)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        print(
-            entry["kernel"], entry["machine"], entry["options"], entry["rows"], entry["failed"], entry["divergences"], flush=True
-        )
+        print(*same, dict(entry["rows"]), entry["failed"], entry["divergences"], flush=True)
     results, text = kept(), PAGE.read_text()
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     PAGE.write_text(before + BEGIN + "\n".join(page(results)) + "\n" + END + after)
