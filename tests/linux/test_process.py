@@ -4,6 +4,7 @@
 import ctypes
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from guestmem.linux.calls import CallError, libc
-from guestmem.linux.process import Child, Lost, Worker, alive, in_child, process_name
+from guestmem.linux.process import Child, Lost, Worker, alive, in_child, limited, process_name
 
 
 def test_a_child_gives_what_a_function_returns_or_raises() -> None:
@@ -102,3 +103,25 @@ def test_closing_a_child_ends_it_and_says_how_it_ended() -> None:
     child.close()
     child.close()
     assert (child.ended(), child.status) == (True, -signal.SIGKILL)
+
+
+def under(number: int, limit: tuple[int, int]) -> str:
+    """What is said of a limit, in a child."""
+
+    def said() -> str:
+        resource.setrlimit(number, limit)
+        return limited() or f"soft {resource.getrlimit(number)[0]}"
+
+    return in_child(said)
+
+
+def test_a_limit_that_is_too_low_is_said_and_a_soft_one_is_raised() -> None:
+    assert under(resource.RLIMIT_NOFILE, (40, 40)) == "needs 128 descriptors, and may have 40: ulimit -n 128"
+    assert under(resource.RLIMIT_NOFILE, (40, 500)) == "soft 128"
+    assert under(resource.RLIMIT_NOFILE, (300, 500)) == "soft 300"
+    assert under(resource.RLIMIT_FSIZE, (0, 0)) == "needs 1048576 bytes in a file, and may have 0: ulimit -f 1024"
+
+
+def test_pages_of_another_size_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestmem.linux.process.PAGE_SIZE", 1 << 16)
+    assert limited() == "needs pages of 4096 bytes, and this kernel's have 65536: boot one that has pages of 4 KiB"

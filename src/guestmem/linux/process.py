@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, TypeVar
 
-from guestmem.linux.calls import die_with_parent
+from guestmem.linux.calls import PAGE_SIZE, die_with_parent
 
 __all__ = ["Child", "Lost", "Worker", "alive", "in_child", "limited", "process_name"]
 
@@ -32,7 +32,12 @@ T = TypeVar("T")
 
 
 def limited() -> str:
-    """Which limit of this process is too low to try the kernel, or nothing.  A soft limit is raised if it may be."""
+    """What keeps this process from trying the kernel, or nothing: its pages, or a limit that is too low.
+
+    A soft limit is raised if it may be.
+    """
+    if PAGE_SIZE != 4096:
+        return f"needs pages of 4096 bytes, and this kernel's have {PAGE_SIZE}: boot one that has pages of 4 KiB"
     for what, (number, enough, remedy) in NEEDED.items():
         soft, hard = resource.getrlimit(number)
         if soft == resource.RLIM_INFINITY or soft >= enough:
