@@ -3,6 +3,8 @@
 
 import collections
 import errno
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -166,3 +168,16 @@ def test_what_a_deviation_shows_is_not_what_the_contract_has(deviation: deviatio
     exec(deviation.program, {"host": Watched()})
     assert results[-1] != deviation.shows
     assert not isinstance(deviation.shows, Errno) or deviation.shows == deviation.observed
+
+
+@pytest.mark.parametrize(("error", "result"), [(OSError(16, "Device or resource busy"), "skip"), (None, "fail")])
+def test_a_kernel_whose_facts_cannot_be_found(monkeypatch: pytest.MonkeyPatch, error: OSError | None, result: str) -> None:
+    class Unknown(SimulatedHost):
+        def __init__(self) -> None:
+            if error is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            else:
+                raise error
+
+    monkeypatch.setattr(conform, "no_kernel", lambda: "")
+    assert {o.result for o in conform.run_kernel(rows("creation"), Unknown)} == {result}

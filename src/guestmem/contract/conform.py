@@ -107,9 +107,16 @@ def run_kernel(wanted: Sequence[Row], prepare: Callable[[], Host] = kernel_host)
     if why:
         yield from (Outcome(row.name, "kernel", SKIP, why) for row in wanted)
         return
-    worker: Worker | None = None
     try:
         among = present(prepare)
+    except OSError as error:
+        yield from (Outcome(row.name, "kernel", SKIP, f"needs KVM: {error}") for row in wanted)
+        return
+    except Lost as lost:
+        yield from (Outcome(row.name, "kernel", FAIL, f"before the first row: {lost}") for row in wanted)
+        return
+    worker: Worker | None = None
+    try:
         for number, row in enumerate(wanted):
             if worker is None:
                 worker = Worker(prepare, lambda host, number: judge(wanted[number], host, among))
