@@ -25,6 +25,7 @@ from typing import Any
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, PAGE = DOCS / "kernels.json", DOCS / "kernels.md"
 BEGIN, END = "<!-- kernels: python tools/generate_kernels.py -->\n", "<!-- end -->"
+SKIPPED = 4
 COMMANDS = {
     "probe": ["probe", "--json"],
     "conform": ["conform", "--backend", "both", "--json"],
@@ -33,10 +34,12 @@ COMMANDS = {
 
 
 def boot(kernel: str, options: Sequence[str], command: Sequence[str]) -> tuple[dict[str, Any], float]:
-    """The JSON that a command prints on a kernel, and the seconds with the boot."""
+    """The JSON that a command prints on a kernel, none if that is skipped, and the seconds with the boot."""
     start = time.monotonic()
     argv = [sys.executable, "-m", "guestmem", "boot", *options, kernel, "--", "guestmem", *command]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode == SKIPPED and not done.stdout:
+        return {}, time.monotonic() - start
     if not done.stdout.startswith("{"):
         raise SystemExit(f"{kernel}: {' '.join(command)}: exit {done.returncode}: {done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -62,8 +65,8 @@ def tried(kernel: str, options: Sequence[str], shown: Sequence[str]) -> dict[str
         "failed": [row["name"] for row in rows if row["result"] in ("fail", "xpass")],
         "skips": Counter(row["reason"] for row in rows if row["result"] == "skip" and row["backend"] == "kernel"),
         "deviations": sorted({row["reason"].partition(" (")[0] for row in rows if row["result"] == "xfail"}),
-        "fuzz": {name: fuzz[name] for name in ("programs", "operations", "deviations", "missing")},
-        "divergences": [one["title"] for one in fuzz["divergences"]],
+        "fuzz": {name: fuzz[name] for name in ("programs", "operations", "deviations", "missing") if fuzz},
+        "divergences": [one["title"] for one in fuzz.get("divergences", ())],
         "seconds": {name: round(taken) for name, taken in seconds.items()},
     }
 
@@ -95,7 +98,8 @@ def page(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for one in results:
         options = f"`{one['options']}`" if one["options"] else ""
         seconds = ", ".join(str(one["seconds"][name]) for name in COMMANDS)
-        words = [one["kernel"], one["machine"], options, str(one["fuzz"]["operations"]), str(len(one["divergences"])), seconds]
+        operations = str(one["fuzz"].get("operations", "none: skipped"))
+        words = [one["kernel"], one["machine"], options, operations, str(len(one["divergences"])), seconds]
         yield f"| {' | '.join(words)} |"
     for title, key in (("Known deviations", "deviations"), ("Why rows were skipped", "skips")):
         yield f"\n**{title}**, and where:\n"

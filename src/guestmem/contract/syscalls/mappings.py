@@ -80,8 +80,8 @@ class Mappings:
         if length == 0:
             raise Denied(EINVAL, "a mapping is not empty")
         rounded = (length + PAGE_SIZE - 1) & (U64 - PAGE_SIZE)
-        room = 1 << self.task.facts.room_bits
-        if not rounded or (self.task.facts.roomy and rounded >= room):
+        facts = self.task.facts
+        if not rounded or rounded >> (facts.room_bits if facts.roomy else facts.user_bits):
             raise Denied(ENOMEM, "the address space has room")
         if rounded > self.large():
             raise Unmodelled("how many large mappings an address space has room for")
