@@ -37,7 +37,20 @@ def test_the_page_on_python_shows_what_its_cells_show() -> None:
 def test_every_command_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text()
     used = set(re.findall(r"^guestmem (\w+)", text, re.M))
-    assert used == {"compare", "check", "explain", "list", "probe", "conform", "fuzz", "record", "replay", "mutate", "calibrate", "boot"}
+    assert used == {
+        "compare",
+        "check",
+        "explain",
+        "list",
+        "probe",
+        "conform",
+        "fuzz",
+        "record",
+        "replay",
+        "mutate",
+        "calibrate",
+        "boot",
+    }
     for command in used:
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
