@@ -123,7 +123,7 @@ def block(noticed: Counter[str], made: int, unnoticed: int, broken: int) -> str:
         "",
     ]
     if never:
-        lines += ["These notice none: what they are about the model gets right by more than one line.", ""]
+        lines += ["These notice none of them:", ""]
         lines += [f"- `{name}`" for name in never]
     return "\n".join(lines).rstrip() + "\n"
 
