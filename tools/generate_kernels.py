@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Try kernels under ``guestmem boot`` and put what came of it into docs/kernels.md.
 
-    python tools/generate_kernels.py --python DIR KERNEL... [-- OPTIONS OF BOOT]
+    python tools/generate_kernels.py [--python DIR] [--append WORDS] [--module FILE.ko --label TEXT] KERNEL...
     python tools/generate_kernels.py
 
 Each kernel is booted three times: ``probe``, ``conform --backend both``, ``fuzz --seconds 60``.  The results are kept in

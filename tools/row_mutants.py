@@ -107,9 +107,7 @@ def crude(names: list[str]) -> bool:
 
 def changed(path: Path, mutant: Mutant) -> tuple[str, str, str]:
     """A module with a change: its name, source and path."""
-    text = path.read_bytes()
-    first, last = mutant.span
-    return module_of(path), (text[:first] + mutant.text.encode() + text[last:]).decode(), str(path)
+    return module_of(path), mutant.apply(path.read_text()), str(path)
 
 
 def block(noticed: Counter[str], made: int, unnoticed: int, broken: int) -> str:

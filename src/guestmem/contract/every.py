@@ -8,7 +8,7 @@ can be seen, so a state that is wrong and that no result shows is seen as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guestmem.contract.fuzz import Fuzzer
@@ -136,7 +136,7 @@ class Programs:
     ``without``: operations that the machine does not have.  ``missing`` says which beginnings it does not have.
     """
 
-    def __init__(self, longest: int, facts: Facts, without: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    def __init__(self, longest: int, facts: Facts, without: Collection[str] = ()) -> None:
         self.longest = longest
         self.missing = {name: f"files with flags {f}" for name, f in FILE_FLAGS.items() if f not in facts.files}
         self.beginnings: list[tuple[dict[str, Letter], list[Letter]]] = []

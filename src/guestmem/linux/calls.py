@@ -61,8 +61,12 @@ EVERYWHERE = {
     "memfd_secret": uapi.NR_memfd_secret,
     "cachestat": uapi.NR_cachestat,
 }
-GENERIC = {"futex": 98, "execveat": 281, "userfaultfd": 282}
-NUMBERS = {"x86_64": {"futex": 202, "execveat": 322, "userfaultfd": 323}, "aarch64": GENERIC, "riscv64": GENERIC}
+GENERIC = {"futex": 98, "finit_module": 273, "execveat": 281, "userfaultfd": 282}
+NUMBERS = {
+    "x86_64": {"futex": 202, "finit_module": 313, "execveat": 322, "userfaultfd": 323},
+    "aarch64": GENERIC,
+    "riscv64": GENERIC,
+}
 
 _LONG = {"mmap", "mremap", "read", "write", "readv", "pread", "pwrite", "lseek", "readahead", "syscall"} | {
     "copy_file_range",

@@ -117,12 +117,12 @@ class Facts(NamedTuple):
 def find() -> Facts:
     """The facts of this machine.  Raises CallError when there is no KVM to ask."""
     with Kvm() as kvm, kvm.create_vm() as vm:
-        files = {flags: file for flags in FLAG_VALUES if (file := _made(vm, flags)) is not None}
+        files = _files(vm)
         try:
             return Facts(
                 machine=platform.machine(),
                 files=tuple(files),
-                bindable=tuple(flags for flags, file in files.items() if _works(functools.partial(_bind, vm, file))),
+                bindable=_bindable(vm, files),
                 flags=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD_FLAGS),
                 said=vm.check_extension(uapi.KVM_CAP_GUEST_MEMFD),
                 regions2=vm.check_extension(uapi.KVM_CAP_USER_MEMORY2),
@@ -148,8 +148,7 @@ def find() -> Facts:
                 secret_locked=_secret_locked(),
             )
         finally:
-            for file in files.values():
-                file.close()
+            _close(files)
 
 
 def _works(function: Callable[[], object]) -> bool:
@@ -165,6 +164,21 @@ def _made(vm: Vm, flags: int) -> GuestMemfd | None:
         return vm.create_guest_memfd(PAGE_SIZE, flags)
     except CallError:
         return None
+
+
+def _files(vm: Vm) -> dict[int, GuestMemfd]:
+    """The files that a VM makes, by their flags."""
+    return {flags: file for flags in FLAG_VALUES if (file := _made(vm, flags)) is not None}
+
+
+def _close(files: dict[int, GuestMemfd]) -> None:
+    for file in files.values():
+        file.close()
+
+
+def _bindable(vm: Vm, files: dict[int, GuestMemfd]) -> tuple[int, ...]:
+    """The flags of the files that a slot takes."""
+    return tuple(flags for flags, file in files.items() if _works(functools.partial(_bind, vm, file)))
 
 
 def _bind(vm: Vm, file: GuestMemfd) -> None:
@@ -213,13 +227,11 @@ def _protected(kvm: Kvm) -> tuple[int, ...]:
     with vm:
         if not vm.check_extension(uapi.KVM_CAP_MEMORY_ATTRIBUTES) & uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE:
             return ()
-        found = []
-        for flags in FLAG_VALUES:
-            file = _made(vm, flags)
-            if file is not None:
-                with file:
-                    found += [flags] if _works(functools.partial(_bind, vm, file)) else []
-        return tuple(found)
+        files = _files(vm)
+        try:
+            return _bindable(vm, files)
+        finally:
+            _close(files)
 
 
 def _make_vm(kvm: Kvm, kind: int) -> None:

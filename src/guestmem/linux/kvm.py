@@ -43,9 +43,6 @@ class kvm_memory_attributes2(ctypes.Structure):
     ]
 
 
-KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES = 249
-"""Of the same series."""
-
 KVM_SET_MEMORY_ATTRIBUTES2 = 3 << 30 | ctypes.sizeof(kvm_memory_attributes2) << 16 | 0xAE << 8 | 0xD2
 """_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2), on a guest_memfd, of the same series."""
 

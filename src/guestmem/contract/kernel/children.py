@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import signal
@@ -37,13 +36,13 @@ class Children:
 
     def in_full_table(self, operation: str, *arguments: Any) -> Result:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        filling = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
         highest = max(map(int, os.listdir("/proc/self/fd")))
-        filling: list[int] = []
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
             with contextlib.suppress(OSError):
                 while True:
-                    filling.append(fcntl.fcntl(self.task.null, fcntl.F_DUPFD, 0))
+                    filling.append(os.dup(filling[0]))
             return self.host.raising(operation, *arguments)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)

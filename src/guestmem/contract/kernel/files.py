@@ -20,7 +20,7 @@ from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import EAGAIN, Denied, Errno, Result, Stat
 from guestmem.linux import calls
 from guestmem.linux.calls import MASK64, iovec, libc, syscall
-from guestmem.linux.kvm import KVM_SET_MEMORY_ATTRIBUTES2, kvm_memory_attributes2
+from guestmem.linux.kvm import kvm_memory_attributes2, set_attributes2
 
 __all__ = ["PERFORM", "Files"]
 
@@ -213,11 +213,12 @@ class Files:
     def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
         argument = kvm_memory_attributes2(offset, size & MASK64, attributes, flags)
         try:
-            return calls.ioctl(self.task.fd(fd), "KVM_SET_MEMORY_ATTRIBUTES2", KVM_SET_MEMORY_ATTRIBUTES2, argument)
+            set_attributes2(self.task.fd(fd), argument)
         except OSError as error:
             if error.errno == EAGAIN.code:
                 raise Denied(Errno(EAGAIN.code, argument.error_offset)) from error
             raise
+        return 0
 
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         try:

@@ -22,16 +22,11 @@ class Open:
 
 
 class Task:
-    """Descriptors by handle.
-
-    Attributes:
-        null: a descriptor of nothing in particular.
-    """
+    """Descriptors by handle."""
 
     def __init__(self) -> None:
         self.fds: dict[int, tuple[int, Open]] = {}
         self.next = 0
-        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def handle(self) -> int:
         """A new handle."""

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
@@ -20,7 +20,6 @@ COMMAND, MODULES, SCRATCH, WORK = "/command.json", "/modules", "/scratch", "/wor
 PORTS = ("guestmem.out", "guestmem.err", "guestmem.status", "guestmem.files")
 """Names of the virtio ports: what the command writes to its two streams, its status, a tar archive of files it leaves."""
 
-NR_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_POWER_OFF
 CGROUPS = "/sys/fs/cgroup"
 MOUNTS = (
@@ -83,11 +82,10 @@ def load_modules() -> list[str]:
         parameters = " ".join(rest for prefix, _, rest in given if prefix.replace("-", "_") == name and rest)
         try:
             with path.open("rb") as module:
-                number = NR_FINIT_MODULE[os.uname().machine]
-                calls.libc("syscall", number=number, fd=module.fileno(), parameters=parameters.encode(), flags=0)
+                calls.syscall("finit_module", fd=module.fileno(), parameters=parameters.encode(), flags=0)
         except calls.CallError as error:
             # The modules of processors that this is not say so.
-            if error.strerror not in (os.strerror(95), os.strerror(19)):
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENODEV):
                 failed.append(f"module {name}: {error.strerror}")
     return failed
 
@@ -104,8 +102,13 @@ def run(out: int, err: int) -> int:
     """Run the command; its status, 128 and more for a signal, as a shell has it."""
     command = json.loads(Path(COMMAND).read_text())
     directory = SCRATCH if os.path.ismount(SCRATCH) else "/tmp"
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": directory}
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+        "TMPDIR": directory,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     try:
         done = subprocess.run(
             command,
@@ -113,7 +116,7 @@ def run(out: int, err: int) -> int:
             stdout=out,
             stderr=err,
             cwd=WORK,
-            env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment,
             check=False,
         )
     except OSError as error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import lzma
 import re
@@ -14,7 +15,6 @@ from typing import NamedTuple
 
 from guestmem.linux.boot import deb
 from guestmem.linux.boot.errors import Cannot
-from guestmem.linux.boot.initramfs import Entry
 
 __all__ = ["Kernel", "Module", "find"]
 
@@ -58,44 +58,47 @@ def find(kernel: Path, replaced: Iterable[Path] = ()) -> Kernel:
     """
     images: dict[str, bytes] = {}
     modules: dict[str, Callable[[], Module]] = {}
-    for entry in _entries(kernel):
-        base = entry.name.rpartition("/")[2]
+    for name, read in _files(kernel):
+        base = name.rpartition("/")[2]
         if base.startswith(("vmlinuz", "Image")):
-            images[entry.name] = entry.data
-        elif base.partition(".ko")[1]:
-            # A package has thousands of modules: those that nobody asks for stay packed.
-            modules[_name(base)] = lambda base=base, data=entry.data: _module(base, data)  # type: ignore[misc]
+            images[name] = read()
+        elif ".ko" in base:
+            # A kernel has thousands of modules: those that nobody asks for stay packed.
+            modules[_name(base)] = functools.partial(_module, base, read)
     if not images:
         raise Cannot(_no_image(kernel))
     if len(images) > 1:
         raise Cannot(f"{kernel}: {len(images)} kernels ({', '.join(sorted(images))}): give one of them")
     for path in replaced:
-        modules[_name(path.name)] = lambda path=path: _module(path.name, _read(path))  # type: ignore[misc]
-    ((_, image),) = images.items()
+        modules[_name(path.name)] = functools.partial(_module, path.name, functools.partial(_read, path))
+    (image,) = images.values()
     image = _unzipped(kernel, image)
     machine, release = _identified(kernel, image)
     return Kernel(machine, release, image, tuple(_ordered(modules)))
 
 
-def _entries(kernel: Path) -> Iterator[Entry]:
-    """Everything that may be an image or a module."""
+def _files(kernel: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Everything that may be an image or a module: its name, and how to read it."""
     if kernel.is_dir():
-        paths = [path for pattern in ("vmlinuz*", "*.ko*", "*.deb") for path in kernel.rglob(pattern)]
-        for path in paths:
+        for path in (path for pattern in ("vmlinuz*", "*.ko*", "*.deb") for path in kernel.rglob(pattern)):
             if path.suffix == ".deb":
-                yield from deb.files(path, _of_kernel)
+                yield from _packed(path)
             elif path.is_file():
-                yield Entry(str(path), _read(path))
+                yield str(path), functools.partial(_read, path)
     elif kernel.suffix == ".deb":
         for package in _siblings(kernel):
-            yield from deb.files(package, _of_kernel)
+            yield from _packed(package)
     else:
-        image = _read(kernel)
-        yield Entry("vmlinuz", image)
-        _, release = _identified(kernel, _unzipped(kernel, image))
+        yield "vmlinuz", functools.partial(_read, kernel)
+        _, release = _identified(kernel, _unzipped(kernel, _read(kernel)))
         for path in Path("/lib/modules", release or "-").rglob("*.ko*"):
-            if _name(path.name) in WANTED or path.parent.name in ("crypto", "lib", "fs", "jbd2", "virtio"):
-                yield Entry(str(path), _read(path))
+            yield str(path), functools.partial(_read, path)
+
+
+def _packed(package: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The same of a package, which is read from its beginning to its end."""
+    for entry in deb.files(package, _of_kernel):
+        yield entry.name, functools.partial(bytes, entry.data)
 
 
 def _of_kernel(name: str) -> bool:
@@ -151,8 +154,9 @@ def _name(base: str) -> str:
     return base.partition(".ko")[0].replace("-", "_")
 
 
-def _module(base: str, data: bytes) -> Module:
+def _module(base: str, read: Callable[[], bytes]) -> Module:
     """A module, unpacked.  What it needs is in its section .modinfo: strings "NAME=VALUE", each ended by a zero byte."""
+    data = read()
     if base.endswith(".xz"):
         data = lzma.decompress(data)
     elif base.endswith(".gz"):
