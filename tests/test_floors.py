@@ -18,7 +18,8 @@ MAY = {package: set(TOWER[:floor]) for floor, package in enumerate(TOWER)} | {
     "linux": set(),
     "scenarios": {*TOWER, "checker"},
     "contract": {*TOWER, "linux"},
-    "report": {*TOWER, "checker", "linux", "scenarios"},
+    "upstream": {*TOWER, "scenarios"},
+    "report": {*TOWER, "checker", "linux", "scenarios", "upstream"},
     "mutation": {"model", "checker", "scenarios"},
 }
 

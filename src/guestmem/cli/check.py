@@ -58,9 +58,9 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Explore a scenario; print the shortest counterexample."""
     from guestmem.report import check
-    from guestmem.scenarios.catalogue import find
+    from guestmem.report.names import scenario as named
 
-    scenario = find(arguments.scenario)
+    scenario = named(arguments.scenario)
     given, sized = options(scenario, arguments), sizes(scenario, arguments)
     if arguments.show:
         return show(scenario, {**sized, **given}, arguments.show)

@@ -34,6 +34,13 @@ def add(commands: Any) -> None:
         compare.add_argument(f"--{name}", type=count, metavar="N", help=what)
     compare.add_argument("--steps", action="store_true", help="print the shortest way to what is broken, for each row")
     compare.add_argument("--details", action="store_true", help="print who breaks what, who does no harm, and what was counted")
+    compare.add_argument(
+        "--library",
+        nargs="+",
+        metavar="L",
+        help="posted libraries on kvm, gunyah and pkvm-asks instead: ours, rfc-v1, rfc-v2, direct-map-v7, v6, v7, v8",
+    )
+    compare.add_argument("--mask", action="store_true", help="with --library: which of its defects hides which")
     compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of trace events")
     compare.add_argument("--profile", metavar="FILE", help="prices, written by calibrate (default: of the authors' machine)")
     compare.add_argument("--json", action="store_true")
@@ -45,6 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     from guestmem.linux.trace.text import NoText
     from guestmem.report.compare import compare
 
+    if arguments.library:
+        return libraries(arguments)
+    if arguments.mask:
+        raise Usage("--mask: it is for libraries: add --library, as in --library rfc-v2 --mask")
     try:
         with progress("compare") as note:
             table = compare(
@@ -64,5 +75,33 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(table.as_json(), indent=1))
     else:
         for line in table.lines(steps=arguments.steps, details=arguments.details):
+            print(line)
+    return HOLDS if table.complete else INCOMPLETE
+
+
+def libraries(arguments: argparse.Namespace) -> int:
+    """Print what posted libraries break; with --mask, which of their defects hides which."""
+    from guestmem.report.libraries import compare_libraries, mask
+    from guestmem.upstream.libraries import HOSTS
+
+    for option in ("protection", "accessor", "trace", "profile", "speculation", *SIZES):
+        if getattr(arguments, option):
+            raise Usage(f"--{option}: libraries are compared under unmap at one size: leave it out, or leave out --library")
+    hosts = arguments.hypervisor
+    with progress("compare") as note:
+        if arguments.mask:
+            masks = [mask(name, host, note) for name in arguments.library for host in hosts or HOSTS]
+        else:
+            table = compare_libraries(*arguments.library, hosts=hosts, note=note)
+    if arguments.mask:
+        if arguments.json:
+            print(json.dumps({"schema": 1, "masks": [one.as_json() for one in masks]}, indent=1))
+        else:
+            print("\n".join(line for one in masks for line in one.lines()))
+        return HOLDS
+    if arguments.json:
+        print(json.dumps(table.as_json(), indent=1))
+    else:
+        for line in table.lines(steps=arguments.steps):
             print(line)
     return HOLDS if table.complete else INCOMPLETE

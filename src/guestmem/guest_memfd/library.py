@@ -248,16 +248,20 @@ class GuestMemfd(Record):
             self.put_folio(folio)
             return -EHWPOISON, None
         if not folio.uptodate:
-            for pfn in range(folio.frame.pfn, folio_end(folio)):
-                charge(Cost.PAGE_ZEROED)
-                kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.ZERO)
-            folio.uptodate = True
+            self.initialise(cpu, folio)
         if not self.shared[pgoff] and not folio.zapped:
             err = self.zap_direct_map(folio, flush)
             if err:
                 self.put_folio(folio)
                 return err, None
         return 0, folio
+
+    def initialise(self, cpu: Cpu, folio: Folio) -> None:
+        """Clear a new folio; it is locked."""
+        for pfn in range(folio.frame.pfn, folio_end(folio)):
+            charge(Cost.PAGE_ZEROED)
+            kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.ZERO)
+        folio.uptodate = True
 
     def order_at(self, pgoff: Pgoff) -> int:
         """The order of a new folio: that of the file, where all its pages are private and none is there."""
@@ -292,7 +296,7 @@ class GuestMemfd(Record):
         """The VMM touches its mapping where it has no entry.  -EFAULT: the page is private (SIGBUS)."""
         charge(Cost.USER_FAULT)
         with self.mapping.invalidate_lock.shared:
-            if not self.shared[pgoff]:
+            if not self.accessible(pgoff):
                 return -EFAULT
             err, folio = self.grab_folio(cpu, pgoff, True)
             if folio is None:
@@ -301,19 +305,31 @@ class GuestMemfd(Record):
             self.put_folio(folio)
         return 0
 
+    def accessible(self, pgoff: Pgoff) -> bool:
+        """Whether the host may map a page."""
+        return self.shared[pgoff]
+
     def guest_fault(self, cpu: Cpu, guest: Guest, gfn: Gfn) -> int:
         """A guest touches a page that its stage 2 does not have.  -EFAULT: it has no such page."""
         charge(Cost.GUEST_FAULT)
-        pgoff = Pgoff(gfn)
         with self.mapping.invalidate_lock.shared:
-            if not self.bound[pgoff] or self.owner[pgoff] is not guest:
-                return -EFAULT
-            err, folio = self.grab_folio(cpu, pgoff, True)
-            if folio is None:
-                return err
-            err = self.driver.provide(self, guest, pgoff, folio)
-            self.put_folio(folio)
+            return self.provide_page(cpu, guest, Pgoff(gfn))
+
+    def provide_page(self, cpu: Cpu, guest: Guest, pgoff: Pgoff) -> int:
+        """Let a guest have a page, if it is bound to it; the invalidate lock is held shared."""
+        if not self.bound[pgoff] or self.owner[pgoff] is not guest:
+            return -EFAULT
+        err, folio = self.grab_folio(cpu, pgoff, True)
+        if folio is None:
+            return err
+        err = self.driver.provide(self, guest, pgoff, folio)
+        self.put_folio(folio)
         return err
+
+    def populate(self, cpu: Cpu, guest: Guest, pgoff: Pgoff) -> int:
+        """Let a guest have a page before it runs, with what is in it (kvm_gmem_populate).  -EFAULT: it is not its page."""
+        with self.mapping.invalidate_lock.exclusive:
+            return self.provide_page(cpu, guest, pgoff)
 
     # ---- the direct map
 
@@ -346,12 +362,19 @@ class GuestMemfd(Record):
         folio = self.mapping.slots[pgoff]
         if folio is None or folio.order == 0:
             return 0
+        err = self.split_direct_map(folio)
+        if err:
+            return err
+        return split_folio(self.kernel, self.mapping, folio, pgoff)
+
+    def split_direct_map(self, folio: Folio) -> int:
+        """Have each page of a folio that is out of the direct map return to it alone.  -ENOMEM."""
         if folio.zapped:
             for pfn in range(folio.frame.pfn, folio_end(folio)):
                 err = split_kernel_leaf_mapping(self.kernel, self.kernel.machine.frames[pfn], 0)
                 if err:
                     return err
-        return split_folio(self.kernel, self.mapping, folio, pgoff)
+        return 0
 
     def merge(self, start: int, end: int) -> None:
         """Make large folios again of the pages around start <= pgoff < end, where all are private and nobody objects."""
@@ -395,7 +418,7 @@ class GuestMemfd(Record):
                 unmap_mapping_page(self.mapping, pgoff)
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
-            if folio is not None and self.shared[pgoff] and folio.refcount != 1:
+            if folio is not None and self.shared[pgoff] and self.in_use(pgoff, folio):
                 return -EAGAIN, pgoff
         err, at = self.invalidate_changing(start, end, False)
         if err:
@@ -403,23 +426,36 @@ class GuestMemfd(Record):
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and self.shared[pgoff]:
-                err = self.zap_direct_map(folio, True)
-                if err == 0:
-                    err = self.driver.prepare_inaccessible(self, pgoff, folio)
+                err = self.take_from_host(pgoff, folio)
                 if err:
                     self.stay_shared(start, end)
                     return err, pgoff
         return 0, 0
+
+    def in_use(self, pgoff: Pgoff, folio: Folio) -> bool:
+        """Whether anybody but the page cache has a reference to a page that no process has mapped any more."""
+        return folio.refcount != 1
+
+    def take_from_host(self, pgoff: Pgoff, folio: Folio) -> int:
+        """A page leaves the host, then the hypervisor is told.  An error leaves what was done to ``stay_shared``."""
+        err = self.zap_direct_map(folio, True)
+        if err:
+            return err
+        return self.driver.prepare_inaccessible(self, pgoff, folio)
 
     def stay_shared(self, start: int, end: int) -> None:
         """Undo the preparation of pages that are still shared.  What a driver does not give back is lost."""
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and self.shared[pgoff]:
-                if self.driver.prepare_accessible(self, pgoff, folio) == 0:
-                    self.restore_direct_map(folio)
-                else:
-                    self.lose(pgoff, folio)
+                self.undo(pgoff, folio)
+
+    def undo(self, pgoff: Pgoff, folio: Folio) -> None:
+        """Give a page back to the host that was to become private, or lose it."""
+        if self.driver.prepare_accessible(self, pgoff, folio) == 0:
+            self.restore_direct_map(folio)
+        else:
+            self.lose(pgoff, folio)
 
     def invalidate_changing(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
         """Let no guest reach the pages that a conversion changes."""
@@ -442,7 +478,7 @@ class GuestMemfd(Record):
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and not self.shared[pgoff]:
-                err = self.driver.prepare_accessible(self, pgoff, folio)
+                err = self.give_to_host(pgoff, folio)
                 if err:
                     return err, pgoff
         for pgoff in Pgoff.span(start, end):
@@ -450,6 +486,10 @@ class GuestMemfd(Record):
             if folio is not None:
                 self.restore_direct_map(folio)
         return 0, 0
+
+    def give_to_host(self, pgoff: Pgoff, folio: Folio) -> int:
+        """The hypervisor lets go of a page; it returns to the direct map when all of a range have come so far."""
+        return self.driver.prepare_accessible(self, pgoff, folio)
 
     # ---- pages going
 
@@ -462,19 +502,24 @@ class GuestMemfd(Record):
         with self.mapping.invalidate_lock.exclusive:
             if self.preserved:
                 return -EBUSY
-            err, _ = self.driver.invalidate_begin(self, start, end)
-            for pgoff in Pgoff.span(start, end):
-                folio = self.mapping.slots[pgoff]
-                if folio is not None and err == 0 and not self.within(folio, pgoff, start, end):
-                    err = self.split(pgoff)
-            for pgoff in Pgoff.span(start, end):
-                folio = self.mapping.slots[pgoff]
-                if folio is not None and err == 0:
-                    err = self.driver.reclaim(self, pgoff, folio)
+            err = self.revoke(start, end)
             if err == 0:
                 for pgoff in Pgoff.span(start, end):
                     self.discard(pgoff)
             self.driver.invalidate_end(self, start, end)
+        return err
+
+    def revoke(self, start: int, end: int) -> int:
+        """Have guests lose pages for good, all or none."""
+        err, _ = self.driver.invalidate_begin(self, start, end)
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None and err == 0 and not self.within(folio, pgoff, start, end):
+                err = self.split(pgoff)
+        for pgoff in Pgoff.span(start, end):
+            folio = self.mapping.slots[pgoff]
+            if folio is not None and err == 0:
+                err = self.driver.reclaim(self, pgoff, folio)
         return err
 
     def within(self, folio: Folio, pgoff: Pgoff, start: int, end: int) -> bool:

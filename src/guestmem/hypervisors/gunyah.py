@@ -71,7 +71,7 @@ class Gunyah(Hypervisor):
         owner = self.owners[frame.pfn]
         if owner.guest is not guest:
             return -EPERM
-        if guest.reaches(frame):
+        if any(entry.live and entry.frame is frame for entry in guest.entries):
             return -EBUSY
         if may("memextent_donate from the guest is refused"):
             self.machine.refuse()
@@ -105,8 +105,12 @@ class Gunyah(Hypervisor):
         if may("addrspace_unmap is refused"):
             self.machine.refuse()
             return -ENOMEM
-        guest.forget(gfn)
+        self.unmapped(guest, gfn)
         return 0
+
+    def unmapped(self, guest: Guest, gfn: Gfn) -> None:
+        """What an unmap does to the tables and to TLBs."""
+        guest.forget(gfn)
 
     @step
     def modify_pages(self, guest: Guest, gfn: Gfn) -> None:

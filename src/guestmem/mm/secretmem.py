@@ -100,13 +100,20 @@ class Secretmem(Record):
         err = filemap_add_folio(self.mapping, folio, pgoff)
         if err:
             reached("a page of secret memory is added twice")
-            # Before the page is let go: once it is free, it is somebody else's.
-            set_direct_map_default_noflush(self.kernel, folio.frame, 0)
-            folio.zapped = False
-            folio_put(self.kernel, folio)
+            self.let_go(folio)
             return err, None
         flush_tlb_kernel_range(self.kernel.machine, folio.frame, 0)
         return 0, folio
+
+    def let_go(self, folio: Folio) -> None:
+        """Give up a page that is not in the file: once it is free it is somebody else's, so it is mapped before."""
+        self.restore_direct_map(folio)
+        folio_put(self.kernel, folio)
+
+    def restore_direct_map(self, folio: Folio) -> None:
+        """Put a page back into the direct map."""
+        set_direct_map_default_noflush(self.kernel, folio.frame, 0)
+        folio.zapped = False
 
     @step
     def put_folio(self, folio: Folio) -> None:
@@ -132,7 +139,6 @@ class Secretmem(Record):
         charge(Cost.PAGE_ZEROED)
         if self.clears_first:
             self.kernel.machine.store_mapped(folio.frame, Content.ZERO)
-        set_direct_map_default_noflush(self.kernel, folio.frame, 0)
-        folio.zapped = False
+        self.restore_direct_map(folio)
         if not self.clears_first:
             kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)

@@ -14,8 +14,9 @@ from guestmem.checker import lasso
 from guestmem.checker.trace import Row, Unreplayed, counterexample, ended, table
 from guestmem.model import Refused
 from guestmem.model.schedule import Slice
+from guestmem.report import names
 from guestmem.report.names import arch, plain, protection, text
-from guestmem.scenarios.catalogue import Scenario, find
+from guestmem.scenarios.catalogue import Scenario
 
 if TYPE_CHECKING:
     from guestmem.checker.explore import Violation
@@ -123,7 +124,7 @@ def _replayed(where: str, trace: Saved, scenario: Scenario | None, debug_at: int
     for option, named in (("protection", protection), ("arch", arch)):
         if option in given:
             given[option] = named(given[option])
-    scenario = scenario or find(name)
+    scenario = scenario or names.scenario(name)
     if debug_at is not None:
         debug_at = debug_at or len(slices)
         if not 1 <= debug_at <= len(slices):

@@ -12,6 +12,7 @@ from guestmem.guest_memfd.library import Protection
 from guestmem.machine.arch import Arch
 from guestmem.model import Refused, World
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, Scenario, find
+from guestmem.upstream.catalogue import DEFECTS
 
 __all__ = ["arch", "known", "options", "plain", "protection", "scenario", "sizes", "text", "world"]
 
@@ -34,9 +35,9 @@ def arch(name: str | Arch) -> Arch:
 
 
 def scenario(named: str | type[World]) -> Scenario:
-    """The scenario with a name, the world ``file.py:Name`` of a file, or a world of yours.  Raises :class:`Refused`."""
+    """The scenario or defect with a name, the world ``file.py:Name`` of a file, or a world of yours.  Raises :class:`Refused`."""
     if isinstance(named, str):
-        return find(named)
+        return DEFECTS[named].scenario if named in DEFECTS else find(named)
     methods = (inspect.unwrap(method) for method in vars(named).values() if inspect.isfunction(method))
     file = next((method.__code__.co_filename for method in methods), named.__module__)
     return Scenario(f"{shown_file(file)}:{named.__name__}", (named.__doc__ or "").partition("\n")[0], named)

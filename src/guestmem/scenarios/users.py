@@ -118,12 +118,15 @@ class GpcDriver(KvmDriver):
     gpcs: list[Gpc] = array("gpcs")
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
+        self.invalidate_gpcs(start, end)
+        return super().invalidate_begin(file, start, end)
+
+    def invalidate_gpcs(self, start: int, end: int) -> None:
         """Invalidate the caches that are for these pages as well (gfn_to_pfn_cache_invalidate_start)."""
         for gpc in self.gpcs:
             with gpc.lock:
                 if start <= gpc.pgoff < end:
                     gpc.valid = False
-        return super().invalidate_begin(file, start, end)
 
 
 class PfnCache(KvmHost, RunningVm, Vcpus):

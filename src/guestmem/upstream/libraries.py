@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The libraries that were posted, by name, and the worlds in which they are compared: the standard cast, with populate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guestmem.guest_memfd.library import GuestMemfd, Protection
+from guestmem.machine.guest import Guest
+from guestmem.mm.filemap import Pgoff
+from guestmem.model import Refused, may, part, require
+from guestmem.rules import CAUSE
+from guestmem.scenarios.catalogue import Scenario
+from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm
+from guestmem.upstream.direct_map_series import DirectMapV7
+from guestmem.upstream.in_place import InPlaceV6, InPlaceV7, InPlaceV8
+from guestmem.upstream.library_rfc import RfcV1, RfcV2
+
+__all__ = ["HOSTS", "LIBRARIES", "parts", "scenario"]
+
+LIBRARIES: dict[str, type[GuestMemfd]] = {
+    "ours": GuestMemfd,
+    "rfc-v1": RfcV1,
+    "rfc-v2": RfcV2,
+    "direct-map-v7": DirectMapV7,
+    "v6": InPlaceV6,
+    "v7": InPlaceV7,
+    "v8": InPlaceV8,
+}
+"""v6, v7, v8 are those of conversion in place."""
+
+
+class PopulatedKvm(OnKvm):
+    """KVM, whose VMM may populate the first page of a VM."""
+
+    def started(self, guest: Guest, before: Guest | None) -> None:
+        if may("populate"):
+            err = self.file.populate(self.machine.cpus[0], guest, Pgoff(0))
+            require(self.may_fault(err, Pgoff(0), True), CAUSE)
+
+
+class PopulatedGunyah(OnGunyah):
+    """Gunyah, whose VMM may populate the first page of a VM."""
+
+    def started(self, guest: Guest, before: Guest | None) -> None:
+        if may("populate"):
+            err = self.file.populate(self.machine.cpus[0], guest, Pgoff(0))
+            require(self.may_fault(err, Pgoff(0), True), CAUSE)
+
+
+HOSTS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "kvm": (PopulatedKvm, {}),
+    "gunyah": (PopulatedGunyah, {}),
+    "pkvm-asks": (OnPkvm, {"asks": True}),
+}
+SMALL = {"pages": 1, "frames": 2}
+
+
+def parts(library: type[GuestMemfd]) -> list[type[GuestMemfd]]:
+    """What a posted library consists of: the classes that it derives from, each wrong in one way; itself if there is one."""
+    bases = [base for base in library.__bases__ if base is not GuestMemfd and issubclass(base, GuestMemfd)]
+    return bases if len(bases) > 1 else [library]
+
+
+def scenario(name: str, library: type[GuestMemfd], host: str) -> Scenario:
+    """A library on a host, where its pages leave the direct map if it knows how.  Raises :class:`Refused`."""
+    if host not in HOSTS:
+        raise Refused(host, "no such host of libraries", f"use one of {', '.join(HOSTS)}")
+    base, options = HOSTS[host]
+    members = {"__module__": __name__, "__annotations__": {"file": library}, "file": part()}
+    world = type(f"{library.__name__}On{base.__name__}", (base,), members)
+    given = {**options, "protection": Protection.UNMAP}
+    return Scenario(f"{name} on {host}", (library.__doc__ or "").partition("\n")[0], world, given, small=SMALL)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secret memory, and khugepaged, before two fixes.
+
+6f86d0534fdd ("mm/secretmem: fix use-after-free race in fault handler"); dd085fe9a8eb, which keeps khugepaged from guest memory.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN
+
+from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.mm.exception import kernel_load
+from guestmem.mm.filemap import Pgoff, filemap_lock_folio
+from guestmem.mm.folio import Folio, folio_put
+from guestmem.mm.secretmem import Secretmem
+from guestmem.model import choose, part, thread
+from guestmem.scenarios.cast import RunningVm, Vcpus
+from guestmem.scenarios.hypervisors import KvmHost
+from guestmem.scenarios.secretmem import SecretMemory
+
+__all__ = ["B44", "B46", "Collapsed"]
+
+
+class PutFirst(Secretmem):
+    """A page that lost the race to be added is let go, and then returns to the direct map."""
+
+    def let_go(self, folio: Folio) -> None:
+        folio_put(self.kernel, folio)
+        self.restore_direct_map(folio)
+
+
+class B44(SecretMemory):
+    """The allocator hands out a page that is not in the direct map."""
+
+    file: PutFirst = part()
+
+
+class Collapsible(GuestMemfd):
+    """A file of which khugepaged asks whether it may collapse pages."""
+
+    def may_collapse(self) -> bool:
+        """file_thp_enabled(): not a file that has no name."""
+        return False
+
+
+class Collapsed(KvmHost, RunningVm, Vcpus):
+    """KVM, and khugepaged, which copies pages of a file into a huge one through the direct map (collapse_file)."""
+
+    geometry = {"pages": 1, "frames": 3}
+
+    file: Collapsible = part()
+
+    def interfered(self, err: int) -> bool:
+        return err == -EAGAIN or super().interfered(err)
+
+    @thread
+    def khugepaged(self) -> None:
+        """Copy pages that are there."""
+        while True:
+            pgoff = Pgoff(choose(len(self.file.shared), "pgoff"))
+            with self.file.mapping.invalidate_lock.shared:
+                if self.file.may_collapse():
+                    folio = filemap_lock_folio(self.file.mapping, pgoff)
+                    if folio is not None:
+                        kernel_load(self.kernel, self.machine.cpus[1], folio.frame)
+                        self.file.put_folio(folio)
+
+
+class MayCollapse(Collapsible):
+    """Any file that is not written to."""
+
+    def may_collapse(self) -> bool:
+        return True
+
+
+class B46(Collapsed):
+    """khugepaged copies a page that is not in the direct map."""
+
+    file: MayCollapse = part()
