@@ -19,7 +19,8 @@ MAY = {package: set(TOWER[:floor]) for floor, package in enumerate(TOWER)} | {
     "scenarios": {*TOWER, "checker"},
     "contract": {*TOWER, "linux"},
     "upstream": {*TOWER, "scenarios"},
-    "report": {*TOWER, "checker", "linux", "scenarios", "upstream"},
+    "own": {*TOWER, "scenarios"},
+    "report": {*TOWER, "checker", "linux", "scenarios", "upstream", "own"},
     "mutation": {"model", "checker", "scenarios"},
 }
 

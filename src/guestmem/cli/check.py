@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from guestmem.cli.files import may_write, write_whole
-from guestmem.cli.scenario import one_size, options, sizes
+from guestmem.cli.scenario import one_option, one_size, options, sizes
 from guestmem.cli.terminal import EXIT, HOLDS, Defect, count, duration, progress, size
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ def add(commands: Any) -> None:
     check.add_argument("--cpus", type=count, metavar="N", help="CPUs of the host")
     check.add_argument("--vms", type=count, metavar="N", help="guests")
     check.add_argument("--size", type=one_size, metavar="NAME=N", action="append", default=[], help="any size of the world")
+    check.add_argument(
+        "--option",
+        type=one_option,
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any option of the world",
+    )
     check.add_argument("--all-rules", action="store_true", help="go on past what is broken: every rule, by whom, how soon")
     check.add_argument("--max-states", type=count, metavar="N", help="stop after this many states (exit 3)")
     check.add_argument("--memory", type=size, metavar="SIZE", help="stop at this much memory, as 512M or 4G (exit 3)")
@@ -51,6 +59,7 @@ def add(commands: Any) -> None:
     check.add_argument("--coverage", action="store_true", help="say what was never executed, of guestmem's own files too")
     check.add_argument("--show", choices=("tree", "ir", "c"), help="print what the world is translated to, and explore nothing")
     check.add_argument("--save-trace", metavar="FILE", help="write the counterexample, for `guestmem explain`")
+    check.add_argument("--save-test", metavar="FILE", help="write a test for pytest that fails as long as this happens")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=run)
 
@@ -66,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         return show(scenario, {**sized, **given}, arguments.show)
     if arguments.save_trace:
         may_write(arguments.save_trace, "--save-trace")
+    if arguments.save_test:
+        may_write(arguments.save_test, "--save-test")
     report = check.Check(
         scenario,
         given,
@@ -93,6 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(line)
     if arguments.save_trace and report.rule:
         save(arguments.save_trace, report.saved())
+    if arguments.save_test and report.rule:
+        write_whole(arguments.save_test, as_test(report.saved()), "--save-test")
     return EXIT[report.verdict]
 
 
@@ -105,6 +118,31 @@ def show(scenario: Scenario, given: Mapping[str, Any], phase: str) -> int:
     phases = {"tree": lambda: tree_of(translation.program), "ir": lambda: ir_of(translation.bodies)}
     print(phases[phase]() if phase in phases else translation.source)
     return HOLDS
+
+
+TEST = '''"""{rule}
+
+Written by guestmem check: the schedule below breaks the rule.  The test fails as long as it does.
+"""
+
+import json
+
+from guestmem.report.explain import still_happens
+
+TRACE = json.loads(r"""
+{trace}
+""")
+
+
+def test_{name}() -> None:
+    assert not (way := still_happens(TRACE)), way
+'''
+
+
+def as_test(trace: dict[str, Any]) -> str:
+    """A counterexample as a test for pytest."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in os.path.basename(trace["scenario"])).lower()
+    return TEST.format(rule=trace["rule"].capitalize() + ".", trace=json.dumps(trace, indent=1), name=name)
 
 
 def save(file: str, trace: dict[str, Any]) -> None:

@@ -14,10 +14,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import guestmem
-from guestmem.cli import boot, calibrate, check, compare, conform, defects, explain, fuzz, listing, mutate, probe, record, replay
+from guestmem.cli import (
+    boot,
+    calibrate,
+    check,
+    compare,
+    conform,
+    defects,
+    explain,
+    fuzz,
+    listing,
+    mutate,
+    new,
+    probe,
+    record,
+    replay,
+)
 from guestmem.cli.terminal import INCOMPLETE, USAGE, Defect, Unsaved, Usage
 
-COMMANDS = (compare, check, explain, listing, defects, mutate, conform, fuzz, probe, boot, record, replay, calibrate)
+COMMANDS = (compare, check, explain, new, listing, defects, mutate, conform, fuzz, probe, boot, record, replay, calibrate)
 
 
 class _Parser(argparse.ArgumentParser):

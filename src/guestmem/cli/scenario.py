@@ -22,6 +22,14 @@ def one_size(text: str) -> tuple[str, int]:
     return name, count(number)
 
 
+def one_option(text: str) -> tuple[str, str]:
+    """An option of a world, as asks=yes."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier() or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is no option: write NAME=VALUE, as in asks=yes")
+    return name, value
+
+
 def sizes(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]:
     """The sizes given for a world; without a number of frames, one more than pages."""
     from guestmem.report import names
@@ -34,4 +42,5 @@ def options(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]
     """The options given for a world, and the protection if it has one."""
     from guestmem.report import names
 
-    return names.options(scenario, arguments.protection, arguments.arch, arguments.speculation)
+    given = names.options(scenario, arguments.protection, arguments.arch, arguments.speculation)
+    return {**given, **{name: names.option(scenario, name, value) for name, value in arguments.option}}

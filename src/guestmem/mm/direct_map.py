@@ -2,12 +2,12 @@
 """The direct map and the calls that change it, with the values they really return.
 
 arch/arm64/mm/pageattr.c and mmu.c, arch/x86/mm/pat/set_memory.c.  A call is for a folio: 2^order frames, aligned.
-Drivers get the library's functions and not these, which are too sharp for modules: answers to "[PATCH v17 19/35] arch/mm:
+What they do is the kernel's (``Kernel``), so that a world can have another.  Drivers get the library's functions and not
+these, which are too sharp for modules: answers to "[PATCH v17 19/35] arch/mm:
 Export direct {un,}map functions".
 """
 
-from guestmem.machine.arch import Arch
-from guestmem.machine.frame import Frame, Pfn
+from guestmem.machine.frame import Frame
 from guestmem.machine.machine import Machine
 from guestmem.mm.folio import Kernel
 from guestmem.model import exported_to, step
@@ -25,43 +25,12 @@ __all__ = [
 
 def can_set_direct_map(kernel: Kernel) -> bool:
     """Whether single pages of the direct map can be changed; if not, the calls below return 0 and do nothing."""
-    return kernel.arch is not Arch.ARM64_BLOCKS
+    return kernel.can_set_direct_map()
 
 
 def split_kernel_leaf_mapping(kernel: Kernel, frame: Frame, order: int) -> int:
     """Have the entry of a frame map no more than 2^order frames.  -ENOMEM: no page for a table; it may sleep."""
-    err = 0
-    if frame.order > order:
-        with kernel.pgtable_split_lock:
-            while err == 0 and frame.order > order:
-                err = split_leaf(kernel, frame)
-    return err
-
-
-def split_leaf(kernel: Kernel, frame: Frame) -> int:
-    """Split one block entry; an invalid one needs no break-before-make."""
-    machine = kernel.machine
-    if kernel.arch is not Arch.ARM64_BBM or not frame.present:
-        return machine.split_leaf(frame)
-    err = machine.break_leaf(frame)
-    if err == 0:
-        machine.tlbi_kernel(machine.leaf_start(frame), machine.leaf_end(frame))
-        machine.make_table(frame)
-    return err
-
-
-def set_direct_map_valid(kernel: Kernel, frame: Frame, order: int, valid: bool) -> int:
-    """Make the entries of a folio valid or invalid, having split what is larger."""
-    if not can_set_direct_map(kernel):
-        return 0
-    err = split_kernel_leaf_mapping(kernel, frame, order)
-    if err:
-        return err
-    for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
-        page = kernel.machine.frames[pfn]
-        if kernel.machine.leaf_start(page) == pfn:
-            kernel.machine.write_descriptor(page, valid)
-    return 0
+    return kernel.split_kernel_leaf_mapping(frame, order)
 
 
 @exported_to("guestmem.mm", "guestmem.guest_memfd")
@@ -70,7 +39,7 @@ def set_direct_map_invalid_noflush(kernel: Kernel, frame: Frame, order: int) -> 
 
     0, also where nothing was done.  -ENOMEM: a block entry cannot be split; nothing was done.
     """
-    return set_direct_map_valid(kernel, frame, order, False)
+    return kernel.set_direct_map_valid(frame, order, False)
 
 
 @exported_to("guestmem.mm", "guestmem.guest_memfd")
@@ -79,7 +48,7 @@ def set_direct_map_default_noflush(kernel: Kernel, frame: Frame, order: int) -> 
 
     -ENOMEM: the folio is part of a larger one that was made invalid as a block, which cannot be split.
     """
-    return set_direct_map_valid(kernel, frame, order, True)
+    return kernel.set_direct_map_valid(frame, order, True)
 
 
 def flush_tlb_kernel_range(machine: Machine, frame: Frame, order: int) -> None:

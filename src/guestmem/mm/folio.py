@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from guestmem.machine.arch import Arch
 from guestmem.machine.cost import Cost
-from guestmem.machine.frame import Frame, is_secret
+from guestmem.machine.frame import Frame, Pfn, is_secret
 from guestmem.machine.machine import Machine
 from guestmem.model import Mutex, Record, array, bounded, charge, choose, guards, may, part, require, step, when
 from guestmem.rules import FREED_UNUSED, RETURNED_CLEAN
@@ -107,6 +107,73 @@ class Kernel(Record):
         self.folios[0].refcount = 1
         self.machine.frames[0].content = type(self.machine.frames[0].content).HOST
 
+    # ---- what a kernel of another kind may do otherwise
+
+    def alloc(self, order: int) -> Folio | None:
+        """Take 2^order frames that are free; None when there are none, or when the allocation fails.  One step."""
+        if not any(free_run(self, pfn, order) for pfn in range(len(self.folios))) or may("the allocation fails"):
+            self.machine.refuse()
+            return None
+        pfn = choose(len(self.folios), "frame")
+        when(free_run(self, pfn, order))
+        for p in range(pfn, pfn + (1 << order)):
+            charge(Cost.PAGE_ALLOCATED)
+            self.folios[p].free = False
+        folio = self.folios[pfn]
+        folio.order = order
+        folio.refcount = 1
+        return folio
+
+    def put(self, folio: Folio, refs: int) -> None:
+        """Drop some references at once; the frames of the last one go back to the allocator.  One step."""
+        folio.refcount -= refs
+        if folio.refcount == 0:
+            require(folio.lock.holder == 0 and not folio.lost, FREED_UNUSED)
+            for pfn in range(folio.frame.pfn, folio_end(folio)):
+                frame = self.machine.frames[pfn]
+                require(not is_secret(frame.content), RETURNED_CLEAN)
+                require(not any(guest.reaches(frame) for guest in self.machine.guests), FREED_UNUSED)
+                self.folios[pfn].free = not self.folios[pfn].hwpoison
+                self.folios[pfn].uptodate = False
+            folio.order = 0
+
+    def can_set_direct_map(self) -> bool:
+        """Whether single pages of the direct map can be changed; if not, the calls that do return 0 and do nothing."""
+        return self.arch is not Arch.ARM64_BLOCKS
+
+    def split_kernel_leaf_mapping(self, frame: Frame, order: int) -> int:
+        """Have the entry of a frame map no more than 2^order frames.  -ENOMEM: no page for a table; it may sleep."""
+        err = 0
+        if frame.order > order:
+            with self.pgtable_split_lock:
+                while err == 0 and frame.order > order:
+                    err = self.split_leaf(frame)
+        return err
+
+    def split_leaf(self, frame: Frame) -> int:
+        """Split one block entry; an invalid one needs no break-before-make."""
+        machine = self.machine
+        if self.arch is not Arch.ARM64_BBM or not frame.present:
+            return machine.split_leaf(frame)
+        err = machine.break_leaf(frame)
+        if err == 0:
+            machine.tlbi_kernel(machine.leaf_start(frame), machine.leaf_end(frame))
+            machine.make_table(frame)
+        return err
+
+    def set_direct_map_valid(self, frame: Frame, order: int, valid: bool) -> int:
+        """Make the entries of a folio valid or invalid, having split what is larger.  -ENOMEM; no flush."""
+        if not self.can_set_direct_map():
+            return 0
+        err = self.split_kernel_leaf_mapping(frame, order)
+        if err:
+            return err
+        for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+            page = self.machine.frames[pfn]
+            if self.machine.leaf_start(page) == pfn:
+                self.machine.write_descriptor(page, valid)
+        return 0
+
 
 def folio_end(folio: Folio) -> int:
     """The frame number after the last one of a folio."""
@@ -132,18 +199,7 @@ def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
 @step
 def alloc_folio(kernel: Kernel, order: int) -> Folio | None:
     """Allocate frames, any that are free; None when there are none, or when the allocation fails (folio_alloc)."""
-    if not any(free_run(kernel, pfn, order) for pfn in range(len(kernel.folios))) or may("the allocation fails"):
-        kernel.machine.refuse()
-        return None
-    pfn = choose(len(kernel.folios), "frame")
-    when(free_run(kernel, pfn, order))
-    for p in range(pfn, pfn + (1 << order)):
-        charge(Cost.PAGE_ALLOCATED)
-        kernel.folios[p].free = False
-    folio = kernel.folios[pfn]
-    folio.order = order
-    folio.refcount = 1
-    return folio
+    return kernel.alloc(order)
 
 
 def folio_put(kernel: Kernel, folio: Folio) -> None:
@@ -154,16 +210,7 @@ def folio_put(kernel: Kernel, folio: Folio) -> None:
 @step
 def folio_put_refs(kernel: Kernel, folio: Folio, refs: int) -> None:
     """Drop some references at once."""
-    folio.refcount -= refs
-    if folio.refcount == 0:
-        require(folio.lock.holder == 0 and not folio.lost, FREED_UNUSED)
-        for pfn in range(folio.frame.pfn, folio_end(folio)):
-            frame = kernel.machine.frames[pfn]
-            require(not is_secret(frame.content), RETURNED_CLEAN)
-            require(not any(guest.reaches(frame) for guest in kernel.machine.guests), FREED_UNUSED)
-            kernel.folios[pfn].free = not kernel.folios[pfn].hwpoison
-            kernel.folios[pfn].uptodate = False
-        folio.order = 0
+    kernel.put(folio, refs)
 
 
 @step

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guestmem.checker.explore import Violation
     from guestmem.report.check import Check
 
-__all__ = ["Explanation", "Left", "Saved", "explain", "lines", "saved"]
+__all__ = ["Changed", "Explanation", "Left", "Saved", "explain", "lines", "saved"]
 
 Saved = dict[str, Any]
 """A counterexample as it is written to a file: one object of JSON."""
@@ -102,6 +102,22 @@ def explain(source: Check | str | os.PathLike[str], *, debug_at: int | None = No
     return _replayed(source.what, source.saved(), source.scenario, debug_at)
 
 
+class Changed(Refused):
+    """A counterexample that does not happen any more."""
+
+
+def still_happens(trace: Saved) -> str:
+    """The table of a saved counterexample if it still happens; the empty string if it does not, or not any more.
+
+    Whoever mends what it shows may have changed the steps as well: then nothing is known but that this way is no way any more;
+    ``guestmem check`` looks for others.  Raises :class:`Refused` if there is no such scenario.
+    """
+    try:
+        return str(_replayed(str(trace.get("scenario")), trace, None, None))
+    except Changed:
+        return ""
+
+
 def _read(file: str) -> Saved:
     try:
         with open(file, encoding="utf-8") as stream:
@@ -134,5 +150,5 @@ def _replayed(where: str, trace: Saved, scenario: Scenario | None, debug_at: int
     except bdb.BdbQuit as error:
         raise Left(f"left the debugger at step {debug_at} of {len(slices)}") from error
     except Unreplayed as error:
-        raise Refused(where, f"replayed, {error}", "the model has changed since it was saved") from error
+        raise Changed(where, f"replayed, {error}", "the model has changed since it was saved") from error
     return Explanation(f"{name} {text(given)}".rstrip(), scenario.file, rule, detail, rows, cycle, waits)

@@ -11,6 +11,7 @@ from guestmem.checker.frontend.source import shown_file
 from guestmem.guest_memfd.library import Protection
 from guestmem.machine.arch import Arch
 from guestmem.model import Refused, World
+from guestmem.model.record import BoolType, EnumType, IntType
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, Scenario, find
 from guestmem.upstream.catalogue import DEFECTS
 
@@ -71,6 +72,24 @@ def options(
     if speculation:
         given["speculation"] = True
     return given
+
+
+def option(scenario: Scenario, name: str, value: str) -> Any:
+    """A field of a world, as a user writes its value: yes or no, a number, the name of a member.  Raises :class:`Refused`."""
+    can = {
+        n: f
+        for n, f in scenario.world.fields().items()
+        if isinstance(f.type, BoolType | EnumType | IntType) and f.kind == "scalar"
+    }
+    kind = can[known(name, f"option of {scenario.name}", sorted(can))].type
+    if isinstance(kind, IntType):
+        if not value.removeprefix("-").isdigit():
+            raise Refused(f"{name}={value}", "no number", f"write {name}=1")
+        return int(value)
+    if isinstance(kind, EnumType):
+        members = {member.name.lower().replace("_", "-"): member for member in kind.members}
+        return members[known(value.lower().replace("_", "-").replace("+", "-"), f"value of {name}", members)]
+    return known(value.lower(), f"value of {name}", ("yes", "no")) == "yes"
 
 
 def world(

@@ -7,6 +7,7 @@ Each is a world of its own, to be put together; ``Cast`` is the standard cast.
 from __future__ import annotations
 
 from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, EOPNOTSUPP
+from typing import Any, ClassVar
 
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn
@@ -428,6 +429,7 @@ class RunningVm(FileUser):
     """A VM that has run from the beginning and does not end; its VMM converts, punches and allocates."""
 
     must_show = COME_AND_GO
+    ladder: ClassVar[list[dict[str, Any]]] = [rung for rung in GuestMemory.ladder if "vms" not in rung]  # others never run
 
     def setup(self) -> None:
         super().setup()

@@ -487,7 +487,7 @@ def find(name: str) -> Scenario:
     """The scenario with a name, or the world ``file.py:name`` of a user's file.  Raises :class:`Refused`."""
     if name in SCENARIOS:
         return SCENARIOS[name]
-    file, colon, attribute = name.rpartition(":")
+    file, colon, attribute = (name, ":", "") if name.endswith(".py") else name.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise Refused(name, "no such scenario", f"use one of {', '.join(SCENARIOS)}; or file.py:name, a World in a file of yours")
     path = Path(file)
@@ -508,12 +508,18 @@ def find(name: str) -> Scenario:
     except (Exception, SystemExit) as error:
         at = _line_in(error, path)
         raise Refused(f"{file}{at}", f"{type(error).__name__}: {error}", "correct the file") from error
+    mine = {n: v for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == module_name}
+    if not attribute:
+        last = [n for n, world in mine.items() if not any(world in other.__mro__[1:] for other in mine.values())]
+        if len(last) != 1:
+            raise Refused(
+                name, f"it has {len(last) or 'no'} worlds", f"name one: {', '.join(f'{file}:{n}' for n in last) or 'none'}"
+            )
+        attribute = last[0]
+        name = f"{file}:{attribute}"
     world = getattr(module, attribute, None)
     if not (isinstance(world, type) and issubclass(world, World)):
-        known = [
-            n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == module_name
-        ]
-        raise Refused(name, f"{attribute!r} is no World of {file}", f"it has: {', '.join(known) or 'none'}")
+        raise Refused(name, f"{attribute!r} is no World of {file}", f"it has: {', '.join(mine) or 'none'}")
     return Scenario(name, (world.__doc__ or "").partition("\n")[0], world)
 
 
