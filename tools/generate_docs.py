@@ -20,9 +20,11 @@ from guestmem.checker.frontend.source import Place, shown_file, source_line
 from guestmem.model import Record, World
 from guestmem.mutation.report import UNNOTICEABLE, listed, read_results, score, settled, survivors, tables
 from guestmem.mutation.run import Result
+from guestmem.report.defects import findings
 from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Story
+from guestmem.upstream.catalogue import DEFECTS
 from unreached import REASONS
 
 #: What has to be executed by some scenario.
@@ -132,11 +134,27 @@ def mutants() -> str:
     return f"{said}\n\n```text\n{by}\n```\n\n{rows}\n"
 
 
+def defects() -> str:
+    """The defects of posted series, and the rule that finds each."""
+    rows = ["| | what goes wrong | rule | steps | states | source |", "|---" * 6 + "|"]
+    for found in findings():
+        defect = DEFECTS[found.number]
+        cells = (found.number, defect.scenario.text, found.rule, found.steps, found.states, defect.source)
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows) + "\n"
+
+
+def libraries() -> str:
+    """What posted libraries break."""
+    return f"```text\n{run('compare', '--library', 'ours', 'rfc-v1', 'rfc-v2', 'direct-map-v7', 'v6', 'v7', 'v8')}```\n"
+
+
 #: The parts of each document that are made, in their order.
 MADE: dict[str, tuple[Path, list[Callable[[], str]]]] = {
     "README.md": (ROOT / "README.md", [point, table]),
     "thread.md": (ROOT / "docs" / "thread.md", [story]),
     "scenarios.md": (ROOT / "docs" / "scenarios.md", [scenarios]),
+    "upstream.md": (ROOT / "docs" / "upstream.md", [defects, libraries]),
     "model.md": (ROOT / "docs" / "model.md", [rules]),
     "coverage.md": (ROOT / "docs" / "coverage.md", [coverage]),
     "mutants.md": (ROOT / "docs" / "mutants.md", [mutants]),

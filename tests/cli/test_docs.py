@@ -2,6 +2,7 @@
 """The documentation is true: its example holds, its commands exist, its table is what the command prints."""
 
 import inspect
+import json
 import re
 import subprocess
 import textwrap
@@ -13,6 +14,7 @@ from cells import cells, run
 from guestmem.cli import main as cli
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Story
+from guestmem.upstream.catalogue import DEFECTS
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs").glob("*.md")
@@ -50,6 +52,9 @@ def test_every_command_of_the_readme_exists() -> None:
         "mutate",
         "calibrate",
         "boot",
+        "new",
+        "hooks",
+        "defects",
     }
     for command in used:
         with pytest.raises(SystemExit) as stopped:
@@ -89,6 +94,15 @@ def test_the_list_of_scenarios_is_current() -> None:
         each = [scenario.expected.get(p, scenario.expected.get("")) for p in PROTECTIONS]
         rules = ["not asked" if rule is None else rule or "holds" for rule in each]
         assert f"| `{scenario.name}` | {scenario.text} | {' | '.join(rules)} |\n" in text
+
+
+def test_the_list_of_defects_is_current() -> None:
+    text = (ROOT / "docs" / "upstream.md").read_text()
+    recorded = json.loads((ROOT / "tests" / "recorded.json").read_text())["test_defects.py"]
+    for number, defect in DEFECTS.items():
+        numbers = recorded[number]
+        assert f"| {number} | {defect.scenario.text} |" in text
+        assert f"| {numbers['steps']} | {numbers['states']} | {defect.source} |" in text
 
 
 def test_the_story_is_told_as_it_runs() -> None:

@@ -511,10 +511,10 @@ def find(name: str) -> Scenario:
     mine = {n: v for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, World) and v.__module__ == module_name}
     if not attribute:
         last = [n for n, world in mine.items() if not any(world in other.__mro__[1:] for other in mine.values())]
-        if len(last) != 1:
-            raise Refused(
-                name, f"it has {len(last) or 'no'} worlds", f"name one: {', '.join(f'{file}:{n}' for n in last) or 'none'}"
-            )
+        if not last:
+            raise Refused(name, "it has no worlds", "write a class that derives from a World, as OnKvm")
+        if len(last) > 1:
+            raise Refused(name, f"it has {len(last)} worlds", f"name one: {', '.join(f'{file}:{n}' for n in last)}")
         attribute = last[0]
         name = f"{file}:{attribute}"
     world = getattr(module, attribute, None)
