@@ -24,14 +24,15 @@ from guestmem.linux.facts import Facts, find
 from requires import require
 
 NEW = Facts()
-PLAIN = NEW._replace(protected=(), vm_types=(0,), converts=False)
+PLAIN = NEW._replace(protected=(), vm_types=(0,), converts=())
 MACHINES = {
     "as most are": NEW,
     "without SMM": NEW._replace(address_spaces=1),
     "5-level paging": NEW._replace(user_bits=56),
     "no forced reads, secret memory not locked": NEW._replace(forced=False, secret_locked=False),
     "overlaps found first": NEW._replace(overlap_first=True),
-    "no conversion": NEW._replace(converts=False),
+    "no conversion": NEW._replace(converts=()),
+    "conversion in place of attributes of VMs": NEW._replace(protected=(), file_only=True),
     "a small address space": NEW._replace(room_bits=32, commit=1 << 30),
     "no private memory, no attributes, no pre-faulting": PLAIN._replace(attributes=False, pre_faults=False),
     "arm64": PLAIN._replace(

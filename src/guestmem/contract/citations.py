@@ -12,8 +12,8 @@ DYING_FILE = 'commit ae431059e75d ("KVM: guest_memfd: Remove bindings on memslot
 EEXIST_FOR_OVERLAP = 'commit 7ea987a90585 ("KVM: guest_memfd: Return -EEXIST for overlapping bindings") (in v7.2)'
 UNSIGNED = 'commit eba85fee7fc6 ("KVM: guest_memfd: Treat memslot binding offset+size as unsigned values") (in v7.2)'
 IN_PLACE = (
-    '"guest_memfd: In-place conversion support" v7 (2026), '
-    "https://lore.kernel.org/r/20260522-gmem-inplace-conversion-v7-0-2f0fae496530@google.com"
+    '"guest_memfd: In-place conversion support" v8 (2026, in linux-next), virt/kvm/guest_memfd.c, __kvm_gmem_set_attributes(); '
+    "selftests x86/guest_memfd_conversions_test.c"
 )
 CACHESTAT = 'commit cf264e1329fb ("cachestat: implement cachestat syscall") (in v6.5)'
 SECRETMEM = 'commit 1507f51255c9 ("mm: introduce memfd_secret system call to create "secret" memory areas") (in v5.14)'

@@ -195,8 +195,13 @@ class Host:
         """fallocate(2)."""
 
     @operation
-    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
-        """KVM_SET_MEMORY_ATTRIBUTES2 on a file of guest memory; EAGAIN with the offset that stood in the way."""
+    def set_memory_attributes(
+        self, fd: Result, offset: int, size: int, attributes: int, flags: int, reserved: int | None = None
+    ) -> Result:
+        """KVM_SET_MEMORY_ATTRIBUTES2 on a file of guest memory; a failure comes with error_offset if the kernel has set it.
+
+        ``reserved``: which of the reserved words is 1.
+        """
 
     @operation
     def vm_memory_attributes(self, vm: Result, gpa: int, size: int, attributes: int, flags: int) -> Result:
@@ -251,6 +256,10 @@ class Host:
     @operation
     def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
         """UFFDIO_REGISTER; ``mode``: UFFDIO_REGISTER_MODE_MISSING 1, WP 2, MINOR 4."""
+
+    @operation
+    def in_page_table(self, mapping: Result, offset: int) -> Result:
+        """Whether the page table has the page at an offset (/proc/self/pagemap): 0 or 1."""
 
     @operation
     def load(self, mapping: Result, offset: int) -> Result:

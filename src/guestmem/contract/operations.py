@@ -70,6 +70,7 @@ OPERATIONS = {
     "mlock": Operation(1),
     "munlock": Operation(1),
     "msync": Operation(2),
+    "in_page_table": Operation(),
     "load": Operation(12),
     "store": Operation(12),
     "set_user_memory_region2": Operation(14, of_vm=True),

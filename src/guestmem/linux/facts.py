@@ -49,7 +49,8 @@ class Facts(NamedTuple):
         protected: flags of the files that slots of a SW_PROTECTED VM take, whose memory can be made private.
         pre_faults: a vCPU can pre-fault (KVM_CAP_PRE_FAULT_MEMORY).
         no_pre_fault: where it cannot, the errno of KVM_PRE_FAULT_MEMORY.
-        converts: files take KVM_SET_MEMORY_ATTRIBUTES2.
+        converts: flags of the files of a SW_PROTECTED VM that take KVM_SET_MEMORY_ATTRIBUTES2.
+        file_only: all memory of a slot with a file is the file's, also if this cannot be mapped (gmem_in_place_conversion).
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
         user_bits: of a user-space address, by what may be mapped where one asks for it.
@@ -76,7 +77,8 @@ class Facts(NamedTuple):
     protected: tuple[int, ...] = (0, 1)
     pre_faults: bool = True
     no_pre_fault: int = errno.EOPNOTSUPP
-    converts: bool = True
+    converts: tuple[int, ...] = FLAG_VALUES
+    file_only: bool = False
     slots: int = 32764
     address_spaces: int = 2
     gpa_bits: int = 52
@@ -108,6 +110,14 @@ class Facts(NamedTuple):
         """O_LARGEFILE (include/uapi/asm-generic/fcntl.h, and arch/arm64/include/uapi/asm/fcntl.h)."""
         return 0o400000 if self.machine == "aarch64" else 0o100000
 
+    def makes(self, protected: bool) -> tuple[int, ...]:
+        """The flags of the files that a VM makes, of type SW_PROTECTED or the default one."""
+        return tuple(sorted({*self.protected, *self.converts})) if protected else self.files
+
+    def binds(self, protected: bool) -> tuple[int, ...]:
+        """The flags of the files that a slot of a VM takes."""
+        return self.makes(True) if protected else self.bindable
+
     @property
     def plain(self) -> int:
         """The flags of the plainest file that a slot takes."""
@@ -135,7 +145,8 @@ def find() -> Facts:
                 protected=_protected(kvm),
                 pre_faults=bool(vm.check_extension(uapi.KVM_CAP_PRE_FAULT_MEMORY)),
                 no_pre_fault=_no_pre_fault(kvm),
-                converts=any(_converts(file) for file in files.values()),
+                converts=_converts(kvm),
+                file_only=any(_knows_conversion(file) for file in files.values()),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
                 gpa_bits=_gpa_bits(kvm),
@@ -186,7 +197,28 @@ def _bind(vm: Vm, file: GuestMemfd) -> None:
     vm.delete_slot(0)
 
 
-def _converts(file: GuestMemfd) -> bool:
+def _converts(kvm: Kvm) -> tuple[int, ...]:
+    """By asking for what a page is at the beginning."""
+    if platform.machine() != "x86_64":
+        return ()
+    try:
+        vm = kvm.create_vm(uapi.KVM_X86_SW_PROTECTED_VM)
+    except CallError:
+        return ()
+    with vm:
+        files = _files(vm)
+        try:
+            return tuple(flags for flags, file in files.items() if _works(functools.partial(_convert, file, flags)))
+        finally:
+            _close(files)
+
+
+def _convert(file: GuestMemfd, flags: int) -> None:
+    shared = flags & uapi.GUEST_MEMFD_FLAG_INIT_SHARED
+    file.set_memory_attributes(0, PAGE_SIZE, 0 if shared else uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE)
+
+
+def _knows_conversion(file: GuestMemfd) -> bool:
     """An empty range is refused by who knows the ioctl, and ENOTTY is the answer of who does not."""
     try:
         set_attributes2(file.fileno(), kvm_memory_attributes2())

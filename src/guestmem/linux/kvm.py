@@ -32,6 +32,7 @@ class kvm_memory_attributes2(ctypes.Structure):
 
     offset: int
     error_offset: int
+    reserved: ctypes.Array[ctypes.c_uint64]
 
     _fields_ = [
         ("offset", ctypes.c_uint64),

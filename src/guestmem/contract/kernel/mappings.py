@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 
-from guestmem.contract.interface import NO_MAPPING, Missing
+from guestmem.contract.interface import NO_MAPPING, PAGE_SIZE, Missing
 from guestmem.contract.kernel.access import Access, Fault
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Result, Signal
@@ -112,6 +112,11 @@ class Mappings:
         with calls.Descriptor(fd):
             calls.ioctl(fd, "UFFDIO_API", UFFDIO_API, (ctypes.c_uint64 * 3)(UFFD_API))
             return calls.ioctl(fd, "UFFDIO_REGISTER", UFFDIO_REGISTER, argument)
+
+    def in_page_table(self, mapping: Result, offset: int) -> Result:
+        entry = self.at(mapping, offset, 1) // PAGE_SIZE * 8
+        with open("/proc/self/pagemap", "rb", buffering=0) as entries:
+            return int.from_bytes(os.pread(entries.fileno(), 8, entry), "little") >> 63
 
     def load(self, mapping: Result, offset: int) -> Result:
         return self.accessed(offset, self.access.load(self.at(mapping, offset, 1)), self.at(mapping, 0))

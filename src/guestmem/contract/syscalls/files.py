@@ -7,7 +7,7 @@ import os
 
 from guestmem.contract.interface import PAGE_SIZE, U64, Unmodelled
 from guestmem.contract.operations import FILE_OPERATIONS
-from guestmem.contract.results import EAGAIN, EFBIG, EINVAL, ENOTTY, EOPNOTSUPP, Denied, Errno, Failure, Result, Stat
+from guestmem.contract.results import EFBIG, EINVAL, ENOTTY, EOPNOTSUPP, Denied, Errno, Failure, Result, Stat
 from guestmem.contract.syscalls.objects import Gmem, Open, Placed, Secret
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.linux.uapi import (
@@ -123,11 +123,16 @@ class Files:
         file.changed = True
         return 0
 
-    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+    def set_memory_attributes(
+        self, fd: Result, offset: int, size: int, attributes: int, flags: int, reserved: int | None = None
+    ) -> Result:
+        """kvm_gmem_set_attributes()."""
         gmem = self.task.of_kind(fd, Gmem, ENOTTY, NOT_ITS_IOCTL)
         if not self.task.facts.converts:
             raise Denied(ENOTTY, NOT_ITS_IOCTL)
-        if flags or attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE:
+        if not gmem.vm.protected:
+            raise Denied(EINVAL, "the memory of the VM can be private")
+        if flags or reserved is not None or attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE:
             raise Denied(EINVAL, "there is one attribute, and no flag")
         if not size or not aligned(offset, size):
             raise Denied(EINVAL, WHOLE_PAGES)
@@ -135,10 +140,8 @@ class Files:
             raise Denied(EINVAL, INSIDE)
         with self.kernel.running():
             err, at = gmem.convert(offset // PAGE_SIZE, (offset + size) // PAGE_SIZE, not attributes)
-        if err == -EAGAIN.code:
-            raise Denied(Errno(EAGAIN.code, at * PAGE_SIZE))
         if err:
-            raise Denied(Errno(-err), "the library allows it")
+            raise Denied(Errno(-err, at * PAGE_SIZE), "nobody else holds what is made private")
         return 0
 
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:

@@ -271,6 +271,12 @@ class Mappings:
                 if self.page(mapping, offset, wanted) is None:
                     raise Denied(EFAULT, NOT_FAULTABLE)
 
+    def in_page_table(self, mapping: Result, offset: int) -> Result:
+        there = self.task.mapping(mapping, offset, 1)
+        file, pgoff = there.file, (there.offset + offset) // PAGE_SIZE
+        assert isinstance(file, (Gmem, Secret))
+        return int(pgoff in file.place and file.file.mapping.user[file.place[pgoff]].live)
+
     def load(self, mapping: Result, offset: int) -> Result:
         there = self.task.mapping(mapping, offset, 1)
         return self.accessed(there, offset, None)

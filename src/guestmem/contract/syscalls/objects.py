@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from errno import EAGAIN
 
 from guestmem.contract.interface import PAGE_SIZE, Exhausted
 from guestmem.contract.spans import Spans
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
-from guestmem.machine.guest import Guest
-from guestmem.mm.filemap import AddressSpace, Pgoff
+from guestmem.machine.frame import Content, is_secret
+from guestmem.machine.guest import Expects, Guest
+from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.mm.secretmem import Secretmem
 
@@ -214,17 +216,34 @@ class Gmem(Placed):
         return 0
 
     def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
-        """The library's ``convert``, all or nothing; an error comes with the page that stood in the way."""
-        before = {place: self.file.shared[place] for place in self.used(start, end)}
-        for first, last in runs(before):
-            err, at = self.file.convert(first, last, to_shared)
-            if err:
-                for place, shared in before.items():
-                    if self.file.shared[place] != shared:
-                        self.file.convert(place, place + 1, shared)
-                return err, next(pgoff for pgoff, place in self.place.items() if place == at)
+        """The library's ``convert``, all or nothing; an error comes with the page that stood in the way.
+
+        What the library asks of a range before it changes anything is asked here of all ranges before the first changes.
+        """
+        used = self.used(start, end)
+        if not to_shared and (held := self.held([place for place in used if self.file.shared[place]])) is not None:
+            return -EAGAIN, next(pgoff for pgoff, place in self.place.items() if place == held)
+        for place in used if to_shared else ():
+            self.offer(place)
+        for first, last in runs(used):
+            err, _ = self.file.convert(first, last, to_shared)
+            assert err == 0, "nothing else makes a conversion fail here"
         self.shared.set(start, end, to_shared)
         return 0, 0
+
+    def held(self, places: list[Pgoff]) -> Pgoff | None:
+        """Take pages from the host's page tables; the first to which somebody else has a reference."""
+        with self.file.mapping.invalidate_lock.exclusive:
+            for place in places:
+                unmap_mapping_page(self.file.mapping, place)
+            return next((p for p in places if (folio := self.slots[p]) is not None and folio.refcount != 1), None)
+
+    def offer(self, place: Pgoff) -> None:
+        """What the guest has in a page is no secret any more: a VMM makes shared what its guest asks it to."""
+        folio = self.slots[place]
+        if folio is not None and is_secret(folio.frame.content):
+            folio.frame.content = Content.SHARED
+            self.guest.expects[place] = Expects.NOTHING
 
     def punch_hole(self, start: int, end: int) -> int:
         """The library's ``punch_hole``."""
