@@ -3,7 +3,18 @@
 
 from __future__ import annotations
 
-__all__ = ["CACHESTAT", "DYING_FILE", "EEXIST_FOR_OVERLAP", "FLAGS", "INIT_SHARED", "IN_PLACE", "MMAP", "SECRETMEM", "UNSIGNED"]
+__all__ = [
+    "CACHESTAT",
+    "DYING_FILE",
+    "EEXIST_FOR_OVERLAP",
+    "FLAGS",
+    "INIT_SHARED",
+    "IN_PLACE",
+    "MMAP",
+    "SECRETMEM",
+    "UNSIGNED",
+    "WRITE",
+]
 
 MMAP = 'commit 3d3a04fad25a ("KVM: Allow and advertise support for host mmap() on guest_memfd files") (in v6.18)'
 FLAGS = 'commit d2042d8f96dd ("KVM: Rework KVM_CAP_GUEST_MEMFD_MMAP into KVM_CAP_GUEST_MEMFD_FLAGS") (in v6.18)'
@@ -14,6 +25,10 @@ UNSIGNED = 'commit eba85fee7fc6 ("KVM: guest_memfd: Treat memslot binding offset
 IN_PLACE = (
     '"guest_memfd: In-place conversion support" v8 (2026, in linux-next), virt/kvm/guest_memfd.c, __kvm_gmem_set_attributes(); '
     "selftests x86/guest_memfd_conversions_test.c"
+)
+WRITE = (
+    '"KVM: guest_memfd: add generic population via write" v7 (2025), kvm_gmem_write_begin(), '
+    "https://lore.kernel.org/r/20251114151828.98165-2-kalyazin@amazon.com"
 )
 CACHESTAT = 'commit cf264e1329fb ("cachestat: implement cachestat syscall") (in v6.5)'
 SECRETMEM = 'commit 1507f51255c9 ("mm: introduce memfd_secret system call to create "secret" memory areas") (in v5.14)'

@@ -212,6 +212,14 @@ class Host:
         """Allocate from the start of a file, and let a signal arrive when it has begun; (errno, whether some pages are there)."""
 
     @operation
+    def write(self, fd: Result, length: int, value: int) -> Result:
+        """write(2) at the file's position, of bytes of a value; how many."""
+
+    @operation
+    def pwrite(self, fd: Result, offset: int, length: int, value: int) -> Result:
+        """pwrite(2) of bytes of a value; how many."""
+
+    @operation
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         """cachestat(2): how many pages of a range (length 0: to the end) are in the page cache."""
 

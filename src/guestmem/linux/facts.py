@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, memfd_secret, mmap, munmap
+from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, libc, memfd_secret, mmap, munmap
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 
@@ -51,6 +51,7 @@ class Facts(NamedTuple):
         no_pre_fault: where it cannot, the errno of KVM_PRE_FAULT_MEMORY.
         converts: flags of the files of a SW_PROTECTED VM that take KVM_SET_MEMORY_ATTRIBUTES2.
         file_only: all memory of a slot with a file is the file's, also if this cannot be mapped (gmem_in_place_conversion).
+        writes: the flag of files that take write(2), 0 where there are none.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
         user_bits: of a user-space address, by what may be mapped where one asks for it.
@@ -65,7 +66,7 @@ class Facts(NamedTuple):
     machine: str = "x86_64"
     files: tuple[int, ...] = FLAG_VALUES
     bindable: tuple[int, ...] = FLAG_VALUES
-    flags: int = 3
+    flags: int = 11
     said: int = 1
     regions2: int = 1
     memory_fault: int = 1
@@ -79,6 +80,7 @@ class Facts(NamedTuple):
     no_pre_fault: int = errno.EOPNOTSUPP
     converts: tuple[int, ...] = FLAG_VALUES
     file_only: bool = False
+    writes: int = 8
     slots: int = 32764
     address_spaces: int = 2
     gpa_bits: int = 52
@@ -114,6 +116,16 @@ class Facts(NamedTuple):
         """The flags of the files that a VM makes, of type SW_PROTECTED or the default one."""
         return tuple(sorted({*self.protected, *self.converts})) if protected else self.files
 
+    def legal(self, flags: int, protected: bool) -> bool:
+        """Whether a VM makes files with flags."""
+        made = self.makes(protected)
+        needed = uapi.GUEST_MEMFD_FLAG_INIT_SHARED if flags & self.writes else 0
+        return self.plainly(flags) in made and (not needed or needed in made)
+
+    def plainly(self, flags: int) -> int:
+        """Flags without those of series that are not merged."""
+        return flags & ~self.writes
+
     def binds(self, protected: bool) -> tuple[int, ...]:
         """The flags of the files that a slot of a VM takes."""
         return self.makes(True) if protected else self.bindable
@@ -147,6 +159,7 @@ def find() -> Facts:
                 no_pre_fault=_no_pre_fault(kvm),
                 converts=_converts(kvm),
                 file_only=any(_knows_conversion(file) for file in files.values()),
+                **_series(vm),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
                 gpa_bits=_gpa_bits(kvm),
@@ -180,6 +193,23 @@ def _made(vm: Vm, flags: int) -> GuestMemfd | None:
 def _files(vm: Vm) -> dict[int, GuestMemfd]:
     """The files that a VM makes, by their flags."""
     return {flags: file for flags in FLAG_VALUES if (file := _made(vm, flags)) is not None}
+
+
+def _series(vm: Vm) -> dict[str, int]:
+    """What flags mean that no release has, by what files with them do: series use the same numbers."""
+    found = {"writes": 0}
+    shared = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
+    for flag in (1 << bit for bit in range(2, 64)):
+        file = _made(vm, flag | shared)
+        if file is not None:
+            with file:
+                if _works(functools.partial(_write, file)):
+                    found["writes"] = flag
+    return found
+
+
+def _write(file: GuestMemfd) -> None:
+    libc("pwrite", fd=file.fileno(), buffer=bytes(PAGE_SIZE), count=PAGE_SIZE, offset=0)
 
 
 def _close(files: dict[int, GuestMemfd]) -> None:

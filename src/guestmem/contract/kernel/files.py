@@ -227,6 +227,12 @@ class Files:
             raise Denied(Other(f"success, and error_offset {argument.error_offset:#x}"))
         return 0
 
+    def write(self, fd: Result, length: int, value: int) -> Result:
+        return libc("write", fd=self.task.fd(fd), buffer=bytes([value]) * length, count=length)
+
+    def pwrite(self, fd: Result, offset: int, length: int, value: int) -> Result:
+        return libc("pwrite", fd=self.task.fd(fd), buffer=bytes([value]) * length, count=length, offset=offset)
+
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         try:
             return calls.cachestat(self.task.fd(fd), offset, length).cache

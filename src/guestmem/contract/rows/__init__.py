@@ -30,6 +30,7 @@ GROUPS = {
     "private": "memory that is a guest's alone, by KVM_SET_MEMORY_ATTRIBUTES, and what an exit says of a memory fault",
     "prefault": "KVM_PRE_FAULT_MEMORY",
     "conversion": "making pages the guest's alone, or shared, in place (a series of 2026)",
+    "write": "filling a file by write(2) (a series of 2025)",
     "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
     "concurrency": "punching while the host and a guest fault",
     "limits": "memory cgroups and signals",

@@ -181,6 +181,7 @@ class Gmem(Placed):
     Attributes:
         shared: by page offset, whether the host may use a page, for those that have no place yet.
         changed: its times are new (file_modified) since somebody looked.
+        position: where write(2) continues (f_pos).
     """
 
     def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
@@ -191,6 +192,7 @@ class Gmem(Placed):
         self.size = size
         self.flags = flags
         self.changed = False
+        self.position = 0
         self.shared = Spans(size // PAGE_SIZE, flags & GUEST_MEMFD_FLAG_INIT_SHARED)
 
     def placed(self, pgoff: int, place: Pgoff) -> None:

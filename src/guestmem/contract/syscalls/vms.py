@@ -80,7 +80,7 @@ class Vms:
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         owner = self.task.vm(vm)
-        if flags & (U64 - 1) not in self.facts.makes(owner.protected):
+        if not self.facts.legal(flags & (U64 - 1), owner.protected):
             raise Denied(EINVAL, FLAGS_KNOWN)
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
@@ -147,7 +147,7 @@ class Vms:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
             if gpa + size > 1 << self.facts.gpa_bits and (old is None or move):
                 raise Denied(Errno(self.facts.gpa_error), SLOT_ARGUMENTS)
-            if new.file is not None and new.file.flags not in bindable:
+            if new.file is not None and self.facts.plainly(new.file.flags) not in bindable:
                 raise Denied(EINVAL, BINDABLE)
             if new.file is not None:
                 self.may_bind(new)
