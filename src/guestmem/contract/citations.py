@@ -11,6 +11,7 @@ __all__ = [
     "INIT_SHARED",
     "IN_PLACE",
     "MMAP",
+    "NO_DIRECT_MAP",
     "SECRETMEM",
     "UNSIGNED",
     "WRITE",
@@ -25,6 +26,10 @@ UNSIGNED = 'commit eba85fee7fc6 ("KVM: guest_memfd: Treat memslot binding offset
 IN_PLACE = (
     '"guest_memfd: In-place conversion support" v8 (2026, in linux-next), virt/kvm/guest_memfd.c, __kvm_gmem_set_attributes(); '
     "selftests x86/guest_memfd_conversions_test.c"
+)
+NO_DIRECT_MAP = (
+    '"Direct Map Removal Support for guest_memfd" v12 (2026), "KVM: guest_memfd: Add flag to remove from direct map" and '
+    '"mm: introduce AS_NO_DIRECT_MAP"'
 )
 WRITE = (
     '"KVM: guest_memfd: add generic population via write" v7 (2025), kvm_gmem_write_begin(), '

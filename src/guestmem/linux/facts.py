@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, libc, memfd_secret, mmap, munmap
+from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, iovec, libc, memfd_secret, mmap, munmap
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 
@@ -52,6 +52,7 @@ class Facts(NamedTuple):
         converts: flags of the files of a SW_PROTECTED VM that take KVM_SET_MEMORY_ATTRIBUTES2.
         file_only: all memory of a slot with a file is the file's, also if this cannot be mapped (gmem_in_place_conversion).
         writes: the flag of files that take write(2), 0 where there are none.
+        no_direct_map: the flag of files that the host's direct map does not have, 0 where there are none.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
         user_bits: of a user-space address, by what may be mapped where one asks for it.
@@ -66,7 +67,7 @@ class Facts(NamedTuple):
     machine: str = "x86_64"
     files: tuple[int, ...] = FLAG_VALUES
     bindable: tuple[int, ...] = FLAG_VALUES
-    flags: int = 11
+    flags: int = 15
     said: int = 1
     regions2: int = 1
     memory_fault: int = 1
@@ -81,6 +82,7 @@ class Facts(NamedTuple):
     converts: tuple[int, ...] = FLAG_VALUES
     file_only: bool = False
     writes: int = 8
+    no_direct_map: int = 4
     slots: int = 32764
     address_spaces: int = 2
     gpa_bits: int = 52
@@ -124,7 +126,7 @@ class Facts(NamedTuple):
 
     def plainly(self, flags: int) -> int:
         """Flags without those of series that are not merged."""
-        return flags & ~self.writes
+        return flags & ~(self.writes | self.no_direct_map)
 
     def binds(self, protected: bool) -> tuple[int, ...]:
         """The flags of the files that a slot of a VM takes."""
@@ -197,7 +199,7 @@ def _files(vm: Vm) -> dict[int, GuestMemfd]:
 
 def _series(vm: Vm) -> dict[str, int]:
     """What flags mean that no release has, by what files with them do: series use the same numbers."""
-    found = {"writes": 0}
+    found = {"writes": 0, "no_direct_map": 0}
     shared = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
     for flag in (1 << bit for bit in range(2, 64)):
         file = _made(vm, flag | shared)
@@ -205,11 +207,25 @@ def _series(vm: Vm) -> dict[str, int]:
             with file:
                 if _works(functools.partial(_write, file)):
                     found["writes"] = flag
+                elif _refuses_gup(file):
+                    found["no_direct_map"] = flag
     return found
 
 
 def _write(file: GuestMemfd) -> None:
     libc("pwrite", fd=file.fileno(), buffer=bytes(PAGE_SIZE), count=PAGE_SIZE, offset=0)
+
+
+def _refuses_gup(file: GuestMemfd) -> bool:
+    """By a page that nobody has touched, so that none leaves the direct map."""
+    here = ctypes.create_string_buffer(1)
+    with file.mmap(PAGE_SIZE) as mapping:
+        local, remote = iovec(ctypes.addressof(here), 1), iovec(mapping.address, 1)
+        try:
+            libc("process_vm_readv", pid=os.getpid(), local=local, locals=1, remote=remote, remotes=1, flags=0)
+        except CallError as error:
+            return error.errno == errno.EFAULT
+    return False
 
 
 def _close(files: dict[int, GuestMemfd]) -> None:

@@ -276,7 +276,7 @@ def _tracefs() -> dict[str, Any]:
 def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each group of the contract, and what else there is: whether it can be tested here, and if not, why."""
     kvm = found["kvm"]
-    facts = Facts(**kvm["facts"]) if kvm["usable"] else Facts(files=(), bindable=(), converts=(), writes=0)
+    facts = Facts(**kvm["facts"]) if kvm["usable"] else Facts(files=(), bindable=(), converts=(), writes=0, no_direct_map=0)
     no_kvm = limited() or ("" if kvm["usable"] else kvm["why"])
     no_file = no_kvm or ("" if facts.files else "KVM makes no guest_memfd")
     no_shared = no_file or ("" if 3 in facts.files else "guest_memfd has no flags MMAP and INIT_SHARED")
@@ -303,6 +303,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("secretmem", found["memfd_secret"].get("why", "")),
         ("conversion", no_conversion),
         ("write", no_file or ("" if facts.writes else "write(2) does not work on guest_memfd")),
+        ("no_direct_map", no_file or ("" if facts.no_direct_map else "guest_memfd stays in the direct map")),
         ("private", no_private),
         ("prefault", no_prefault),
         ("record", found["tracefs"].get("why", "")),

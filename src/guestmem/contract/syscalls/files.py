@@ -205,6 +205,8 @@ class Files:
             raise Denied(EINVAL, WHOLE_PAGES)
         if not length:
             raise Unmodelled("writing nothing to a file that can be written to")
+        if gmem.no_direct_map:
+            raise Unmodelled("writing to memory that is not in the direct map")
         place = gmem.at(offset // PAGE_SIZE)
         if not gmem.file.shared[place] and (gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED or gmem.guest.entries[place].live):
             raise Unmodelled("writing to a page that was made private, or that a guest has as such")

@@ -261,7 +261,13 @@ class Mappings:
         return 0
 
     def populate(self, mapping: Mapping, start: int, end: int, write: bool | None, forbidden: Errno) -> None:
-        """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not."""
+        """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not.
+
+        Populating is a use of GUP.
+        """
+        assert isinstance(mapping.file, (Gmem, Secret))
+        if mapping.file.no_direct_map:
+            raise Denied(forbidden, NOT_FAULTABLE)
         with self.kernel.running():
             for offset in range(start, end, PAGE_SIZE):
                 prot = mapping.spans.at(offset)

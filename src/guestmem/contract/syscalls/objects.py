@@ -121,7 +121,10 @@ class Placed(Open):
 
     Attributes:
         place: by page offset.
+        no_direct_map: the host's direct map does not have its pages, so nobody gets at them by GUP (AS_NO_DIRECT_MAP).
     """
+
+    no_direct_map = False
 
     def __init__(self, mapping: AddressSpace) -> None:
         super().__init__()
@@ -168,6 +171,8 @@ class Placed(Open):
 
 class Secret(Placed):
     """A file of memfd_secret."""
+
+    no_direct_map = True
 
     def __init__(self, file: Secretmem) -> None:
         super().__init__(file.mapping)

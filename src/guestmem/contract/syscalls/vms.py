@@ -93,6 +93,7 @@ class Vms:
         if err:
             raise Denied(Errno(-err), "the protection can be had")
         gmem = Gmem(owner, file, guest, size, flags)
+        gmem.no_direct_map = bool(flags & self.facts.no_direct_map)
         owner.files.append(gmem)
         owner.uses += 1
         return self.task.opened(gmem)
