@@ -14,6 +14,7 @@ __all__ = [
     "NO_DIRECT_MAP",
     "SECRETMEM",
     "UNSIGNED",
+    "USERFAULTFD",
     "WRITE",
 ]
 
@@ -30,6 +31,10 @@ IN_PLACE = (
 NO_DIRECT_MAP = (
     '"Direct Map Removal Support for guest_memfd" v12 (2026), "KVM: guest_memfd: Add flag to remove from direct map" and '
     '"mm: introduce AS_NO_DIRECT_MAP"'
+)
+USERFAULTFD = (
+    '"mm, kvm: allow uffd support in guest_memfd" v2 (2026), "KVM: guest_memfd: implement userfaultfd operations", '
+    "https://lore.kernel.org/r/20260306171815.3160826-14-rppt@kernel.org"
 )
 WRITE = (
     '"KVM: guest_memfd: add generic population via write" v7 (2025), kvm_gmem_write_begin(), '

@@ -263,7 +263,23 @@ class Host:
 
     @operation
     def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
-        """UFFDIO_REGISTER; ``mode``: UFFDIO_REGISTER_MODE_MISSING 1, WP 2, MINOR 4."""
+        """UFFDIO_REGISTER, and close the userfaultfd; ``mode``: UFFDIO_REGISTER_MODE_MISSING 1, WP 2, MINOR 4."""
+
+    @operation
+    def userfaultfd(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
+        """The same, and a descriptor of it: with UFFD_FEATURE_SIGBUS, so that a fault that it would tell is a SIGBUS."""
+
+    @operation
+    def uffdio_continue(self, fd: Result, mapping: Result, offset: int, length: int) -> Result:
+        """UFFDIO_CONTINUE: enter pages that the file has into the page table; 0."""
+
+    @operation
+    def uffdio_copy(self, fd: Result, mapping: Result, offset: int, length: int, value: int) -> Result:
+        """UFFDIO_COPY: fill holes with a byte; 0."""
+
+    @operation
+    def uffdio_zeropage(self, fd: Result, mapping: Result, offset: int, length: int) -> Result:
+        """UFFDIO_ZEROPAGE: fill holes with zeros; 0."""
 
     @operation
     def in_page_table(self, mapping: Result, offset: int) -> Result:

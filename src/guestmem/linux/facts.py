@@ -2,7 +2,7 @@
 """What a machine has that another does not: facts that decide what its kernel should do, found by trying.
 
 None is taken from a version.  Each is found by another operation than those whose results it decides, except for what
-files a slot takes, which nothing else tells.
+files a slot takes and what a userfaultfd may be told of, which nothing else tells.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, iovec, libc, memfd_secret, mmap, munmap
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
+from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 
 __all__ = ["Facts", "find"]
 
@@ -53,6 +54,7 @@ class Facts(NamedTuple):
         file_only: all memory of a slot with a file is the file's, also if this cannot be mapped (gmem_in_place_conversion).
         writes: the flag of files that take write(2), 0 where there are none.
         no_direct_map: the flag of files that the host's direct map does not have, 0 where there are none.
+        userfaults: modes of UFFDIO_REGISTER (MISSING 1, WP 2, MINOR 4) that mappings of shared guest memory take.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
         user_bits: of a user-space address, by what may be mapped where one asks for it.
@@ -83,6 +85,7 @@ class Facts(NamedTuple):
     file_only: bool = False
     writes: int = 8
     no_direct_map: int = 4
+    userfaults: int = 7
     slots: int = 32764
     address_spaces: int = 2
     gpa_bits: int = 52
@@ -162,6 +165,7 @@ def find() -> Facts:
                 converts=_converts(kvm),
                 file_only=any(_knows_conversion(file) for file in files.values()),
                 **_series(vm),
+                userfaults=_userfaults(files.get(uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED)),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
                 gpa_bits=_gpa_bits(kvm),
@@ -214,6 +218,22 @@ def _series(vm: Vm) -> dict[str, int]:
 
 def _write(file: GuestMemfd) -> None:
     libc("pwrite", fd=file.fileno(), buffer=bytes(PAGE_SIZE), count=PAGE_SIZE, offset=0)
+
+
+def _userfaults(file: GuestMemfd | None) -> int:
+    if file is None:
+        return 0
+    with file.mmap() as mapping:
+        return sum(mode for mode in (MISSING, WP, MINOR) if _registers(mapping.address, mode))
+
+
+def _registers(address: int, mode: int) -> bool:
+    try:
+        with Userfaultfd() as faults:
+            faults.register(address, PAGE_SIZE, mode)
+    except (CallError, NoNumber):
+        return False
+    return True
 
 
 def _refuses_gup(file: GuestMemfd) -> bool:

@@ -31,6 +31,7 @@ GROUPS = {
     "prefault": "KVM_PRE_FAULT_MEMORY",
     "conversion": "making pages the guest's alone, or shared, in place (a series of 2026)",
     "write": "filling a file by write(2) (a series of 2025)",
+    "userfaultfd": "faults in a mapping of guest memory that user space resolves (a series of 2026)",
     "no_direct_map": "files that the host's direct map does not have (a series of 2026); a page for each of a few rows",
     "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
     "concurrency": "punching while the host and a guest fault",

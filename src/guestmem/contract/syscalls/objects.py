@@ -21,7 +21,7 @@ from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.mm.secretmem import Secretmem
 
-__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Vcpu", "Vm"]
+__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
 
 
 class Open:
@@ -85,6 +85,14 @@ class Vcpu(Open):
         super().__init__()
         self.vm = vm
         self.fault: tuple[int, int, int] | None = None
+
+
+class Userfaultfd(Open):
+    """A userfaultfd, and the mapping that it is told of."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        super().__init__()
+        self.mapping = mapping
 
 
 class Pinned(Open):
@@ -321,6 +329,9 @@ class Mapping:
         spans: what may be done at which of its bytes (PROT_*).
         locked: numbers of the pages under mlock.
         whole: it is one VMA and not locked: nothing was done that may have changed that.
+        touched: a page was reached through it, so its page table may have some.
+        traps: faults in which of its bytes a userfaultfd is told of (UFFDIO_REGISTER_MODE_*).
+        has: by page number, what its page table has got since then; another mapping's may have more.
     """
 
     def __init__(self, file: Open, length: int, prot: int, offset: int) -> None:
@@ -329,6 +340,13 @@ class Mapping:
         self.spans = Spans(length, prot)
         self.locked: set[int] = set()
         self.whole = True
+        self.touched = False
+        self.traps = Spans(length, 0)
+        self.has: dict[int, Folio] = {}
+
+    def trapped(self, page: int) -> int:
+        """How faults in a page are told of."""
+        return self.traps.at(page * PAGE_SIZE) if any(mode for _, _, mode in self.traps) else 0
 
     def copy(self) -> Mapping:
         """The mapping in a child."""
