@@ -223,6 +223,17 @@ def test_register_arguments(host: Host, offset: int, length: int, mode: int) -> 
     expect(host.userfaultfd_register(mapping, offset, length, mode), EINVAL)
 
 
+@table(
+    "whole pages are resolved, at least one",
+    f"{SERIES}; userfaultfd_continue(), validate_range()",
+    {"nothing": (0, 0), "unaligned": (8, P), "length 8": (0, 8)},
+)
+def test_continue_arguments(host: Host, offset: int, length: int) -> None:
+    uffd, mapping, plain, _ = trapped(host, MINOR)
+    ok(host.store(plain, 0, 5))
+    expect(host.uffdio_continue(uffd, mapping, offset, length), EINVAL)
+
+
 @row("what is not registered is not resolved", FILL)
 def test_not_registered(host: Host) -> None:
     uffd, _, plain, _ = trapped(host, MINOR)
