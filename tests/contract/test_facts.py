@@ -24,14 +24,20 @@ from guestmem.linux.facts import Facts, find
 from requires import require
 
 NEW = Facts()
-PLAIN = NEW._replace(protected=(), vm_types=(0,), converts=False)
+PLAIN = NEW._replace(protected=(), vm_types=(0,), converts=(), flags=3, writes=0, no_direct_map=0, userfaults=0)
 MACHINES = {
     "as most are": NEW,
     "without SMM": NEW._replace(address_spaces=1),
     "5-level paging": NEW._replace(user_bits=56),
     "no forced reads, secret memory not locked": NEW._replace(forced=False, secret_locked=False),
     "overlaps found first": NEW._replace(overlap_first=True),
-    "no conversion": NEW._replace(converts=False),
+    "no conversion": NEW._replace(converts=()),
+    "conversion in place of attributes of VMs": NEW._replace(protected=(), file_only=True),
+    "write(2), with the first new flag": NEW._replace(flags=7, writes=4, no_direct_map=0),
+    "memory that the direct map does not have": NEW._replace(flags=7, writes=0),
+    "no userfaultfd": NEW._replace(userfaults=0),
+    "userfaultfd for pages that are there": NEW._replace(userfaults=4),
+    "no new flag": NEW._replace(flags=3, writes=0, no_direct_map=0),
     "a small address space": NEW._replace(room_bits=32, commit=1 << 30),
     "no private memory, no attributes, no pre-faulting": PLAIN._replace(attributes=False, pre_faults=False),
     "arm64": PLAIN._replace(

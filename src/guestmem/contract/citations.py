@@ -3,7 +3,20 @@
 
 from __future__ import annotations
 
-__all__ = ["CACHESTAT", "DYING_FILE", "EEXIST_FOR_OVERLAP", "FLAGS", "INIT_SHARED", "IN_PLACE", "MMAP", "SECRETMEM", "UNSIGNED"]
+__all__ = [
+    "CACHESTAT",
+    "DYING_FILE",
+    "EEXIST_FOR_OVERLAP",
+    "FLAGS",
+    "INIT_SHARED",
+    "IN_PLACE",
+    "MMAP",
+    "NO_DIRECT_MAP",
+    "SECRETMEM",
+    "UNSIGNED",
+    "USERFAULTFD",
+    "WRITE",
+]
 
 MMAP = 'commit 3d3a04fad25a ("KVM: Allow and advertise support for host mmap() on guest_memfd files") (in v6.18)'
 FLAGS = 'commit d2042d8f96dd ("KVM: Rework KVM_CAP_GUEST_MEMFD_MMAP into KVM_CAP_GUEST_MEMFD_FLAGS") (in v6.18)'
@@ -12,8 +25,20 @@ DYING_FILE = 'commit ae431059e75d ("KVM: guest_memfd: Remove bindings on memslot
 EEXIST_FOR_OVERLAP = 'commit 7ea987a90585 ("KVM: guest_memfd: Return -EEXIST for overlapping bindings") (in v7.2)'
 UNSIGNED = 'commit eba85fee7fc6 ("KVM: guest_memfd: Treat memslot binding offset+size as unsigned values") (in v7.2)'
 IN_PLACE = (
-    '"guest_memfd: In-place conversion support" v7 (2026), '
-    "https://lore.kernel.org/r/20260522-gmem-inplace-conversion-v7-0-2f0fae496530@google.com"
+    '"guest_memfd: In-place conversion support" v8 (2026, in linux-next), virt/kvm/guest_memfd.c, __kvm_gmem_set_attributes(); '
+    "selftests x86/guest_memfd_conversions_test.c"
+)
+NO_DIRECT_MAP = (
+    '"Direct Map Removal Support for guest_memfd" v12 (2026), "KVM: guest_memfd: Add flag to remove from direct map" and '
+    '"mm: introduce AS_NO_DIRECT_MAP"'
+)
+USERFAULTFD = (
+    '"mm, kvm: allow uffd support in guest_memfd" v2 (2026), "KVM: guest_memfd: implement userfaultfd operations", '
+    "https://lore.kernel.org/r/20260306171815.3160826-14-rppt@kernel.org"
+)
+WRITE = (
+    '"KVM: guest_memfd: add generic population via write" v7 (2025), kvm_gmem_write_begin(), '
+    "https://lore.kernel.org/r/20251114151828.98165-2-kalyazin@amazon.com"
 )
 CACHESTAT = 'commit cf264e1329fb ("cachestat: implement cachestat syscall") (in v6.5)'
 SECRETMEM = 'commit 1507f51255c9 ("mm: introduce memfd_secret system call to create "secret" memory areas") (in v5.14)'

@@ -35,7 +35,7 @@ WEIGHTS = {name: operation.weight for name, operation in OPERATIONS.items() if o
 QUICK_FILE_OPERATIONS = sorted(name for name, facts in FILE_OPERATIONS.items() if facts.fuzzed)
 
 NEVER = (
-    "secret memory: each page splits a block of the direct map until the next boot",
+    "secret memory, and files that the direct map does not have: each page splits a block of the direct map until the next boot",
     "signals that interrupt a call: when they arrive is a matter of time (the group `limits` has them)",
     "races: what comes of them has no one answer (the group `concurrency` has them)",
     "a guest's access in a VM with a slot whose userspace_addr is other memory than its file's: with shadow paging the guest "
@@ -195,7 +195,7 @@ class Generator:
     def for_create_guest_memfd(self) -> tuple[Any, ...]:
         size = self.edge() if self.rarely(10) else self.pick(NO_SIZES) if self.rarely(10) else self.pick(FILE_SIZES)
         flags = 1 << self.random.randrange(64) if self.rarely(12) else self.pick((3, 3, 3, 3, 3, 1, 0, 2))
-        return self.vm(), size, flags
+        return self.vm(), size, flags & ~self.host.facts.no_direct_map
 
     def for_memfd_create(self) -> tuple[Any, ...]:
         return (P,)

@@ -195,8 +195,13 @@ class Host:
         """fallocate(2)."""
 
     @operation
-    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
-        """KVM_SET_MEMORY_ATTRIBUTES2 on a file of guest memory; EAGAIN with the offset that stood in the way."""
+    def set_memory_attributes(
+        self, fd: Result, offset: int, size: int, attributes: int, flags: int, reserved: int | None = None
+    ) -> Result:
+        """KVM_SET_MEMORY_ATTRIBUTES2 on a file of guest memory; a failure comes with error_offset if the kernel has set it.
+
+        ``reserved``: which of the reserved words is 1.
+        """
 
     @operation
     def vm_memory_attributes(self, vm: Result, gpa: int, size: int, attributes: int, flags: int) -> Result:
@@ -205,6 +210,14 @@ class Host:
     @operation
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         """Allocate from the start of a file, and let a signal arrive when it has begun; (errno, whether some pages are there)."""
+
+    @operation
+    def write(self, fd: Result, length: int, value: int) -> Result:
+        """write(2) at the file's position, of bytes of a value; how many."""
+
+    @operation
+    def pwrite(self, fd: Result, offset: int, length: int, value: int) -> Result:
+        """pwrite(2) of bytes of a value; how many."""
 
     @operation
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
@@ -250,7 +263,27 @@ class Host:
 
     @operation
     def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
-        """UFFDIO_REGISTER; ``mode``: UFFDIO_REGISTER_MODE_MISSING 1, WP 2, MINOR 4."""
+        """UFFDIO_REGISTER, and close the userfaultfd; ``mode``: UFFDIO_REGISTER_MODE_MISSING 1, WP 2, MINOR 4."""
+
+    @operation
+    def userfaultfd(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
+        """The same, and a descriptor of it: with UFFD_FEATURE_SIGBUS, so that a fault that it would tell is a SIGBUS."""
+
+    @operation
+    def uffdio_continue(self, fd: Result, mapping: Result, offset: int, length: int) -> Result:
+        """UFFDIO_CONTINUE: enter pages that the file has into the page table; 0."""
+
+    @operation
+    def uffdio_copy(self, fd: Result, mapping: Result, offset: int, length: int, value: int) -> Result:
+        """UFFDIO_COPY: fill holes with a byte; 0."""
+
+    @operation
+    def uffdio_zeropage(self, fd: Result, mapping: Result, offset: int, length: int) -> Result:
+        """UFFDIO_ZEROPAGE: fill holes with zeros; 0."""
+
+    @operation
+    def in_page_table(self, mapping: Result, offset: int) -> Result:
+        """Whether the page table has the page at an offset (/proc/self/pagemap): 0 or 1."""
 
     @operation
     def load(self, mapping: Result, offset: int) -> Result:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from guestmem.contract.results import (
     EACCES,
     EINVAL,
+    ENODEV,
     ENOTDIR,
     ENOTTY,
     ENXIO,
@@ -21,6 +22,7 @@ from guestmem.contract.results import (
     EXDEV,
     Failure,
 )
+from guestmem.linux.calls import PAGE_SIZE
 from guestmem.linux.facts import Facts
 
 __all__ = ["FILE_OPERATIONS", "IN_CHILD", "OPERATIONS", "FileOperation", "Operation"]
@@ -59,17 +61,24 @@ OPERATIONS = {
     "set_memory_attributes": Operation(),
     "vm_memory_attributes": Operation(2, of_vm=True),
     "fallocate_signalled": Operation(),
+    "write": Operation(),
+    "pwrite": Operation(),
     "cachestat": Operation(8),
     "file_operation": Operation(6),
     "mmap": Operation(9, opens="mapping"),
     "munmap": Operation(3),
     "mremap": Operation(2),
     "userfaultfd_register": Operation(1),
+    "userfaultfd": Operation(opens="descriptor"),
+    "uffdio_continue": Operation(),
+    "uffdio_copy": Operation(),
+    "uffdio_zeropage": Operation(),
     "mprotect": Operation(3),
     "madvise": Operation(6),
     "mlock": Operation(1),
     "munlock": Operation(1),
     "msync": Operation(2),
+    "in_page_table": Operation(),
     "load": Operation(12),
     "store": Operation(12),
     "set_user_memory_region2": Operation(14, of_vm=True),
@@ -127,6 +136,7 @@ class FileOperation(NamedTuple):
         gmem, secret: what it gives on a file of guest memory, and of secret memory.
         fuzzed: random programs have it.
         as_data: what it gives on a file of guest memory that the VFS takes for one with data.
+        written: what it gives at 0 on a file of one page where other files can be written to, so that all have a position.
     """
 
     what: str
@@ -134,9 +144,12 @@ class FileOperation(NamedTuple):
     secret: int | Failure
     fuzzed: bool = True
     as_data: int | Failure | None = None
+    written: int | Failure | None = None
 
     def on_gmem(self, facts: Facts) -> int | Failure:
         """What it gives on a file of guest memory of a machine."""
+        if self.written is not None and facts.writes:
+            return self.written
         return self.gmem if self.as_data is None or facts.anonymous else self.as_data
 
 
@@ -147,17 +160,17 @@ def _both(what: str, result: int | Failure, fuzzed: bool = True) -> FileOperatio
 
 FILE_OPERATIONS = {
     "read": _both("read(2)", EINVAL),
-    "write": _both("write(2)", EINVAL),
+    "write": _both("write(2)", EINVAL)._replace(written=ENODEV),
     "readv": _both("readv(2)", EINVAL),
     "read 0": _both("read(2) of no bytes", EINVAL),
-    "write 0": _both("write(2) of no bytes", EINVAL),
+    "write 0": _both("write(2) of no bytes", EINVAL)._replace(written=ENODEV),
     "pread": _both("pread(2) at the offset", ESPIPE),
-    "pwrite": _both("pwrite(2) at the offset", ESPIPE),
-    "lseek set": _both("lseek(2), SEEK_SET", ESPIPE),
-    "lseek cur": _both("lseek(2), SEEK_CUR", ESPIPE),
-    "lseek end": _both("lseek(2), SEEK_END", ESPIPE),
-    "lseek data": _both("lseek(2), SEEK_DATA", ESPIPE),
-    "lseek hole": _both("lseek(2), SEEK_HOLE", ESPIPE),
+    "pwrite": _both("pwrite(2) at the offset", ESPIPE)._replace(written=ENODEV),
+    "lseek set": _both("lseek(2), SEEK_SET", ESPIPE)._replace(written=0),
+    "lseek cur": _both("lseek(2), SEEK_CUR", ESPIPE)._replace(written=0),
+    "lseek end": _both("lseek(2), SEEK_END", ESPIPE)._replace(written=PAGE_SIZE),
+    "lseek data": _both("lseek(2), SEEK_DATA", ESPIPE)._replace(written=0),
+    "lseek hole": _both("lseek(2), SEEK_HOLE", ESPIPE)._replace(written=PAGE_SIZE),
     "ftruncate": FileOperation("ftruncate(2) to the offset", EINVAL, 0),  # of secret memory, once
     "fsync": _both("fsync(2)", EINVAL),
     "fdatasync": _both("fdatasync(2)", EINVAL),

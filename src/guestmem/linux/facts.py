@@ -2,7 +2,7 @@
 """What a machine has that another does not: facts that decide what its kernel should do, found by trying.
 
 None is taken from a version.  Each is found by another operation than those whose results it decides, except for what
-files a slot takes, which nothing else tells.
+files a slot takes and what a userfaultfd may be told of, which nothing else tells.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, memfd_secret, mmap, munmap
+from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, iovec, libc, memfd_secret, mmap, munmap
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
+from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 
 __all__ = ["Facts", "find"]
 
@@ -49,7 +50,11 @@ class Facts(NamedTuple):
         protected: flags of the files that slots of a SW_PROTECTED VM take, whose memory can be made private.
         pre_faults: a vCPU can pre-fault (KVM_CAP_PRE_FAULT_MEMORY).
         no_pre_fault: where it cannot, the errno of KVM_PRE_FAULT_MEMORY.
-        converts: files take KVM_SET_MEMORY_ATTRIBUTES2.
+        converts: flags of the files of a SW_PROTECTED VM that take KVM_SET_MEMORY_ATTRIBUTES2.
+        file_only: all memory of a slot with a file is the file's, also if this cannot be mapped (gmem_in_place_conversion).
+        writes: the flag of files that take write(2), 0 where there are none.
+        no_direct_map: the flag of files that the host's direct map does not have, 0 where there are none.
+        userfaults: modes of UFFDIO_REGISTER (MISSING 1, WP 2, MINOR 4) that mappings of shared guest memory take.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
         user_bits: of a user-space address, by what may be mapped where one asks for it.
@@ -64,7 +69,7 @@ class Facts(NamedTuple):
     machine: str = "x86_64"
     files: tuple[int, ...] = FLAG_VALUES
     bindable: tuple[int, ...] = FLAG_VALUES
-    flags: int = 3
+    flags: int = 15
     said: int = 1
     regions2: int = 1
     memory_fault: int = 1
@@ -76,7 +81,11 @@ class Facts(NamedTuple):
     protected: tuple[int, ...] = (0, 1)
     pre_faults: bool = True
     no_pre_fault: int = errno.EOPNOTSUPP
-    converts: bool = True
+    converts: tuple[int, ...] = FLAG_VALUES
+    file_only: bool = False
+    writes: int = 8
+    no_direct_map: int = 4
+    userfaults: int = 7
     slots: int = 32764
     address_spaces: int = 2
     gpa_bits: int = 52
@@ -108,6 +117,24 @@ class Facts(NamedTuple):
         """O_LARGEFILE (include/uapi/asm-generic/fcntl.h, and arch/arm64/include/uapi/asm/fcntl.h)."""
         return 0o400000 if self.machine == "aarch64" else 0o100000
 
+    def makes(self, protected: bool) -> tuple[int, ...]:
+        """The flags of the files that a VM makes, of type SW_PROTECTED or the default one."""
+        return tuple(sorted({*self.protected, *self.converts})) if protected else self.files
+
+    def legal(self, flags: int, protected: bool) -> bool:
+        """Whether a VM makes files with flags."""
+        made = self.makes(protected)
+        needed = uapi.GUEST_MEMFD_FLAG_INIT_SHARED if flags & self.writes else 0
+        return self.plainly(flags) in made and (not needed or needed in made)
+
+    def plainly(self, flags: int) -> int:
+        """Flags without those of series that are not merged."""
+        return flags & ~(self.writes | self.no_direct_map)
+
+    def binds(self, protected: bool) -> tuple[int, ...]:
+        """The flags of the files that a slot of a VM takes."""
+        return self.makes(True) if protected else self.bindable
+
     @property
     def plain(self) -> int:
         """The flags of the plainest file that a slot takes."""
@@ -135,7 +162,10 @@ def find() -> Facts:
                 protected=_protected(kvm),
                 pre_faults=bool(vm.check_extension(uapi.KVM_CAP_PRE_FAULT_MEMORY)),
                 no_pre_fault=_no_pre_fault(kvm),
-                converts=any(_converts(file) for file in files.values()),
+                converts=_converts(kvm),
+                file_only=any(_knows_conversion(file) for file in files.values()),
+                **_series(vm),
+                userfaults=_userfaults(files.get(uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED)),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
                 gpa_bits=_gpa_bits(kvm),
@@ -171,6 +201,53 @@ def _files(vm: Vm) -> dict[int, GuestMemfd]:
     return {flags: file for flags in FLAG_VALUES if (file := _made(vm, flags)) is not None}
 
 
+def _series(vm: Vm) -> dict[str, int]:
+    """What flags mean that no release has, by what files with them do: series use the same numbers."""
+    found = {"writes": 0, "no_direct_map": 0}
+    shared = uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED
+    for flag in (1 << bit for bit in range(2, 64)):
+        file = _made(vm, flag | shared)
+        if file is not None:
+            with file:
+                if _works(functools.partial(_write, file)):
+                    found["writes"] = flag
+                elif _refuses_gup(file):
+                    found["no_direct_map"] = flag
+    return found
+
+
+def _write(file: GuestMemfd) -> None:
+    libc("pwrite", fd=file.fileno(), buffer=bytes(PAGE_SIZE), count=PAGE_SIZE, offset=0)
+
+
+def _userfaults(file: GuestMemfd | None) -> int:
+    if file is None:
+        return 0
+    with file.mmap() as mapping:
+        return sum(mode for mode in (MISSING, WP, MINOR) if _registers(mapping.address, mode))
+
+
+def _registers(address: int, mode: int) -> bool:
+    try:
+        with Userfaultfd() as faults:
+            faults.register(address, PAGE_SIZE, mode)
+    except (CallError, NoNumber):
+        return False
+    return True
+
+
+def _refuses_gup(file: GuestMemfd) -> bool:
+    """By a page that nobody has touched, so that none leaves the direct map."""
+    here = ctypes.create_string_buffer(1)
+    with file.mmap(PAGE_SIZE) as mapping:
+        local, remote = iovec(ctypes.addressof(here), 1), iovec(mapping.address, 1)
+        try:
+            libc("process_vm_readv", pid=os.getpid(), local=local, locals=1, remote=remote, remotes=1, flags=0)
+        except CallError as error:
+            return error.errno == errno.EFAULT
+    return False
+
+
 def _close(files: dict[int, GuestMemfd]) -> None:
     for file in files.values():
         file.close()
@@ -186,7 +263,28 @@ def _bind(vm: Vm, file: GuestMemfd) -> None:
     vm.delete_slot(0)
 
 
-def _converts(file: GuestMemfd) -> bool:
+def _converts(kvm: Kvm) -> tuple[int, ...]:
+    """By asking for what a page is at the beginning."""
+    if platform.machine() != "x86_64":
+        return ()
+    try:
+        vm = kvm.create_vm(uapi.KVM_X86_SW_PROTECTED_VM)
+    except CallError:
+        return ()
+    with vm:
+        files = _files(vm)
+        try:
+            return tuple(flags for flags, file in files.items() if _works(functools.partial(_convert, file, flags)))
+        finally:
+            _close(files)
+
+
+def _convert(file: GuestMemfd, flags: int) -> None:
+    shared = flags & uapi.GUEST_MEMFD_FLAG_INIT_SHARED
+    file.set_memory_attributes(0, PAGE_SIZE, 0 if shared else uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE)
+
+
+def _knows_conversion(file: GuestMemfd) -> bool:
     """An empty range is refused by who knows the ioctl, and ENOTTY is the answer of who does not."""
     try:
         set_attributes2(file.fileno(), kvm_memory_attributes2())

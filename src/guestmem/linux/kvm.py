@@ -25,13 +25,14 @@ RW = uapi.PROT_READ | uapi.PROT_WRITE
 
 
 class kvm_memory_attributes2(ctypes.Structure):
-    """struct kvm_memory_attributes2, of the series "guest_memfd: In-place conversion support" v7 (2026, not merged).
+    """struct kvm_memory_attributes2, of the series "guest_memfd: In-place conversion support" v8 (2026, in linux-next).
 
-    https://lore.kernel.org/r/20260522-gmem-inplace-conversion-v7-0-2f0fae496530@google.com
+    https://lore.kernel.org/r/20260522-gmem-inplace-conversion-v7-0-2f0fae496530@google.com is the version before.
     """
 
     offset: int
     error_offset: int
+    reserved: ctypes.Array[ctypes.c_uint64]
 
     _fields_ = [
         ("offset", ctypes.c_uint64),

@@ -276,7 +276,11 @@ def _tracefs() -> dict[str, Any]:
 def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each group of the contract, and what else there is: whether it can be tested here, and if not, why."""
     kvm = found["kvm"]
-    facts = Facts(**kvm["facts"]) if kvm["usable"] else Facts(files=(), bindable=(), converts=False)
+    facts = (
+        Facts(**kvm["facts"])
+        if kvm["usable"]
+        else Facts(files=(), bindable=(), converts=(), writes=0, no_direct_map=0, userfaults=0)
+    )
     no_kvm = limited() or ("" if kvm["usable"] else kvm["why"])
     no_file = no_kvm or ("" if facts.files else "KVM makes no guest_memfd")
     no_shared = no_file or ("" if 3 in facts.files else "guest_memfd has no flags MMAP and INIT_SHARED")
@@ -287,6 +291,9 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     no_prefault = no_shared or ("" if facts.pre_faults else "KVM has no KVM_PRE_FAULT_MEMORY")
     no_limits = no_file or ("" if found["kernel"]["root"] else "memory cgroups: not root")
     no_conversion = no_file or ("" if facts.converts else "guest_memfd does not know KVM_SET_MEMORY_ATTRIBUTES2")
+    no_userfaults = "" if facts.userfaults else "no userfaultfd is told of faults in guest_memfd"
+    if facts.machine != "x86_64":
+        no_userfaults = "loads and stores are those of a child, and no userfaultfd is told of its faults"
     for name, why in (
         ("creation", no_file),
         ("file_operations", no_file),
@@ -302,6 +309,9 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("limits", no_limits),
         ("secretmem", found["memfd_secret"].get("why", "")),
         ("conversion", no_conversion),
+        ("write", no_file or ("" if facts.writes else "write(2) does not work on guest_memfd")),
+        ("userfaultfd", no_shared or no_userfaults),
+        ("no_direct_map", no_file or ("" if facts.no_direct_map else "guest_memfd stays in the direct map")),
         ("private", no_private),
         ("prefault", no_prefault),
         ("record", found["tracefs"].get("why", "")),

@@ -126,17 +126,22 @@ static struct result do_cachestat(long fd, unsigned long offset, unsigned long l
 	return number(found[0]);
 }
 
+/* reserved: which of the reserved words is 1, or ALL for none; 1 is no error_offset. */
 static struct result do_set_memory_attributes(long fd, unsigned long offset, unsigned long size, unsigned long attributes,
-					      unsigned long flags)
+					      unsigned long flags, unsigned long reserved)
 {
 	struct kvm_memory_attributes2 argument = {
-		.offset = offset, .size = size, .attributes = attributes, .flags = flags,
+		.offset = offset, .size = size, .attributes = attributes, .flags = flags, .error_offset = 1,
 	};
-	long done = ioctl(fd_of(fd), KVM_SET_MEMORY_ATTRIBUTES2, &argument);
-	struct result r = returned(done);
+	struct result r;
+	size_t length;
 
-	if (done < 0 && errno == EAGAIN)
-		snprintf(r.text, sizeof(r.text), "EAGAIN +0x%lx", (unsigned long)argument.error_offset);
+	if (reserved != ALL)
+		argument.reserved[reserved] = 1;
+	r = returned(ioctl(fd_of(fd), KVM_SET_MEMORY_ATTRIBUTES2, &argument));
+	length = strlen(r.text);
+	if (argument.error_offset != 1)
+		snprintf(r.text + length, sizeof(r.text) - length, " +0x%lx", (unsigned long)argument.error_offset);
 	return r;
 }
 

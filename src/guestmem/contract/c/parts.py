@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from guestmem.contract.kernel import mappings, pins, rings
-from guestmem.linux import calls, guest, kvm, uapi
+from guestmem.linux import calls, guest, kvm, uapi, userfaultfd
 
 __all__ = ["assembled", "defined"]
 
@@ -86,7 +86,8 @@ def numbers() -> dict[str, str]:
     found |= {
         name: getattr(module, name)
         for module, names in (
-            (mappings, ("CAP_IPC_LOCK", "UFFD_API", "UFFD_USER_MODE_ONLY", "UFFDIO_API", "UFFDIO_REGISTER")),
+            (mappings, ("CAP_IPC_LOCK",)),
+            (userfaultfd, ("UFFD_API", "UFFD_USER_MODE_ONLY", "UFFDIO_API", "UFFDIO_REGISTER")),
             (pins, ("FUTEX_WAKE",)),
             (rings, ("IORING_REGISTER_BUFFERS", "IORING_UNREGISTER_BUFFERS")),
         )

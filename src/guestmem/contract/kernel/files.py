@@ -17,7 +17,7 @@ from typing import Any
 
 from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.contract.kernel.task import Task
-from guestmem.contract.results import EAGAIN, Denied, Errno, Result, Stat
+from guestmem.contract.results import Denied, Errno, Other, Result, Stat
 from guestmem.linux import calls
 from guestmem.linux.calls import MASK64, iovec, libc, syscall
 from guestmem.linux.kvm import kvm_memory_attributes2, set_attributes2
@@ -25,6 +25,7 @@ from guestmem.linux.kvm import kvm_memory_attributes2, set_attributes2
 __all__ = ["PERFORM", "Files"]
 
 SPLICE_F_NONBLOCK, SYNC_FILE_RANGE_WRITE = 2, 2  # include/linux/splice.h, include/uapi/linux/fs.h
+NOWHERE = 1  # what error_offset is before, and no page is at
 AT_EMPTY_PATH, FIONREAD = 0x1000, 0x541B  # include/uapi/linux/fcntl.h, include/uapi/asm-generic/ioctls.h
 
 
@@ -210,15 +211,27 @@ class Files:
         calls.fallocate(self.task.fd(fd), mode, offset, length)
         return 0
 
-    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
-        argument = kvm_memory_attributes2(offset, size & MASK64, attributes, flags)
+    def set_memory_attributes(
+        self, fd: Result, offset: int, size: int, attributes: int, flags: int, reserved: int | None = None
+    ) -> Result:
+        argument = kvm_memory_attributes2(offset, size & MASK64, attributes, flags, NOWHERE)
+        if reserved is not None:
+            argument.reserved[reserved] = 1
         try:
             set_attributes2(self.task.fd(fd), argument)
         except OSError as error:
-            if error.errno == EAGAIN.code:
-                raise Denied(Errno(EAGAIN.code, argument.error_offset)) from error
+            if argument.error_offset != NOWHERE:
+                raise Denied(Errno(error.errno or 0, argument.error_offset)) from error
             raise
+        if argument.error_offset != NOWHERE:
+            raise Denied(Other(f"success, and error_offset {argument.error_offset:#x}"))
         return 0
+
+    def write(self, fd: Result, length: int, value: int) -> Result:
+        return libc("write", fd=self.task.fd(fd), buffer=bytes([value]) * length, count=length)
+
+    def pwrite(self, fd: Result, offset: int, length: int, value: int) -> Result:
+        return libc("pwrite", fd=self.task.fd(fd), buffer=bytes([value]) * length, count=length, offset=offset)
 
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         try:

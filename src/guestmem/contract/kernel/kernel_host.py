@@ -18,6 +18,7 @@ from guestmem.contract.kernel.pins import Pins
 from guestmem.contract.kernel.races import Races
 from guestmem.contract.kernel.rings import Rings
 from guestmem.contract.kernel.task import Task
+from guestmem.contract.kernel.userfaults import Userfaults
 from guestmem.contract.kernel.vms import Vms
 from guestmem.contract.results import Result
 from guestmem.linux.calls import NoNumber
@@ -43,7 +44,7 @@ class KernelHost(Host):
         task = Task()
         mappings = Mappings(task)
         vms = Vms(task, mappings)
-        shared = Files(task), Pins(task, mappings), Rings(task, mappings)
+        shared = Files(task), Pins(task, mappings), Rings(task, mappings), Userfaults(task, mappings)
         self.consist(task, mappings, vms, *shared, Children(self, task), Races(self, task, vms))
 
     def perform(self, name: str, *arguments: Any) -> Result:

@@ -3,24 +3,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
 
-from guestmem.contract.interface import NO_MAPPING, Missing
+from guestmem.contract.interface import NO_MAPPING, PAGE_SIZE, Missing
 from guestmem.contract.kernel.access import Access, Fault
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Result, Signal
 from guestmem.contract.spans import Spans, page_end
 from guestmem.linux import calls, uapi
-from guestmem.linux.calls import libc, syscall
+from guestmem.linux.calls import libc
 
 __all__ = ["Mappings"]
 
 CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
-UFFD_API, UFFD_USER_MODE_ONLY = 0xAA, 1  # include/uapi/linux/userfaultfd.h, as the two below
-UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 
 
 class Mappings:
@@ -103,15 +100,10 @@ class Mappings:
         calls.msync(self.at(mapping, offset, length), length, flags)
         return 0
 
-    def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
-        argument = (ctypes.c_uint64 * 4)(self.at(mapping, offset, length), length, mode)
-        try:
-            fd = syscall("userfaultfd", flags=os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
-        except OSError as error:
-            raise Missing(f"userfaultfd: {os.strerror(error.errno or 0)}") from error
-        with calls.Descriptor(fd):
-            calls.ioctl(fd, "UFFDIO_API", UFFDIO_API, (ctypes.c_uint64 * 3)(UFFD_API))
-            return calls.ioctl(fd, "UFFDIO_REGISTER", UFFDIO_REGISTER, argument)
+    def in_page_table(self, mapping: Result, offset: int) -> Result:
+        entry = self.at(mapping, offset, 1) // PAGE_SIZE * 8
+        with open("/proc/self/pagemap", "rb", buffering=0) as entries:
+            return int.from_bytes(os.pread(entries.fileno(), 8, entry), "little") >> 63
 
     def load(self, mapping: Result, offset: int) -> Result:
         return self.accessed(offset, self.access.load(self.at(mapping, offset, 1)), self.at(mapping, 0))

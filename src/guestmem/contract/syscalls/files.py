@@ -7,7 +7,20 @@ import os
 
 from guestmem.contract.interface import PAGE_SIZE, U64, Unmodelled
 from guestmem.contract.operations import FILE_OPERATIONS
-from guestmem.contract.results import EAGAIN, EFBIG, EINVAL, ENOTTY, EOPNOTSUPP, Denied, Errno, Failure, Result, Stat
+from guestmem.contract.results import (
+    EFBIG,
+    EINVAL,
+    ENODEV,
+    ENOTTY,
+    ENXIO,
+    EOPNOTSUPP,
+    ESPIPE,
+    Denied,
+    Errno,
+    Failure,
+    Result,
+    Stat,
+)
 from guestmem.contract.syscalls.objects import Gmem, Open, Placed, Secret
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.linux.uapi import (
@@ -19,8 +32,11 @@ from guestmem.linux.uapi import (
     FALLOC_FL_UNSHARE_RANGE,
     FALLOC_FL_WRITE_ZEROES,
     FALLOC_FL_ZERO_RANGE,
+    GUEST_MEMFD_FLAG_INIT_SHARED,
     KVM_MEMORY_ATTRIBUTE_PRIVATE,
 )
+from guestmem.machine.frame import Content
+from guestmem.mm.exception import kernel_store
 
 __all__ = ["INSIDE", "MAX_LFS_FILESIZE", "NO_SUCH_OPERATION", "WHOLE_PAGES", "Files", "aligned", "signed"]
 
@@ -123,11 +139,16 @@ class Files:
         file.changed = True
         return 0
 
-    def set_memory_attributes(self, fd: Result, offset: int, size: int, attributes: int, flags: int) -> Result:
+    def set_memory_attributes(
+        self, fd: Result, offset: int, size: int, attributes: int, flags: int, reserved: int | None = None
+    ) -> Result:
+        """kvm_gmem_set_attributes()."""
         gmem = self.task.of_kind(fd, Gmem, ENOTTY, NOT_ITS_IOCTL)
         if not self.task.facts.converts:
             raise Denied(ENOTTY, NOT_ITS_IOCTL)
-        if flags or attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE:
+        if not gmem.vm.protected:
+            raise Denied(EINVAL, "the memory of the VM can be private")
+        if flags or reserved is not None or attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE:
             raise Denied(EINVAL, "there is one attribute, and no flag")
         if not size or not aligned(offset, size):
             raise Denied(EINVAL, WHOLE_PAGES)
@@ -135,11 +156,79 @@ class Files:
             raise Denied(EINVAL, INSIDE)
         with self.kernel.running():
             err, at = gmem.convert(offset // PAGE_SIZE, (offset + size) // PAGE_SIZE, not attributes)
-        if err == -EAGAIN.code:
-            raise Denied(Errno(EAGAIN.code, at * PAGE_SIZE))
         if err:
-            raise Denied(Errno(-err), "the library allows it")
+            raise Denied(Errno(-err, at * PAGE_SIZE), "nobody else holds what is made private")
         return 0
+
+    def write(self, fd: Result, length: int, value: int) -> Result:
+        file = self.task.file(fd)
+        if not isinstance(file, Gmem):
+            raise Unmodelled("file operations on what is no guest memory")
+        if not self.task.facts.writes:
+            raise Denied(EINVAL, NO_SUCH_OPERATION)
+        done = self.perform_write(file, file.position, length, value)
+        file.position += done
+        return done
+
+    def pwrite(self, fd: Result, offset: int, length: int, value: int) -> Result:
+        file = self.task.file(fd)
+        if not isinstance(file, Gmem):
+            raise Unmodelled("file operations on what is no guest memory")
+        if signed(offset) < 0:
+            raise Denied(EINVAL, NO_SUCH_OPERATION)
+        if not self.task.facts.writes:
+            raise Denied(ESPIPE, NO_SUCH_OPERATION)
+        return self.perform_write(file, offset, length, value)
+
+    def perform_write(self, gmem: Gmem, offset: int, length: int, value: int) -> int:
+        """generic_perform_write(): what is written before an error counts, and is the result."""
+        done = 0
+        while True:
+            part = min(PAGE_SIZE - (offset + done) % PAGE_SIZE, length - done)
+            try:
+                self.write_page(gmem, offset + done, part, value)
+            except Denied:
+                if done:
+                    return done
+                raise
+            done += part
+            if done >= length:
+                return done
+
+    def write_page(self, gmem: Gmem, offset: int, length: int, value: int) -> None:
+        """kvm_gmem_write_begin(), kvm_gmem_write_end()."""
+        if not gmem.flags & self.task.facts.writes:
+            raise Denied(ENODEV, "only a file with GUEST_MEMFD_FLAG_WRITE can be written to")
+        if offset + length > gmem.size:
+            raise Denied(EINVAL, INSIDE)
+        if not aligned(offset, length):
+            raise Denied(EINVAL, WHOLE_PAGES)
+        if not length:
+            raise Unmodelled("writing nothing to a file that can be written to")
+        if gmem.no_direct_map:
+            raise Unmodelled("writing to memory that is not in the direct map")
+        place = gmem.at(offset // PAGE_SIZE)
+        if not gmem.file.shared[place] and (gmem.flags & GUEST_MEMFD_FLAG_INIT_SHARED or gmem.guest.entries[place].live):
+            raise Unmodelled("writing to a page that was made private, or that a guest has as such")
+        with self.kernel.running():
+            err = gmem.allocate(offset // PAGE_SIZE, offset // PAGE_SIZE + 1)
+            folio = gmem.slots[place]
+            if err or folio is None:
+                raise Denied(Errno(-err), "the library allows it")
+            kernel_store(self.kernel.mm, self.kernel.cpu, folio.frame, Content.SHARED)
+        cells = self.kernel.cells(folio.frame)
+        cells.update(dict.fromkeys(range(PAGE_SIZE), value & 0xFF))
+
+    def seek(self, gmem: Gmem, whence: str, offset: int) -> int:
+        """default_llseek()."""
+        start = {"cur": gmem.position, "end": gmem.size}.get(whence, 0)
+        if whence in ("data", "hole") and not 0 <= offset < gmem.size:
+            raise Denied(ENXIO, "data and holes are sought inside the file")
+        there = gmem.size if whence == "hole" else start + offset
+        if not 0 <= there <= MAX_LFS_FILESIZE:
+            raise Denied(EINVAL, "a position is not negative")
+        gmem.position = there
+        return there
 
     def cachestat(self, fd: Result, offset: int, length: int) -> Result:
         file = self.task.file(fd)
@@ -157,6 +246,12 @@ class Files:
             return self.truncate(file, signed(offset))
         if operation in ("pread", "pwrite") and signed(offset) < 0:
             raise Denied(EINVAL, NO_SUCH_OPERATION)
+        if isinstance(file, Gmem) and self.task.facts.writes and FILE_OPERATIONS[operation].written is not None:
+            call, _, how = operation.partition(" ")
+            if call == "lseek":
+                return self.seek(file, how, signed(offset))
+            length = 0 if how else 16
+            return self.pwrite(fd, offset, length, 0) if call == "pwrite" else self.write(fd, length, 0)
         facts = FILE_OPERATIONS[operation]
         result = facts.on_gmem(self.task.facts) if isinstance(file, Gmem) else facts.secret
         if isinstance(result, Failure):

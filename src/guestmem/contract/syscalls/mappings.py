@@ -43,6 +43,7 @@ from guestmem.linux.uapi import (
     PROT_READ,
     PROT_WRITE,
 )
+from guestmem.linux.userfaultfd import MINOR, MISSING
 from guestmem.mm.filemap import unmap_mapping_page, user_access
 
 __all__ = ["NOT_FAULTABLE", "Mappings"]
@@ -154,10 +155,6 @@ class Mappings:
         there.spans = Spans(page_end(length), there.spans.at(0))
         return 0
 
-    def userfaultfd_register(self, mapping: Result, offset: int, length: int, mode: int) -> Result:
-        self.task.mapping(mapping, offset, length)
-        raise Denied(EINVAL, "only anonymous memory, shmem and hugetlbfs have userfaultfd")
-
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
         there = self.task.mapping(mapping, offset, length)
         if not aligned(offset):
@@ -261,7 +258,13 @@ class Mappings:
         return 0
 
     def populate(self, mapping: Mapping, start: int, end: int, write: bool | None, forbidden: Errno) -> None:
-        """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not."""
+        """Fault pages in one by one; ``write`` None: as the mapping allows; ``forbidden`` is the errno if it does not.
+
+        Populating is a use of GUP.
+        """
+        assert isinstance(mapping.file, (Gmem, Secret))
+        if mapping.file.no_direct_map:
+            raise Denied(forbidden, NOT_FAULTABLE)
         with self.kernel.running():
             for offset in range(start, end, PAGE_SIZE):
                 prot = mapping.spans.at(offset)
@@ -270,6 +273,12 @@ class Mappings:
                     raise Denied(forbidden, NOT_FAULTABLE)
                 if self.page(mapping, offset, wanted) is None:
                     raise Denied(EFAULT, NOT_FAULTABLE)
+
+    def in_page_table(self, mapping: Result, offset: int) -> Result:
+        there = self.task.mapping(mapping, offset, 1)
+        file, pgoff = there.file, (there.offset + offset) // PAGE_SIZE
+        assert isinstance(file, (Gmem, Secret))
+        return int(pgoff in file.place and self.entered(there, file, pgoff, offset // PAGE_SIZE))
 
     def load(self, mapping: Result, offset: int) -> Result:
         there = self.task.mapping(mapping, offset, 1)
@@ -293,6 +302,11 @@ class Mappings:
             cells[offset % PAGE_SIZE] = value & 0xFF
         return cells.get(offset % PAGE_SIZE, 0)
 
+    def entered(self, mapping: Mapping, file: Gmem | Secret, pgoff: int, page: int) -> bool:
+        """Whether the page table has a page: that of the file, and of one with a userfaultfd what came since."""
+        entry = file.file.mapping.user[file.at(pgoff)]
+        return entry.live and (not mapping.trapped(page) or mapping.has.get(page) is entry.folio)
+
     def page(self, mapping: Mapping, offset: int, write: bool) -> dict[int, int] | None:
         """The bytes of the page at an offset of a mapping, faulted in; None for a SIGBUS."""
         pgoff = (mapping.offset + offset) // PAGE_SIZE
@@ -302,12 +316,18 @@ class Mappings:
             return None
         place = file.at(pgoff)
         entry = file.file.mapping.user[place]
+        mode, mapping.touched = mapping.trapped(offset // PAGE_SIZE), True
+        if mode and not self.entered(mapping, file, pgoff, offset // PAGE_SIZE):
+            if mode & (MISSING if file.slots[place] is None else MINOR):
+                return None
         if not entry.live:
             if file.file.fault(self.kernel.cpu, place):
                 return None
             if write and isinstance(file, Gmem):
                 file.changed = True  # fault_dirty_shared_page()
         assert entry.folio is not None
+        if mode:
+            mapping.has[offset // PAGE_SIZE] = entry.folio
         cells = self.kernel.cells(entry.folio.frame)
         if isinstance(file, Gmem):
             user_access(self.kernel.world.machine, file.file.mapping, place, write)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from errno import EAGAIN
 
 from guestmem.contract.interface import PAGE_SIZE, Exhausted
 from guestmem.contract.spans import Spans
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
-from guestmem.machine.guest import Guest
-from guestmem.mm.filemap import AddressSpace, Pgoff
+from guestmem.machine.frame import Content, is_secret
+from guestmem.machine.guest import Expects, Guest
+from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.mm.secretmem import Secretmem
 
-__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Vcpu", "Vm"]
+__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
 
 
 class Open:
@@ -85,6 +87,14 @@ class Vcpu(Open):
         self.fault: tuple[int, int, int] | None = None
 
 
+class Userfaultfd(Open):
+    """A userfaultfd, and the mapping that it is told of."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        super().__init__()
+        self.mapping = mapping
+
+
 class Pinned(Open):
     """Bytes of pages that a pipe or an io_uring refers to: (folio, first byte, how many)."""
 
@@ -119,7 +129,10 @@ class Placed(Open):
 
     Attributes:
         place: by page offset.
+        no_direct_map: the host's direct map does not have its pages, so nobody gets at them by GUP (AS_NO_DIRECT_MAP).
     """
+
+    no_direct_map = False
 
     def __init__(self, mapping: AddressSpace) -> None:
         super().__init__()
@@ -167,6 +180,8 @@ class Placed(Open):
 class Secret(Placed):
     """A file of memfd_secret."""
 
+    no_direct_map = True
+
     def __init__(self, file: Secretmem) -> None:
         super().__init__(file.mapping)
         self.file = file
@@ -179,6 +194,7 @@ class Gmem(Placed):
     Attributes:
         shared: by page offset, whether the host may use a page, for those that have no place yet.
         changed: its times are new (file_modified) since somebody looked.
+        position: where write(2) continues (f_pos).
     """
 
     def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
@@ -189,6 +205,7 @@ class Gmem(Placed):
         self.size = size
         self.flags = flags
         self.changed = False
+        self.position = 0
         self.shared = Spans(size // PAGE_SIZE, flags & GUEST_MEMFD_FLAG_INIT_SHARED)
 
     def placed(self, pgoff: int, place: Pgoff) -> None:
@@ -214,17 +231,34 @@ class Gmem(Placed):
         return 0
 
     def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
-        """The library's ``convert``, all or nothing; an error comes with the page that stood in the way."""
-        before = {place: self.file.shared[place] for place in self.used(start, end)}
-        for first, last in runs(before):
-            err, at = self.file.convert(first, last, to_shared)
-            if err:
-                for place, shared in before.items():
-                    if self.file.shared[place] != shared:
-                        self.file.convert(place, place + 1, shared)
-                return err, next(pgoff for pgoff, place in self.place.items() if place == at)
+        """The library's ``convert``, all or nothing; an error comes with the page that stood in the way.
+
+        What the library asks of a range before it changes anything is asked here of all ranges before the first changes.
+        """
+        used = self.used(start, end)
+        if not to_shared and (held := self.held([place for place in used if self.file.shared[place]])) is not None:
+            return -EAGAIN, next(pgoff for pgoff, place in self.place.items() if place == held)
+        for place in used if to_shared else ():
+            self.offer(place)
+        for first, last in runs(used):
+            err, _ = self.file.convert(first, last, to_shared)
+            assert err == 0, "nothing else makes a conversion fail here"
         self.shared.set(start, end, to_shared)
         return 0, 0
+
+    def held(self, places: list[Pgoff]) -> Pgoff | None:
+        """Take pages from the host's page tables; the first to which somebody else has a reference."""
+        with self.file.mapping.invalidate_lock.exclusive:
+            for place in places:
+                unmap_mapping_page(self.file.mapping, place)
+            return next((p for p in places if (folio := self.slots[p]) is not None and folio.refcount != 1), None)
+
+    def offer(self, place: Pgoff) -> None:
+        """What the guest has in a page is no secret any more: a VMM makes shared what its guest asks it to."""
+        folio = self.slots[place]
+        if folio is not None and is_secret(folio.frame.content):
+            folio.frame.content = Content.SHARED
+            self.guest.expects[place] = Expects.NOTHING
 
     def punch_hole(self, start: int, end: int) -> int:
         """The library's ``punch_hole``."""
@@ -295,6 +329,9 @@ class Mapping:
         spans: what may be done at which of its bytes (PROT_*).
         locked: numbers of the pages under mlock.
         whole: it is one VMA and not locked: nothing was done that may have changed that.
+        touched: a page was reached through it, so its page table may have some.
+        traps: faults in which of its bytes a userfaultfd is told of (UFFDIO_REGISTER_MODE_*).
+        has: by page number, what its page table has got since then; another mapping's may have more.
     """
 
     def __init__(self, file: Open, length: int, prot: int, offset: int) -> None:
@@ -303,6 +340,13 @@ class Mapping:
         self.spans = Spans(length, prot)
         self.locked: set[int] = set()
         self.whole = True
+        self.touched = False
+        self.traps = Spans(length, 0)
+        self.has: dict[int, Folio] = {}
+
+    def trapped(self, page: int) -> int:
+        """How faults in a page are told of."""
+        return self.traps.at(page * PAGE_SIZE) if any(mode for _, _, mode in self.traps) else 0
 
     def copy(self) -> Mapping:
         """The mapping in a child."""

@@ -14,6 +14,7 @@ from guestmem.contract.syscalls.mappings import Mappings
 from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
 from guestmem.contract.syscalls.race import race
 from guestmem.contract.syscalls.task import Task
+from guestmem.contract.syscalls.userfaults import Userfaults
 from guestmem.contract.syscalls.users import Users
 from guestmem.contract.syscalls.vms import Vms
 from guestmem.linux.facts import Facts
@@ -50,7 +51,8 @@ class SimulatedHost(Host):
         self.mappings = self.Mappings(self.task, self.files)
         self.users = self.Users(self.task, self.mappings)
         self.vms = self.Vms(self.task, self.users)
-        self.consist(self.task, self.files, self.mappings, self.users, self.vms, Together(self))
+        parts = self.task, self.files, self.mappings, self.users, self.vms
+        self.consist(*parts, Userfaults(self.task, self.mappings), Together(self))
 
     def resemble(self, facts: Facts) -> None:
         """Have what the machine has whose kernel the model is compared with."""

@@ -9,7 +9,7 @@ from guestmem.contract.interface import PAGE_SIZE, Unmodelled
 from guestmem.contract.results import EBADF, EFAULT, EINVAL, EIO, Denied, Errno, Result
 from guestmem.contract.syscalls.files import aligned
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE, Mappings
-from guestmem.contract.syscalls.objects import Gmem, Mapping, Pinned, Secret
+from guestmem.contract.syscalls.objects import Gmem, Mapping, Pinned, Placed
 from guestmem.contract.syscalls.task import NOT_OPEN, Task
 from guestmem.linux.uapi import PROT_READ, PROT_WRITE
 from guestmem.machine.frame import Content
@@ -39,7 +39,8 @@ class Users:
         while offset < end:
             part = min(end - offset, PAGE_SIZE - offset % PAGE_SIZE)
             prot = mapping.spans.at(offset)
-            if isinstance(mapping.file, Secret) or not prot & (PROT_WRITE if write else PROT_READ):
+            assert isinstance(mapping.file, Placed)
+            if mapping.file.no_direct_map or not prot & (PROT_WRITE if write else PROT_READ):
                 return
             cells = self.mappings.page(mapping, offset, write)
             if cells is None:

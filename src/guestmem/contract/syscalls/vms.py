@@ -80,7 +80,7 @@ class Vms:
 
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         owner = self.task.vm(vm)
-        if flags & (U64 - 1) not in (self.facts.protected if owner.protected else self.facts.files):
+        if not self.facts.legal(flags & (U64 - 1), owner.protected):
             raise Denied(EINVAL, FLAGS_KNOWN)
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
@@ -93,6 +93,7 @@ class Vms:
         if err:
             raise Denied(Errno(-err), "the protection can be had")
         gmem = Gmem(owner, file, guest, size, flags)
+        gmem.no_direct_map = bool(flags & self.facts.no_direct_map)
         owner.files.append(gmem)
         owner.uses += 1
         return self.task.opened(gmem)
@@ -109,7 +110,7 @@ class Vms:
         owner = self.task.vm(vm)
         slot, flags = slot & 0xFFFFFFFF, flags & 0xFFFFFFFF
         gmem = bool(flags & KVM_MEM_GUEST_MEMFD)
-        bindable = self.facts.protected if owner.protected else self.facts.bindable
+        bindable = self.facts.binds(owner.protected)
         if gmem and not bindable:
             raise Denied(EINVAL, BINDABLE)
         if flags & ~(KVM_MEM_GUEST_MEMFD if gmem else KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):
@@ -147,7 +148,7 @@ class Vms:
                 raise Unmodelled("slots so large that KVM takes much memory for them")
             if gpa + size > 1 << self.facts.gpa_bits and (old is None or move):
                 raise Denied(Errno(self.facts.gpa_error), SLOT_ARGUMENTS)
-            if new.file is not None and new.file.flags not in bindable:
+            if new.file is not None and self.facts.plainly(new.file.flags) not in bindable:
                 raise Denied(EINVAL, BINDABLE)
             if new.file is not None:
                 self.may_bind(new)
@@ -178,7 +179,8 @@ class Vms:
         if signed(offset) < 0 or offset + slot.pages * PAGE_SIZE > gmem.size:
             raise Denied(EINVAL, INSIDE)
         pgoff = offset // PAGE_SIZE
-        slot.file, slot.pgoff, slot.gmem_only = gmem, pgoff, bool(gmem.flags & GUEST_MEMFD_FLAG_MMAP)
+        slot.file, slot.pgoff = gmem, pgoff
+        slot.gmem_only = self.facts.file_only or bool(gmem.flags & GUEST_MEMFD_FLAG_MMAP)
 
     def may_bind(self, slot: Slot) -> None:
         """Whether no other slot has the range of the file."""
@@ -292,7 +294,7 @@ class Vms:
         owner = self.task.vm(vm)
         if not self.facts.attributes:
             raise Denied(Errno(self.facts.unknown_vm_ioctl), NOT_ITS_IOCTL)
-        if flags or attributes & ~(KVM_MEMORY_ATTRIBUTE_PRIVATE if owner.protected else 0):
+        if flags or attributes & ~(KVM_MEMORY_ATTRIBUTE_PRIVATE if owner.protected and self.facts.protected else 0):
             raise Denied(EINVAL, "there is one attribute, of VMs with private memory, and no flag")
         if not size or gpa + size >= U64 or not aligned(gpa, size):
             raise Denied(EINVAL, WHOLE_PAGES)
