@@ -149,6 +149,18 @@ class Host:
         """memfd_secret(2); a descriptor."""
 
     @operation
+    def open_kvm(self) -> Result:
+        """open(2) of /dev/kvm; a descriptor."""
+
+    @operation
+    def create_guest_memfd_reserved(self, vm: Result, size: int, flags: int, word: int) -> Result:
+        """KVM_CREATE_GUEST_MEMFD with a word in ``reserved``; a descriptor."""
+
+    @operation
+    def unmapped_argument(self, vm: Result, ioctl: str) -> Result:
+        """An ioctl of a VM whose argument is where nothing is mapped; "KVM_CREATE_GUEST_MEMFD" or another of a VM."""
+
+    @operation
     def check_extension(self, fd: Result, capability: int) -> Result:
         """KVM_CHECK_EXTENSION on a VM."""
 
@@ -252,6 +264,22 @@ class Host:
     @operation
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
         """mlock(2)."""
+
+    @operation
+    def mlock2(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
+        """mlock2(2); MLOCK_ONFAULT 1."""
+
+    @operation
+    def sealed(self, mapping: Result, operation: str, *arguments: Any) -> Result:
+        """In a child, mseal(2) of a whole mapping, and then an operation."""
+
+    @operation
+    def guard(self, mapping: Result, offset: int, length: int, install: int) -> Result:
+        """madvise(2), MADV_GUARD_INSTALL or, with 0, MADV_GUARD_REMOVE."""
+
+    @operation
+    def mmap_limited(self, fd: Result, length: int, limit: int) -> Result:
+        """In a child without privileges that may lock so many bytes (RLIMIT_MEMLOCK), mmap(2), shared; 0."""
 
     @operation
     def munlock(self, mapping: Result, offset: int, length: int) -> Result:

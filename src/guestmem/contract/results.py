@@ -26,6 +26,7 @@ __all__ = [
     "ENODEV",
     "ENOENT",
     "ENOMEM",
+    "ENOSYS",
     "ENOTDIR",
     "ENOTTY",
     "ENXIO",
@@ -109,7 +110,7 @@ EEXIST, EFAULT, EFBIG, EINTR = map(Errno, (errno.EEXIST, errno.EFAULT, errno.EFB
 EINVAL, EIO, ENODEV, ENOMEM = map(Errno, (errno.EINVAL, errno.EIO, errno.ENODEV, errno.ENOMEM))
 EMFILE, ENOENT = Errno(errno.EMFILE), Errno(errno.ENOENT)
 ENOTDIR, ENOTTY, ENXIO, EOPNOTSUPP = map(Errno, (errno.ENOTDIR, errno.ENOTTY, errno.ENXIO, errno.EOPNOTSUPP))
-EOVERFLOW, EPERM, ESPIPE, EXDEV = map(Errno, (errno.EOVERFLOW, errno.EPERM, errno.ESPIPE, errno.EXDEV))
+ENOSYS, EOVERFLOW, EPERM, ESPIPE, EXDEV = map(Errno, (errno.ENOSYS, errno.EOVERFLOW, errno.EPERM, errno.ESPIPE, errno.EXDEV))
 NO_FAULT = Other("no memory fault")
 """The last exit of a vCPU was for something else."""
 MMIO = Other("MMIO")

@@ -60,10 +60,11 @@ EVERYWHERE = {
     "fsmount": 432,
     "memfd_secret": uapi.NR_memfd_secret,
     "cachestat": uapi.NR_cachestat,
+    "mseal": 462,
 }
-GENERIC = {"futex": 98, "finit_module": 273, "execveat": 281, "userfaultfd": 282}
+GENERIC = {"mlock2": 284, "futex": 98, "finit_module": 273, "execveat": 281, "userfaultfd": 282}
 NUMBERS = {
-    "x86_64": {"futex": 202, "finit_module": 313, "execveat": 322, "userfaultfd": 323},
+    "x86_64": {"mlock2": 325, "futex": 202, "finit_module": 313, "execveat": 322, "userfaultfd": 323},
     "aarch64": GENERIC,
     "riscv64": GENERIC,
 }

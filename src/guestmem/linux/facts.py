@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, iovec, libc, memfd_secret, mmap, munmap
+from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, iovec, libc, madvise, memfd_secret, mmap, munmap, syscall
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
@@ -26,6 +26,7 @@ from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 __all__ = ["Facts", "find"]
 
 NOWHERE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS | uapi.MAP_NORESERVE
+MADV_GUARD_INSTALL = 102  # include/uapi/asm-generic/mman-common.h
 FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 VM_TYPES = (*range(6), 99, 1 << 20, 1 << 31)
 FLAG_VALUES = tuple(range(4))
@@ -64,6 +65,8 @@ class Facts(NamedTuple):
         shadow_paging: the guest's page tables are not the hardware's, so KVM builds others (no EPT, no NPT).
         forced: /proc/PID/mem reads what its mapping forbids (proc_mem.force_override=always).
         secret_locked: mappings of memfd_secret are VM_LOCKED.
+        seals: the kernel has mseal(2).
+        guards: mappings of files can have guards (MADV_GUARD_INSTALL).
     """
 
     machine: str = "x86_64"
@@ -96,6 +99,8 @@ class Facts(NamedTuple):
     shadow_paging: bool = False
     forced: bool = True
     secret_locked: bool = True
+    seals: bool = True
+    guards: bool = True
 
     @property
     def roomy(self) -> bool:
@@ -176,6 +181,8 @@ def find() -> Facts:
                 shadow_paging=_shadow_paging(),
                 forced=_forced(),
                 secret_locked=_secret_locked(),
+                seals=_seals(),
+                guards=_guards(),
             )
         finally:
             _close(files)
@@ -430,6 +437,29 @@ def _forced() -> bool:
         return False
     finally:
         munmap(address, PAGE_SIZE)
+
+
+def _seals() -> bool:
+    """By a flag that there is not."""
+    try:
+        syscall("mseal", start=0, length=0, flags=1)
+    except CallError as error:
+        return error.errno != errno.ENOSYS
+    return True
+
+
+def _guards() -> bool:
+    """By a mapping of an ordinary memfd."""
+    fd = os.memfd_create("guestmem", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, PAGE_SIZE)
+        address = mmap(0, PAGE_SIZE, uapi.PROT_READ | uapi.PROT_WRITE, uapi.MAP_SHARED, fd)
+        try:
+            return _works(functools.partial(madvise, address, PAGE_SIZE, MADV_GUARD_INSTALL))
+        finally:
+            munmap(address, PAGE_SIZE)
+    finally:
+        os.close(fd)
 
 
 def _secret_locked() -> bool:

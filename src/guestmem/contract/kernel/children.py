@@ -11,28 +11,53 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from guestmem.contract.interface import PAGE_SIZE, Host, Missing
+from guestmem.contract.interface import NO_MAPPING, PAGE_SIZE, Host, Missing
 from guestmem.contract.kernel.cgroup import MemoryCgroup
+from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Errno, Failure, Other, Result, Signal
-from guestmem.linux import calls
+from guestmem.linux import calls, uapi
+from guestmem.linux.calls import syscall
 from guestmem.linux.kvm import KEEP, PUNCH
 from guestmem.linux.process import Lost, in_child
 
 __all__ = ["Children"]
 
+NOBODY = 65534
 TICK = 0.03  # seconds; a file's times are those of the last tick, of which there are 100 or more in a second
 
 
 class Children:
     """What needs a child, a limit or a signal."""
 
-    def __init__(self, host: Host, task: Task) -> None:
+    def __init__(self, host: Host, task: Task, mappings: Mappings) -> None:
         self.host = host
         self.task = task
+        self.mappings = mappings
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
         return child(lambda: self.host.raising(operation, *arguments))
+
+    def sealed(self, mapping: Result, operation: str, *arguments: Any) -> Result:
+        start, spans = self.mappings.maps[mapping] if isinstance(mapping, int) else (0, None)
+        if spans is None:
+            raise Denied(NO_MAPPING)
+
+        def seal_first() -> Result:
+            syscall("mseal", start=start, length=spans.end(), flags=0)
+            return self.host.raising(operation, *arguments)
+
+        return child(seal_first)
+
+    def mmap_limited(self, fd: Result, length: int, limit: int) -> Result:
+        def map_limited() -> Result:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+            if os.geteuid() == 0:
+                os.setresuid(NOBODY, NOBODY, NOBODY)
+            calls.mmap(0, length, uapi.PROT_READ | uapi.PROT_WRITE, uapi.MAP_SHARED, self.task.fd(fd))
+            return 0
+
+        return child(map_limited)
 
     def in_full_table(self, operation: str, *arguments: Any) -> Result:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)

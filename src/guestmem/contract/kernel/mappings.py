@@ -13,10 +13,11 @@ from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Result, Signal
 from guestmem.contract.spans import Spans, page_end
 from guestmem.linux import calls, uapi
-from guestmem.linux.calls import libc
+from guestmem.linux.calls import libc, syscall
 
 __all__ = ["Mappings"]
 
+MADV_GUARD_INSTALL, MADV_GUARD_REMOVE = 102, 103  # include/uapi/asm-generic/mman-common.h
 CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
 
 
@@ -84,6 +85,16 @@ class Mappings:
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
         self.may_lock()
         calls.mlock(self.at(mapping, offset, length), length)
+        return 0
+
+    def mlock2(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
+        self.may_lock()
+        syscall("mlock2", start=self.at(mapping, offset, length), length=length, flags=flags)
+        return 0
+
+    def guard(self, mapping: Result, offset: int, length: int, install: int) -> Result:
+        advice = MADV_GUARD_INSTALL if install else MADV_GUARD_REMOVE
+        calls.madvise(self.at(mapping, offset, length), length, advice)
         return 0
 
     def may_lock(self) -> None:

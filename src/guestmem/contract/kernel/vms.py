@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import os
+
 from guestmem.contract.kernel.guest import ContractGuest
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.statistics import StatsFile
 from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import ENOTTY, Denied, Result
 from guestmem.linux import calls, uapi
-from guestmem.linux.calls import MASK64
+from guestmem.linux.calls import MASK64, libc
 from guestmem.linux.kvm import Kvm
 
 __all__ = ["Vms"]
 
 MASK32 = (1 << 32) - 1
+NOWHERE = 8  # in the page at 0, where vm.mmap_min_addr lets nobody map
 
 
 class OpenVm(Open):
@@ -54,6 +57,16 @@ class Vms:
     def create_guest_memfd(self, vm: Result, size: int, flags: int) -> Result:
         argument = uapi.kvm_create_guest_memfd(size & MASK64, flags & MASK64)
         return self.task.opened(calls.ioctl(self.task.fd(vm), "KVM_CREATE_GUEST_MEMFD", uapi.KVM_CREATE_GUEST_MEMFD, argument))
+
+    def open_kvm(self) -> Result:
+        return self.task.opened(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+
+    def create_guest_memfd_reserved(self, vm: Result, size: int, flags: int, word: int) -> Result:
+        argument = uapi.kvm_create_guest_memfd(size & MASK64, flags & MASK64, (word,))
+        return self.task.opened(calls.ioctl(self.task.fd(vm), "KVM_CREATE_GUEST_MEMFD", uapi.KVM_CREATE_GUEST_MEMFD, argument))
+
+    def unmapped_argument(self, vm: Result, ioctl: str) -> Result:
+        return libc("ioctl", fd=self.task.fd(vm), request=getattr(uapi, ioctl), argument=NOWHERE)
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         return calls.ioctl(self.task.fd(fd), "KVM_CHECK_EXTENSION", uapi.KVM_CHECK_EXTENSION, capability)

@@ -22,6 +22,7 @@ GROUPS = {
     "file_operations": "system calls on a file that is memory and no data",
     "fallocate": "allocating and punching holes",
     "mapping": "mmap, faults and their signals, what can be done to a mapping",
+    "locking": "mlock2, mseal and guards",
     "memslot": "binding ranges of files to memory slots",
     "lifetime": "closing in any order, fork, passing descriptors",
     "zeroing": "a page is zero when it is seen for the first time, and again after a hole",

@@ -7,7 +7,7 @@ import os
 
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Host
-from guestmem.contract.results import EBADF, EINVAL, EMFILE, ENOTTY, Result, failed
+from guestmem.contract.results import EBADF, EFAULT, EINVAL, EMFILE, ENOTTY, Result, failed
 from guestmem.contract.rows import (
     CAP_GUEST_MEMFD,
     CAP_GUEST_MEMFD_FLAGS,
@@ -18,6 +18,8 @@ from guestmem.contract.rows import (
     MMAP,
     OBSERVED,
     SELFTEST,
+    bind,
+    bindable,
     expect,
     gmem,
     ok,
@@ -175,3 +177,29 @@ def test_no_descriptor_free(host: Host, operation: str, arguments: tuple[int, ..
     about = (owner,) if operation in ("create_guest_memfd", "dup") else ()
     expect(host.in_full_table(operation, *about, *arguments), expected)
     ok(host.create_guest_memfd(owner, PAGE_SIZE, 0))
+
+
+@row("reserved words are not looked at", f"{GMEM}, kvm_gmem_create()")
+def test_reserved(host: Host) -> None:
+    fd = ok(host.create_guest_memfd_reserved(vm(host), PAGE_SIZE, host.facts.files[0], 1 << 40))
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+@table(
+    "an argument that cannot be read is EFAULT",
+    f"{KVM}, kvm_vm_ioctl()",
+    {name: name for name in ("KVM_CREATE_GUEST_MEMFD", "KVM_SET_USER_MEMORY_REGION2", "KVM_SET_USER_MEMORY_REGION")},
+)
+def test_unmapped_argument(host: Host, ioctl: str) -> None:
+    owner = vm(host)
+    expect(host.unmapped_argument(owner, ioctl), EFAULT)
+    expect(host.unmapped_argument(ok(host.memfd_create(PAGE_SIZE)), ioctl), ENOTTY)
+
+
+@row("/dev/kvm makes no guest memory, and is none", f"{KVM}, kvm_dev_ioctl(); {GMEM}, kvm_gmem_bind()")
+def test_dev_kvm(host: Host) -> None:
+    owner, fd = bindable(host, 1)
+    device = ok(host.open_kvm())
+    expect(host.create_guest_memfd(device, PAGE_SIZE, 0), EINVAL)
+    expect(bind(host, owner, device, 0, 0, 1), EINVAL)
+    expect(bind(host, owner, fd, 0, 0, 1), 0)

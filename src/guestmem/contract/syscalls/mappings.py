@@ -48,6 +48,7 @@ from guestmem.mm.filemap import unmap_mapping_page, user_access
 
 __all__ = ["NOT_FAULTABLE", "Mappings"]
 
+MLOCK_ONFAULT = 1  # include/uapi/asm-generic/mman.h
 MAP_TYPE = 0x0F  # include/uapi/linux/mman.h
 LEGACY_MAP_MASK = 0x7FFFF
 SMALL = 64 * PAGE_SIZE  # the longest range whose pages are touched one by one
@@ -235,6 +236,32 @@ class Mappings:
             raise Denied(ENOMEM, NOT_FAULTABLE) from None
         return 0
 
+    def mlock2(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
+        if flags & ~MLOCK_ONFAULT:
+            raise Denied(EINVAL, "mlock2 knows MLOCK_ONFAULT alone")
+        if not flags:
+            return self.mlock(mapping, offset, length)
+        there = self.task.mapping(mapping, offset, length)
+        there.whole = False
+        there.locked.update(range(offset // PAGE_SIZE, page_end(offset + length) // PAGE_SIZE))
+        return 0
+
+    def guard(self, mapping: Result, offset: int, length: int, install: int) -> Result:
+        """madvise_guard_install(), which takes pages from the page table and none from the file."""
+        there = self.task.mapping(mapping, offset, length)
+        if not self.task.facts.guards or not aligned(offset):
+            raise Denied(EINVAL, "a mapping of a file can have guards")
+        pages = range(offset // PAGE_SIZE, page_end(offset + length) // PAGE_SIZE)
+        if not install:
+            there.guarded.difference_update(pages)
+            return 0
+        if there.locked.intersection(pages):
+            raise Denied(EINVAL, LOCKED)
+        there.whole = False
+        self.drop_entries(there, offset, page_end(offset + length))
+        there.guarded.update(pages)
+        return 0
+
     def munlock(self, mapping: Result, offset: int, length: int) -> Result:
         there = self.task.mapping(mapping, offset, length)
         there.whole = False
@@ -292,7 +319,8 @@ class Mappings:
     def accessed(self, mapping: Mapping, offset: int, value: int | None) -> int:
         """A load, or a store of a value, of a byte."""
         prot = mapping.spans.at(offset)
-        if not prot & (PROT_WRITE if value is not None else PROT_READ | PROT_WRITE):
+        guarded = offset // PAGE_SIZE in mapping.guarded
+        if guarded or not prot & (PROT_WRITE if value is not None else PROT_READ | PROT_WRITE):
             raise Denied(Signal("SIGSEGV", offset))
         with self.kernel.running():
             cells = self.page(mapping, offset, value is not None)

@@ -21,7 +21,7 @@ from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.mm.secretmem import Secretmem
 
-__all__ = ["Gmem", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
+__all__ = ["Gmem", "Kvm", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
 
 
 class Open:
@@ -322,6 +322,10 @@ def runs(places: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
+class Kvm(Open):
+    """/dev/kvm."""
+
+
 class Mapping:
     """A mapping of a file.
 
@@ -330,6 +334,7 @@ class Mapping:
         locked: numbers of the pages under mlock.
         whole: it is one VMA and not locked: nothing was done that may have changed that.
         touched: a page was reached through it, so its page table may have some.
+        guarded: numbers of the pages that are guards (MADV_GUARD_INSTALL).
         traps: faults in which of its bytes a userfaultfd is told of (UFFDIO_REGISTER_MODE_*).
         has: by page number, what its page table has got since then; another mapping's may have more.
     """
@@ -339,6 +344,7 @@ class Mapping:
         self.offset = offset
         self.spans = Spans(length, prot)
         self.locked: set[int] = set()
+        self.guarded: set[int] = set()
         self.whole = True
         self.touched = False
         self.traps = Spans(length, 0)
@@ -353,6 +359,7 @@ class Mapping:
         other = Mapping(self.file, 0, 0, self.offset)
         other.spans = self.spans.copy()
         other.whole = self.whole
+        other.guarded = set(self.guarded)
         return other
 
     def areas(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:

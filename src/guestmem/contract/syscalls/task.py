@@ -9,7 +9,7 @@ from typing import TypeVar
 from guestmem.contract.interface import NO_MAPPING
 from guestmem.contract.results import EBADF, EINVAL, EMFILE, ENOTTY, Denied, Errno, Result
 from guestmem.contract.syscalls.machine import Booted
-from guestmem.contract.syscalls.objects import Gmem, Mapping, Open, Pinned, Secret, Userfaultfd, Vcpu, Vm
+from guestmem.contract.syscalls.objects import Gmem, Kvm, Mapping, Open, Pinned, Secret, Userfaultfd, Vcpu, Vm
 from guestmem.linux.facts import Facts
 
 __all__ = ["NOT_ITS_IOCTL", "NOT_OPEN", "Task"]
@@ -77,7 +77,7 @@ class Task:
 
     def vm(self, fd: Result) -> Vm:
         """The VM of an ioctl."""
-        return self.of_kind(fd, Vm, EINVAL if isinstance(self.file(fd), Vcpu) else ENOTTY, NOT_ITS_IOCTL)
+        return self.of_kind(fd, Vm, EINVAL if isinstance(self.file(fd), Vcpu | Kvm) else ENOTTY, NOT_ITS_IOCTL)
 
     def drop(self, file: Open) -> None:
         """One user of a file less; the last one closes it (fput)."""

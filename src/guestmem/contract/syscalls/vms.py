@@ -7,7 +7,7 @@ from guestmem.contract.interface import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_
 from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOENT, MMIO, NO_FAULT, Denied, Errno, Result
 from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
-from guestmem.contract.syscalls.objects import Gmem, Slot, Vcpu, Vm
+from guestmem.contract.syscalls.objects import Gmem, Kvm, Slot, Vcpu, Vm
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.contract.syscalls.users import Users
 from guestmem.linux.uapi import (
@@ -97,6 +97,17 @@ class Vms:
         owner.files.append(gmem)
         owner.uses += 1
         return self.task.opened(gmem)
+
+    def open_kvm(self) -> Result:
+        return self.task.opened(Kvm())
+
+    def create_guest_memfd_reserved(self, vm: Result, size: int, flags: int, word: int) -> Result:
+        """kvm_gmem_create() does not look at them."""
+        return self.create_guest_memfd(vm, size, flags)
+
+    def unmapped_argument(self, vm: Result, ioctl: str) -> Result:
+        self.task.vm(vm)
+        raise Denied(EFAULT, "an argument can be read")
 
     def check_extension(self, fd: Result, capability: int) -> Result:
         self.task.vm(fd)
