@@ -168,7 +168,7 @@ WRONG: dict[str, tuple[Callable[..., Any], str, str, str]] = {
     "bound twice": (GuestMemfd.may_bind, "return -EEXIST", "return 0", "memslot"),
     "signals ignored": (GuestMemfd.allocate, "err = -EINTR", "pass", "limits"),
     "the host's own data is given": (
-        GuestMemfd.grab_folio,
+        GuestMemfd.initialise,
         "kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.ZERO)",
         "kernel_store(self.kernel, cpu, self.kernel.machine.frames[pfn], Content.HOST)",
         "concurrency",

@@ -43,4 +43,4 @@ def options(scenario: Scenario, arguments: argparse.Namespace) -> dict[str, Any]
     from guestmem.report import names
 
     given = names.options(scenario, arguments.protection, arguments.arch, arguments.speculation)
-    return {**given, **{name: names.option(scenario, name, value) for name, value in arguments.option}}
+    return {**given, **{name: names.option(scenario, name, value) for name, value in getattr(arguments, "option", ())}}

@@ -278,10 +278,6 @@ class Host:
         """madvise(2), MADV_GUARD_INSTALL or, with 0, MADV_GUARD_REMOVE."""
 
     @operation
-    def mmap_limited(self, fd: Result, length: int, limit: int) -> Result:
-        """In a child without privileges that may lock so many bytes (RLIMIT_MEMLOCK), mmap(2), shared; 0."""
-
-    @operation
     def munlock(self, mapping: Result, offset: int, length: int) -> Result:
         """munlock(2)."""
 

@@ -82,7 +82,6 @@ OPERATIONS = {
     "mlock2": Operation(),
     "sealed": Operation(),
     "guard": Operation(),
-    "mmap_limited": Operation(),
     "munlock": Operation(1),
     "msync": Operation(2),
     "in_page_table": Operation(),

@@ -299,6 +299,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("file_operations", no_file),
         ("fallocate", no_file),
         ("mapping", no_file),
+        ("locking", no_shared),
         ("memslot", no_file),
         ("lifetime", no_file),
         ("zeroing", no_shared),

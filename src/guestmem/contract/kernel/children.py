@@ -16,14 +16,13 @@ from guestmem.contract.kernel.cgroup import MemoryCgroup
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Errno, Failure, Other, Result, Signal
-from guestmem.linux import calls, uapi
+from guestmem.linux import calls
 from guestmem.linux.calls import syscall
 from guestmem.linux.kvm import KEEP, PUNCH
 from guestmem.linux.process import Lost, in_child
 
 __all__ = ["Children"]
 
-NOBODY = 65534
 TICK = 0.03  # seconds; a file's times are those of the last tick, of which there are 100 or more in a second
 
 
@@ -48,16 +47,6 @@ class Children:
             return self.host.raising(operation, *arguments)
 
         return child(seal_first)
-
-    def mmap_limited(self, fd: Result, length: int, limit: int) -> Result:
-        def map_limited() -> Result:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
-            if os.geteuid() == 0:
-                os.setresuid(NOBODY, NOBODY, NOBODY)
-            calls.mmap(0, length, uapi.PROT_READ | uapi.PROT_WRITE, uapi.MAP_SHARED, self.task.fd(fd))
-            return 0
-
-        return child(map_limited)
 
     def in_full_table(self, operation: str, *arguments: Any) -> Result:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)

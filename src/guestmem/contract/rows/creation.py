@@ -193,7 +193,7 @@ def test_reserved(host: Host) -> None:
 def test_unmapped_argument(host: Host, ioctl: str) -> None:
     owner = vm(host)
     expect(host.unmapped_argument(owner, ioctl), EFAULT)
-    expect(host.unmapped_argument(ok(host.memfd_create(PAGE_SIZE)), ioctl), ENOTTY)
+    expect(host.unmapped_argument(ok(host.create_guest_memfd(owner, PAGE_SIZE, host.facts.files[0])), ioctl), ENOTTY)
 
 
 @row("/dev/kvm makes no guest memory, and is none", f"{KVM}, kvm_dev_ioctl(); {GMEM}, kvm_gmem_bind()")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host
 from guestmem.contract.operations import FILE_OPERATIONS
-from guestmem.contract.results import EAGAIN, EBUSY, EFAULT, EINVAL, EIO, EMFILE, ENOMEM, EOPNOTSUPP, EPERM, Result
+from guestmem.contract.results import EBUSY, EFAULT, EINVAL, EIO, EMFILE, ENOMEM, EOPNOTSUPP, EPERM, Result
 from guestmem.contract.rows import OBSERVED, PRIVATE, RW, SHARED, expect, ok, row, sigbus, table, vm
 
 P = PAGE_SIZE
@@ -163,14 +163,6 @@ def test_secret_direct_io(host: Host) -> None:
     expect(host.direct_write(mapping, 0), EFAULT)
     expect(host.direct_read(mapping, 0, 1), EFAULT)
     expect(host.cachestat(fd, 0, 0), 0)
-
-
-@row("more of it than may be locked is not mapped", f"{SOURCE}; secretmem_mmap()")
-def test_secret_locked_limit(host: Host) -> None:
-    fd = ok(host.memfd_secret(0))
-    ok(host.file_operation(fd, "ftruncate", 4 * P))
-    expect(host.mmap_limited(fd, 2 * P, 2 * P), 0)
-    expect(host.mmap_limited(fd, 3 * P, 2 * P), EAGAIN)
 
 
 @row("a page that nobody has touched is refused to vmsplice, and not made", f"{SOURCE}; mm/gup.c, check_vma_flags()")

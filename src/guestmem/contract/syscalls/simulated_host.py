@@ -7,18 +7,18 @@ from typing import Any
 
 from guestmem.contract.interface import PAGE_SIZE, Host, Unmodelled
 from guestmem.contract.operations import OPERATIONS
-from guestmem.contract.results import EAGAIN, EINTR, EINVAL, EIO, ENOSYS, EPERM, Denied, Failure, Other, Result, Signal, failed
+from guestmem.contract.results import EINTR, EINVAL, EIO, ENOSYS, EPERM, Denied, Failure, Other, Result, Signal, failed
 from guestmem.contract.syscalls.files import NO_SUCH_OPERATION, Files
 from guestmem.contract.syscalls.machine import Booted
 from guestmem.contract.syscalls.mappings import Mappings
-from guestmem.contract.syscalls.objects import Gmem, Secret, Vcpu, Vm
+from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
 from guestmem.contract.syscalls.race import race
 from guestmem.contract.syscalls.task import Task
 from guestmem.contract.syscalls.userfaults import Userfaults
 from guestmem.contract.syscalls.users import Users
 from guestmem.contract.syscalls.vms import Vms
 from guestmem.linux.facts import Facts
-from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, MAP_SHARED, PROT_READ, PROT_WRITE
+from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 
 __all__ = ["SimulatedHost"]
 
@@ -114,13 +114,6 @@ class Together:
         if operation in ("munmap", "mprotect", "mremap") and arguments[0] == mapping:
             raise Denied(EPERM, "a sealed mapping stays where it is and as it is")
         return self.in_child(operation, *arguments)
-
-    def mmap_limited(self, fd: Result, length: int, limit: int) -> Result:
-        """mlock_future_ok(), which is asked for secret memory alone."""
-        if isinstance(self.task.file(fd), Secret) and length > limit:
-            raise Denied(EAGAIN, "secret memory counts as locked")
-        mapped = self.in_child("mmap", fd, length, PROT_READ | PROT_WRITE, MAP_SHARED, 0)
-        return mapped if failed(mapped) else 0
 
     def fallocate_signalled(self, fd: Result, length: int) -> Result:
         gmem = self.task.of_kind(fd, Gmem, EINVAL, NO_SUCH_OPERATION)
