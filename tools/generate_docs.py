@@ -25,6 +25,7 @@ from guestmem.rules import RULES
 from guestmem.scenarios.catalogue import PROTECTIONS, SCENARIOS
 from guestmem.scenarios.story import Story
 from guestmem.upstream.catalogue import DEFECTS
+from guestmem.upstream.libraries import LIBRARIES
 from unreached import REASONS
 
 #: What has to be executed by some scenario.
@@ -146,7 +147,7 @@ def defects() -> str:
 
 def libraries() -> str:
     """What posted libraries break."""
-    return f"```text\n{run('compare', '--library', 'ours', 'rfc-v1', 'rfc-v2', 'direct-map-v7', 'v6', 'v7', 'v8')}```\n"
+    return f"```text\n{run('compare', '--library', *LIBRARIES)}```\n"
 
 
 #: The parts of each document that are made, in their order.

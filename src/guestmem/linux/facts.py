@@ -164,10 +164,10 @@ def find() -> Facts:
                 overlap_first=_overlap_first(kvm),
                 vm_types=tuple(kind for kind in VM_TYPES if _works(functools.partial(_make_vm, kvm, kind))),
                 attributes=_knows_attributes(vm),
-                protected=_protected(kvm),
+                protected=_of_protected(kvm, _protected),
                 pre_faults=bool(vm.check_extension(uapi.KVM_CAP_PRE_FAULT_MEMORY)),
                 no_pre_fault=_no_pre_fault(kvm),
-                converts=_converts(kvm),
+                converts=_of_protected(kvm, _converts),
                 file_only=any(_knows_conversion(file) for file in files.values()),
                 **_series(vm),
                 userfaults=_userfaults(files.get(uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED)),
@@ -270,8 +270,8 @@ def _bind(vm: Vm, file: GuestMemfd) -> None:
     vm.delete_slot(0)
 
 
-def _converts(kvm: Kvm) -> tuple[int, ...]:
-    """By asking for what a page is at the beginning."""
+def _of_protected(kvm: Kvm, find: Callable[[Vm, dict[int, GuestMemfd]], tuple[int, ...]]) -> tuple[int, ...]:
+    """What is found with a VM of type SW_PROTECTED and the files that it makes; nothing where there is no such VM."""
     if platform.machine() != "x86_64":
         return ()
     try:
@@ -281,9 +281,14 @@ def _converts(kvm: Kvm) -> tuple[int, ...]:
     with vm:
         files = _files(vm)
         try:
-            return tuple(flags for flags, file in files.items() if _works(functools.partial(_convert, file, flags)))
+            return find(vm, files)
         finally:
             _close(files)
+
+
+def _converts(vm: Vm, files: dict[int, GuestMemfd]) -> tuple[int, ...]:
+    """By asking for what a page is at the beginning."""
+    return tuple(flags for flags, file in files.items() if _works(functools.partial(_convert, file, flags)))
 
 
 def _convert(file: GuestMemfd, flags: int) -> None:
@@ -322,21 +327,9 @@ def _no_pre_fault(kvm: Kvm) -> int:
     return 0
 
 
-def _protected(kvm: Kvm) -> tuple[int, ...]:
-    if platform.machine() != "x86_64":
-        return ()
-    try:
-        vm = kvm.create_vm(uapi.KVM_X86_SW_PROTECTED_VM)
-    except CallError:
-        return ()
-    with vm:
-        if not vm.check_extension(uapi.KVM_CAP_MEMORY_ATTRIBUTES) & uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE:
-            return ()
-        files = _files(vm)
-        try:
-            return _bindable(vm, files)
-        finally:
-            _close(files)
+def _protected(vm: Vm, files: dict[int, GuestMemfd]) -> tuple[int, ...]:
+    private = vm.check_extension(uapi.KVM_CAP_MEMORY_ATTRIBUTES) & uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE
+    return _bindable(vm, files) if private else ()
 
 
 def _make_vm(kvm: Kvm, kind: int) -> None:

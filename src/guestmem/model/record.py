@@ -206,7 +206,9 @@ def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
                 return value(left) - value(right)
             case ast.BinOp(left=left, op=ast.Mult(), right=right):
                 return value(left) * value(right)
-        known = ", ".join(sorted(geometry)) or "nothing"
+        if not geometry:
+            raise Refused("geometry", f"{expression!r} is a size, and this record is in no world", "write name: Class = part()")
+        known = ", ".join(sorted(geometry))
         raise Refused("geometry", f"{expression!r} is not known", f"use integers, + - * and names of the geometry ({known})")
 
     return value(_parsed(expression))

@@ -14,7 +14,7 @@ from guestmem.scenarios.huge import HugeOnKvm
 from guestmem.scenarios.hypervisors import OnKvm
 from guestmem.scenarios.users import GpcDriver, PfnCache
 
-__all__ = ["B34", "B38", "B41", "DirectMapV7"]
+__all__ = ["B34", "B38", "B41", "DirectMapV7", "DirectMapV12"]
 
 
 class NeverFlagged(GuestMemfd):
@@ -60,3 +60,7 @@ class B41(PfnCache):
 
 class DirectMapV7(NeverFlagged):
     """The library's part of version 7."""
+
+
+class DirectMapV12(HopedFor):
+    """The library's part of version 12, in which restoring cannot fail: true as long as folios are pages."""
