@@ -112,6 +112,8 @@ class Mappings:
         return 0
 
     def in_page_table(self, mapping: Result, offset: int) -> Result:
+        if self.access.in_children:
+            raise Missing("a page table that loads fill: here they are a child's")
         entry = self.at(mapping, offset, 1) // PAGE_SIZE * 8
         with open("/proc/self/pagemap", "rb", buffering=0) as entries:
             return int.from_bytes(os.pread(entries.fileno(), 8, entry), "little") >> 63
