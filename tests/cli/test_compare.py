@@ -116,6 +116,6 @@ def test_a_table_that_is_not_complete_is_no_answer(gunyah: Comparison) -> None:
 
 
 def test_without_an_answer_the_command_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guestmem.report.compare.default_memory", lambda: 1)
+    monkeypatch.setattr("guestmem.report.together.default_memory", lambda: 1)
     assert cli.main(["compare", "gunyah-two-vms", "--protection", "unmap"]) == 3
     assert "incomplete" in capsys.readouterr().out

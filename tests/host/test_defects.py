@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from guestmem.report.check import Check
+from guestmem.report.check import explored
 from guestmem.upstream.catalogue import DEFECTS
 
 Recorded = Callable[..., None]
@@ -15,9 +15,7 @@ Recorded = Callable[..., None]
 def test_found_and_cured(number: str, recorded: Recorded) -> None:
     defect = DEFECTS[number]
     for scenario, verdict in ((defect.scenario, "violated"), (defect.cured, "holds")):
-        explored = Check(scenario, {}, {**scenario.options, **scenario.small})
-        for _ in explored.explore():
-            pass
-        assert explored.verdict == verdict, scenario.name
-        assert bool(explored.rule) == (verdict == "violated")
-        recorded(scenario.name, states=explored.states, transitions=explored.transitions, steps=explored.steps or None)
+        found = explored(scenario)
+        assert found.verdict == verdict, scenario.name
+        assert bool(found.rule) == (verdict == "violated")
+        recorded(scenario.name, states=found.states, transitions=found.transitions, steps=found.steps or None)

@@ -40,22 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise Usage(f"{file}: is there already: name another, or remove it")
     text = new_file(arguments.kind, arguments.like, file)
     may_write(file, "FILE.py")
-    write_whole(file, text)
+    write_whole(file, text, "FILE.py")
     print(f"{file}: check it with: guestmem check {file}")
     return HOLDS
 
 
 def list_hooks(arguments: argparse.Namespace) -> int:
     """Print what can be overridden."""
-    from guestmem.report import names
     from guestmem.report.hooks import KINDS as KINDS_OF_FILE
-    from guestmem.report.hooks import hooks
+    from guestmem.report.hooks import base_of, hooks
 
-    kinds = [names.known(arguments.kind, "kind of file", KINDS_OF_FILE)] if arguments.kind else list(KINDS_OF_FILE)
-    found = {}
-    for kind in kinds:
-        bases = KINDS_OF_FILE[kind].bases
-        found[kind] = hooks(bases[names.known(arguments.like, "host", bases)])
+    kinds = [arguments.kind] if arguments.kind else list(KINDS_OF_FILE)
+    found = {kind: hooks(base_of(kind, arguments.like)) for kind in kinds}
     if arguments.json:
         print(
             json.dumps({"schema": 1, "hooks": {kind: [h._asdict() for h in all_of] for kind, all_of in found.items()}}, indent=1)

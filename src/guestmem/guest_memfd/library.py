@@ -19,12 +19,10 @@ from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.mm.direct_map import (
-    can_set_direct_map,
     flush_tlb_all,
     flush_tlb_kernel_range,
     set_direct_map_default_noflush,
     set_direct_map_invalid_noflush,
-    split_kernel_leaf_mapping,
 )
 from guestmem.mm.exception import kernel_store
 from guestmem.mm.filemap import (
@@ -159,7 +157,7 @@ class GuestMemfd(Record):
 
     def create(self) -> int:
         """Create the file, all private.  -EOPNOTSUPP: no such protection here; -EBUSY: hibernating; -ENODEV: unloading."""
-        if self.unmaps() and not can_set_direct_map(self.kernel):
+        if self.unmaps() and not self.kernel.can_set_direct_map():
             return -EOPNOTSUPP
         with self.kernel.pm_lock:
             if self.pm is Pm.REFUSE and self.kernel.hibernating:
@@ -316,7 +314,7 @@ class GuestMemfd(Record):
             return self.provide_page(cpu, guest, Pgoff(gfn))
 
     def provide_page(self, cpu: Cpu, guest: Guest, pgoff: Pgoff) -> int:
-        """Let a guest have a page, if it is bound to it; the invalidate lock is held shared."""
+        """Let a guest have a page, if it is bound to it; the invalidate lock is held."""
         if not self.bound[pgoff] or self.owner[pgoff] is not guest:
             return -EFAULT
         err, folio = self.grab_folio(cpu, pgoff, True)
@@ -371,7 +369,7 @@ class GuestMemfd(Record):
         """Have each page of a folio that is out of the direct map return to it alone.  -ENOMEM."""
         if folio.zapped:
             for pfn in range(folio.frame.pfn, folio_end(folio)):
-                err = split_kernel_leaf_mapping(self.kernel, self.kernel.machine.frames[pfn], 0)
+                err = self.kernel.split_kernel_leaf_mapping(self.kernel.machine.frames[pfn], 0)
                 if err:
                     return err
         return 0

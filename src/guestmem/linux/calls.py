@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 from guestmem.linux import uapi
 
 __all__ = [
+    "MADV_GUARD_INSTALL",
+    "MADV_GUARD_REMOVE",
     "PAGE_SIZE",
     "CallError",
     "Closed",
@@ -49,6 +51,7 @@ T = TypeVar("T")
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 MASK64 = (1 << 64) - 1
+MADV_GUARD_INSTALL, MADV_GUARD_REMOVE = 102, 103  # include/uapi/asm-generic/mman-common.h
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 # arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h; newer calls have one number everywhere.

@@ -18,7 +18,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmem.linux import uapi
-from guestmem.linux.calls import PAGE_SIZE, CallError, NoNumber, ioctl, iovec, libc, madvise, memfd_secret, mmap, munmap, syscall
+from guestmem.linux.calls import (
+    MADV_GUARD_INSTALL,
+    PAGE_SIZE,
+    CallError,
+    NoNumber,
+    ioctl,
+    iovec,
+    libc,
+    madvise,
+    memfd_secret,
+    mmap,
+    munmap,
+    syscall,
+)
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
@@ -26,7 +39,6 @@ from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 __all__ = ["Facts", "find"]
 
 NOWHERE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS | uapi.MAP_NORESERVE
-MADV_GUARD_INSTALL = 102  # include/uapi/asm-generic/mman-common.h
 FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 VM_TYPES = (*range(6), 99, 1 << 20, 1 << 31)
 FLAG_VALUES = tuple(range(4))

@@ -13,24 +13,12 @@ from guestmem.mm.folio import Kernel
 from guestmem.model import exported_to, step
 
 __all__ = [
-    "can_set_direct_map",
     "flush_tlb_all",
     "flush_tlb_kernel_range",
     "kernel_page_present",
     "set_direct_map_default_noflush",
     "set_direct_map_invalid_noflush",
-    "split_kernel_leaf_mapping",
 ]
-
-
-def can_set_direct_map(kernel: Kernel) -> bool:
-    """Whether single pages of the direct map can be changed; if not, the calls below return 0 and do nothing."""
-    return kernel.can_set_direct_map()
-
-
-def split_kernel_leaf_mapping(kernel: Kernel, frame: Frame, order: int) -> int:
-    """Have the entry of a frame map no more than 2^order frames.  -ENOMEM: no page for a table; it may sleep."""
-    return kernel.split_kernel_leaf_mapping(frame, order)
 
 
 @exported_to("guestmem.mm", "guestmem.guest_memfd")

@@ -12,7 +12,6 @@ from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
 from guestmem.mm.direct_map import (
-    can_set_direct_map,
     flush_tlb_kernel_range,
     set_direct_map_default_noflush,
     set_direct_map_invalid_noflush,
@@ -53,7 +52,7 @@ class Secretmem(Record):
 
         One step, as nobody has the file before its end; that it is counted earlier only has hibernation refused earlier.
         """
-        if not can_set_direct_map(self.kernel):
+        if not self.kernel.can_set_direct_map():
             return -ENOSYS
         self.open = True
         self.kernel.secretmem_users += 1

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guestmem.guest_memfd.library import Protection
     from guestmem.machine.arch import Arch
 
-__all__ = ["Check", "Defect", "check"]
+__all__ = ["Check", "Defect", "check", "explored"]
 
 MINUTE = 60.0
 
@@ -351,6 +351,14 @@ def check(
         coverage=coverage,
         full=full,
     )
+    for _ in done.explore():
+        pass
+    return done
+
+
+def explored(scenario: Scenario, *, all_rules: bool = False, memory: int | None = None) -> Check:
+    """A scenario explored at one size, its small one if it has such, with its own options.  Raises :class:`Defect`."""
+    done = Check(scenario, {}, {**scenario.options, **scenario.small}, all_rules=all_rules, memory=memory)
     for _ in done.explore():
         pass
     return done

@@ -10,13 +10,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from guestmem.checker.explore import Model, Outcome, default_memory
+from guestmem.checker.explore import Model, Outcome
 from guestmem.checker.frontend.source import source_line
 from guestmem.checker.trace import error_name, replay
 from guestmem.linux.trace import operations, pasted
 from guestmem.model import Refused, alone
 from guestmem.model.errors import NO_PANIC
 from guestmem.report import explain, names, price
+from guestmem.report.together import shares
 from guestmem.rules import CONTENTS_SURVIVE, HOST_READS_SECRET, HOST_WRITES_PRIVATE, OUT_OF_SPECULATION
 from guestmem.scenarios import workload as workloads
 from guestmem.scenarios.cast import Cast, CrashDump, Walker
@@ -325,8 +326,7 @@ def _explore(key: Key, memory: int) -> Explored:
 
 def cells(wanted: Sequence[Key], workload: Workload, note: Callable[[str], None]) -> list[Cell]:
     """Explore and price cells, several at a time.  Cells whose translated code is the same are explored once."""
-    workers = max(1, min(os.cpu_count() or 1, len(wanted)))
-    memory = default_memory() // workers
+    workers, memory = shares(len(wanted))
     with ProcessPoolExecutor(workers) as pool:
         digests = dict(zip(wanted, pool.map(_digest, wanted), strict=True))
         first = {digest: key for key, digest in reversed(digests.items()) if digest}

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-from guestmem.checker.explore import default_memory
-from guestmem.report.check import Check
-from guestmem.scenarios.catalogue import Scenario
-from guestmem.upstream.catalogue import DEFECTS, chosen
+from guestmem.report import names
+from guestmem.report.check import explored
+from guestmem.report.together import explorations
+from guestmem.upstream.catalogue import DEFECTS
 
 __all__ = ["Finding", "findings", "look_for"]
 
@@ -73,19 +71,11 @@ class Finding(NamedTuple):
         }
 
 
-def _explored(scenario: Scenario, memory: int) -> Check:
-    """A check of a scenario at its small sizes, or at its own.  Raises :class:`guestmem.report.check.Defect`."""
-    check = Check(scenario, {}, {**scenario.options, **scenario.small}, memory=memory)
-    for _ in check.explore():
-        pass
-    return check
-
-
 def look_for(number: str, with_cured: bool, memory: int) -> Finding:
     """Look for a defect, and explore the same world without it.  ``memory`` is in bytes, for each."""
     defect = DEFECTS[number]
-    check = _explored(defect.scenario, memory)
-    cured = _explored(defect.cured, memory).verdict if with_cured else ""
+    check = explored(defect.scenario, memory=memory)
+    cured = explored(defect.cured, memory=memory).verdict if with_cured else ""
     seconds = sum(rung.seconds for rung in check.rungs)
     return Finding(number, bool(check.rule), check.rule, check.steps, check.states, seconds, cured, str(check).splitlines())
 
@@ -95,11 +85,5 @@ def findings(*numbers: str, cured: bool = False, note: Callable[[str], None] = l
 
     Raises :class:`~guestmem.model.Refused` for a number that none has.
     """
-    wanted = [defect.scenario.name for defect in chosen(*numbers)]
-    workers = max(1, min(os.cpu_count() or 1, len(wanted)))
-    memory = default_memory() // workers
-    with ProcessPoolExecutor(workers) as pool:
-        running = [pool.submit(look_for, number, cured, memory) for number in wanted]
-        for done, one in enumerate(running):
-            note(f"{done} of {len(running)}")
-            yield one.result()
+    wanted = [names.known(number, "defect", DEFECTS) for number in numbers] or list(DEFECTS)
+    yield from explorations(look_for, [(number, cured) for number in wanted], note)

@@ -15,7 +15,7 @@ from guestmem import own
 from guestmem.model import Record
 from guestmem.report import names
 
-__all__ = ["KINDS", "LIKE", "Hook", "hooks", "new_file"]
+__all__ = ["KINDS", "LIKE", "Hook", "base_of", "hooks", "new_file"]
 
 ROOT = Path(guestmem.__file__).parent
 
@@ -128,7 +128,8 @@ def hooks(cls: type[Record]) -> list[Hook]:
     return list(found.values())
 
 
-def _base(kind: str, like: str) -> type[Record]:
+def base_of(kind: str, like: str) -> type[Record]:
+    """What a file of a kind derives from on a host.  Raises :class:`~guestmem.model.Refused` for a name that none has."""
     bases = KINDS[names.known(kind, "kind of file", KINDS)].bases
     return bases[names.known(like, "host", bases)]
 
@@ -165,7 +166,7 @@ WORLD = """
 
 def new_file(kind: str, like: str, name: str) -> str:
     """A file of a user, which changes nothing as it stands.  ``name``: how it will be called.  Raises :class:`Refused`."""
-    base = _base(kind, like)
+    base = base_of(kind, like)
     host = LIKE[like].__name__
     head = f'"""My {kind}, to be changed.  Check it: guestmem check {name}"""\n\nfrom __future__ import annotations\n\n'
     field = KINDS[kind].field

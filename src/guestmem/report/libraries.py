@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, NamedTuple
 
-from guestmem.checker.explore import default_memory
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.report import names
-from guestmem.report.check import Check
+from guestmem.report.check import explored
+from guestmem.report.together import explorations
 from guestmem.upstream.libraries import HOSTS, LIBRARIES, parts, scenario
 
 __all__ = ["Broken", "Cell", "Layer", "Libraries", "Mask", "compare_libraries", "mask"]
@@ -48,9 +46,7 @@ def _explored(name: str, made_of: tuple[type[GuestMemfd], ...], host: str, memor
     """Explore past what is broken, so that no rule hides another by being broken first."""
     library = made_of[0] if len(made_of) == 1 else type("Library", made_of, {"__module__": __name__})
     wanted = scenario(name, library, host)
-    check = Check(wanted, {}, {**wanted.options, **wanted.small}, all_rules=True, memory=memory)
-    for _ in check.explore():
-        pass
+    check = explored(wanted, all_rules=True, memory=memory)
     broken: dict[str, Broken] = {}
     for (rule, who), violation in check.rungs[0].found.items():
         broken.setdefault(rule, Broken(rule, violation.steps, who))
@@ -58,15 +54,7 @@ def _explored(name: str, made_of: tuple[type[GuestMemfd], ...], host: str, memor
 
 
 def _all(wanted: Sequence[tuple[str, tuple[type[GuestMemfd], ...], str]], note: Callable[[str], None]) -> list[Cell]:
-    workers = max(1, min(os.cpu_count() or 1, len(wanted)))
-    memory = default_memory() // workers
-    with ProcessPoolExecutor(workers) as pool:
-        running: list[Future[Cell]] = [pool.submit(_explored, *one, memory) for one in wanted]
-        cells = []
-        for future in running:
-            cells.append(future.result())
-            note(f"{len(cells)} of {len(running)} explored")
-    return cells
+    return list(explorations(_explored, wanted, note))
 
 
 class Libraries(NamedTuple):

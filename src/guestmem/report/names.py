@@ -15,7 +15,7 @@ from guestmem.model.record import BoolType, EnumType, IntType
 from guestmem.scenarios.catalogue import ARCHES, PROTECTIONS, Scenario, find
 from guestmem.upstream.catalogue import DEFECTS
 
-__all__ = ["arch", "known", "options", "plain", "protection", "scenario", "sizes", "text", "world"]
+__all__ = ["arch", "known", "option", "options", "plain", "protection", "scenario", "sizes", "text", "world"]
 
 
 def known(name: str, what: str, names: Collection[str]) -> str:

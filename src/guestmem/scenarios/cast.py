@@ -13,7 +13,6 @@ from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Fault
-from guestmem.mm.direct_map import can_set_direct_map
 from guestmem.mm.exception import (
     copy_from_kernel_nofault,
     copy_oldmem_page,
@@ -67,7 +66,7 @@ class Caller(GuestMemory):
         if err == -EBADF:
             return not self.file.open
         if err == -EOPNOTSUPP:
-            return self.file.unmaps() and not can_set_direct_map(self.kernel)
+            return self.file.unmaps() and not self.kernel.can_set_direct_map()
         if err == -EHWPOISON:
             return any(slot is not None and has_hwpoison(self.kernel, slot) for slot in self.file.mapping.slots)
         if err == -EBUSY and self.file.preserved:

@@ -9,7 +9,7 @@ from typing import Any
 
 from guestmem.guest_memfd.library import Protection
 from guestmem.machine.arch import Arch
-from guestmem.model import Refused, World
+from guestmem.model import World
 from guestmem.scenarios.catalogue import Scenario
 from guestmem.upstream import (
     direct_map_series,
@@ -21,7 +21,7 @@ from guestmem.upstream import (
     secretmem_before,
 )
 
-__all__ = ["DEFECTS", "Defect", "chosen"]
+__all__ = ["DEFECTS", "Defect"]
 
 RFC_V1 = "RFC v1 of the library, 2024-08-05"
 RFC_V2 = "RFC v2 of the library, 2024-08-29: mm/guest_memfd.c"
@@ -97,11 +97,3 @@ DEFECTS = {
         _defect(pkvm_mem_protect.B63, "arch/arm64/kvm/hyp/nvhe/mem_protect.c, host_stage2_force_pte_cb()", asks=True),
     )
 }
-
-
-def chosen(*names: str) -> list[Defect]:
-    """The defects of some numbers, or all.  Raises :class:`Refused` for a number that none has."""
-    for name in names:
-        if name not in DEFECTS:
-            raise Refused(name, "no such defect", f"use one of {', '.join(DEFECTS)}")
-    return [DEFECTS[name] for name in names or DEFECTS]

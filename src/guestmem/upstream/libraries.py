@@ -8,8 +8,9 @@ from typing import Any
 from guestmem.guest_memfd.library import GuestMemfd, Protection
 from guestmem.machine.guest import Guest
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import Refused, may, part, require
+from guestmem.model import may, part, require
 from guestmem.rules import CAUSE
+from guestmem.scenarios.cast import VmOwner
 from guestmem.scenarios.catalogue import Scenario
 from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm
 from guestmem.upstream.direct_map_series import DirectMapV7, DirectMapV12
@@ -31,8 +32,8 @@ LIBRARIES: dict[str, type[GuestMemfd]] = {
 """v6, v7, v8 are those of conversion in place."""
 
 
-class PopulatedKvm(OnKvm):
-    """KVM, whose VMM may populate the first page of a VM."""
+class Populates(VmOwner):
+    """A VMM that may populate the first page of a VM."""
 
     def started(self, guest: Guest, before: Guest | None) -> None:
         if may("populate"):
@@ -40,13 +41,12 @@ class PopulatedKvm(OnKvm):
             require(self.may_fault(err, Pgoff(0), True), CAUSE)
 
 
-class PopulatedGunyah(OnGunyah):
-    """Gunyah, whose VMM may populate the first page of a VM."""
+class PopulatedKvm(Populates, OnKvm):
+    """The standard cast on KVM, with populate."""
 
-    def started(self, guest: Guest, before: Guest | None) -> None:
-        if may("populate"):
-            err = self.file.populate(self.machine.cpus[0], guest, Pgoff(0))
-            require(self.may_fault(err, Pgoff(0), True), CAUSE)
+
+class PopulatedGunyah(Populates, OnGunyah):
+    """The standard cast on Gunyah, with populate."""
 
 
 HOSTS: dict[str, tuple[type[Any], dict[str, Any]]] = {
@@ -64,9 +64,7 @@ def parts(library: type[GuestMemfd]) -> list[type[GuestMemfd]]:
 
 
 def scenario(name: str, library: type[GuestMemfd], host: str) -> Scenario:
-    """A library on a host, where its pages leave the direct map if it knows how.  Raises :class:`Refused`."""
-    if host not in HOSTS:
-        raise Refused(host, "no such host of libraries", f"use one of {', '.join(HOSTS)}")
+    """A library on one of ``HOSTS``, where its pages leave the direct map if it knows how."""
     base, options = HOSTS[host]
     members = {"__module__": __name__, "__annotations__": {"file": library}, "file": part()}
     world = type(f"{library.__name__}On{base.__name__}", (base,), members)

@@ -13,11 +13,10 @@ from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Result, Signal
 from guestmem.contract.spans import Spans, page_end
 from guestmem.linux import calls, uapi
-from guestmem.linux.calls import libc, syscall
+from guestmem.linux.calls import MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, libc, syscall
 
 __all__ = ["Mappings"]
 
-MADV_GUARD_INSTALL, MADV_GUARD_REMOVE = 102, 103  # include/uapi/asm-generic/mman-common.h
 CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
 
 

@@ -222,28 +222,25 @@ class Mappings:
                 unmap_mapping_page(file.file.mapping, place)
 
     def mlock(self, mapping: Result, offset: int, length: int) -> Result:
-        there = self.task.mapping(mapping, offset, length)
-        if isinstance(there.file, Secret):
-            raise Denied(ENOMEM, "secret memory cannot be populated")
-        if length > SMALL:
-            raise Unmodelled("populating many pages")
-        there.whole = False
-        start, end = offset & -PAGE_SIZE, page_end(offset + length)
-        there.locked.update(range(start // PAGE_SIZE, end // PAGE_SIZE))
-        try:
-            self.populate(there, start, end, None, ENOMEM)
-        except Denied:
-            raise Denied(ENOMEM, NOT_FAULTABLE) from None
-        return 0
+        return self.mlock2(mapping, offset, length, 0)
 
     def mlock2(self, mapping: Result, offset: int, length: int, flags: int) -> Result:
         if flags & ~MLOCK_ONFAULT:
             raise Denied(EINVAL, "mlock2 knows MLOCK_ONFAULT alone")
-        if not flags:
-            return self.mlock(mapping, offset, length)
         there = self.task.mapping(mapping, offset, length)
+        if not flags and isinstance(there.file, Secret):
+            raise Denied(ENOMEM, "secret memory cannot be populated")
+        if not flags and length > SMALL:
+            raise Unmodelled("populating many pages")
         there.whole = False
-        there.locked.update(range(offset // PAGE_SIZE, page_end(offset + length) // PAGE_SIZE))
+        start, end = offset & -PAGE_SIZE, page_end(offset + length)
+        there.locked.update(range(start // PAGE_SIZE, end // PAGE_SIZE))
+        if flags:
+            return 0
+        try:
+            self.populate(there, start, end, None, ENOMEM)
+        except Denied:
+            raise Denied(ENOMEM, NOT_FAULTABLE) from None
         return 0
 
     def guard(self, mapping: Result, offset: int, length: int, install: int) -> Result:
