@@ -337,6 +337,10 @@ class Host:
         """KVM_CREATE_VCPU number 0 with a small guest that loads and stores; takes GUEST_SLOT.  A descriptor."""
 
     @operation
+    def run_bare(self, vm: Result) -> Result:
+        """KVM_CREATE_VCPU number 0, KVM_RUN of it as it is after power on, and close it; why it came back (KVM_EXIT_*)."""
+
+    @operation
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
         """The guest loads a byte (gpa < 1 GiB); EFAULT when KVM_RUN exits with KVM_EXIT_MEMORY_FAULT."""
 

@@ -90,6 +90,7 @@ OPERATIONS = {
     "set_user_memory_region2": Operation(14, of_vm=True),
     "set_user_memory_region": Operation(2, of_vm=True),
     "create_vcpu": Operation(2, opens="descriptor", of_vm=True),
+    "run_bare": Operation(of_vm=True),
     "guest_load": Operation(8),
     "guest_store": Operation(8),
     "memory_fault": Operation(1),

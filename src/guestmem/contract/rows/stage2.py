@@ -14,6 +14,7 @@ from guestmem.contract.rows import (
     MMAP,
     OBSERVED,
     PUNCH,
+    SLOT_SELFTEST,
     bind,
     bindable,
     delete,
@@ -24,6 +25,7 @@ from guestmem.contract.rows import (
     shared,
     table,
 )
+from guestmem.linux.uapi import KVM_EXIT_INTERNAL_ERROR
 
 P = PAGE_SIZE
 SOURCE = f"{GMEM}; arch/x86/kvm/mmu/mmu.c; {OBSERVED}"
@@ -186,6 +188,14 @@ def test_memory_is_of_the_file(host: Host) -> None:
 def test_second_vcpu(host: Host) -> None:
     owner, _, _ = guest(host, 1, 0)
     expect(host.create_vcpu(owner), EEXIST)
+
+
+@row("a vCPU whose slots are elsewhere leaves and can do nothing, and takes nothing of the file", f"{SLOT_SELFTEST}; {KVM}")
+def test_run_away_from_slots(host: Host) -> None:
+    owner, fd = bindable(host, 2)
+    ok(bind(host, owner, fd, 0, 0, 2))
+    expect(host.run_bare(owner), KVM_EXIT_INTERNAL_ERROR)
+    expect(host.cachestat(fd, 0, 0), 0)
 
 
 # ---- memory through userspace_addr

@@ -19,6 +19,7 @@ from guestmem.linux.uapi import (
     KVM_CAP_MULTI_ADDRESS_SPACE,
     KVM_CAP_NR_MEMSLOTS,
     KVM_CAP_USER_MEMORY2,
+    KVM_EXIT_INTERNAL_ERROR,
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
@@ -34,6 +35,7 @@ MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
 
 ADDRESS_SPACE = 1 << 16  # numbers of slots below are of the one in which vCPUs are unless in SMM
 REACH = 1 << 30  # of the guest's page tables
+RESET = 0xFFFFFFF0  # where a vCPU of x86 begins
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
 
@@ -234,6 +236,16 @@ class Vms:
         owner.has_vcpu = True
         owner.uses += 1
         return self.task.opened(Vcpu(owner))
+
+    def run_bare(self, vm: Result) -> Result:
+        """There is nothing where the first instruction should be, and what is not there cannot be emulated."""
+        owner = self.task.vm(vm)
+        if owner.has_vcpu:
+            raise Denied(EEXIST, "a vCPU number is used once")
+        if any(slot.overlaps(RESET & -PAGE_SIZE, 1) for slot in owner.slots.values()):
+            raise Unmodelled("what a vCPU does with what it finds in memory")
+        owner.has_vcpu = True
+        return KVM_EXIT_INTERNAL_ERROR
 
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
         return self.guest_access(vcpu, gpa, None)
