@@ -342,11 +342,11 @@ class Host:
 
     @operation
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
-        """The guest loads a byte (gpa < 1 GiB); EFAULT when KVM_RUN exits with KVM_EXIT_MEMORY_FAULT."""
+        """The guest loads a byte (gpa < 1 GiB, or from 3 to 5 GiB); EFAULT when KVM_RUN exits with KVM_EXIT_MEMORY_FAULT."""
 
     @operation
     def guest_store(self, vcpu: Result, gpa: int, value: int) -> Result:
-        """The guest stores a byte (gpa < 1 GiB); 0, or EFAULT."""
+        """The guest stores a byte (gpa as for a load); 0, or EFAULT."""
 
     @operation
     def memory_fault(self, vcpu: Result) -> Result:

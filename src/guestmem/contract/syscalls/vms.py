@@ -10,6 +10,7 @@ from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
 from guestmem.contract.syscalls.objects import Gmem, Kvm, Slot, Vcpu, Vm
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.contract.syscalls.users import Users
+from guestmem.linux.system import GIB, REACHED
 from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
     GUEST_MEMFD_FLAG_MMAP,
@@ -34,7 +35,6 @@ __all__ = ["Vms"]
 MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
 
 ADDRESS_SPACE = 1 << 16  # numbers of slots below are of the one in which vCPUs are unless in SMM
-REACH = 1 << 30  # of the guest's page tables
 RESET = 0xFFFFFFF0  # where a vCPU of x86 begins
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
@@ -257,7 +257,7 @@ class Vms:
     def guest_access(self, fd: Result, gpa: int, value: int | None) -> int:
         """The guest's stage 2 has the page, or the host provides it (kvm_gmem_get_pfn)."""
         vcpu = self.task.vcpu(fd)
-        if not 0 <= gpa < REACH:
+        if gpa // GIB not in REACHED:
             raise Unmodelled("guest memory that the guest's page tables do not reach")
         vcpu.fault = None
         private = bool(vcpu.vm.private.at(gpa // PAGE_SIZE))
@@ -349,7 +349,7 @@ class Vms:
         if not self.facts.pre_faults:
             raise Denied(Errno(self.facts.no_pre_fault), "KVM can pre-fault")
         for done in range(0, size, PAGE_SIZE):
-            if gpa + done >= REACH:
+            if (gpa + done) // GIB not in REACHED:
                 raise Unmodelled("guest memory that the guest's page tables do not reach")
             try:
                 self.faulted_in(vcpu.vm, gpa + done, None, bool(vcpu.vm.private.at((gpa + done) // PAGE_SIZE)))
