@@ -421,5 +421,14 @@ class Host:
         """
 
     @operation
+    def race_slot(self, vm: Result, vcpu: Result, way: str, memory: Result, pages: int) -> Result:
+        """Take slot 0 from a running guest and make it again, again and again, while the guest stores and loads there.
+
+        ``way``: "delete": the slot has the file ``memory``, at gpa 0.  "close": the file of the slot is closed before that, and
+        the next slot has a new one, with flags ``memory``.  "move": an ordinary slot goes from gpa 0 to the end of the slot and
+        back; the mapping ``memory`` is at its userspace_addr.  0, or what nobody should see; the slot is deleted at the end.
+        """
+
+    @operation
     def finish(self) -> Result:
         """Close everything; 0."""

@@ -109,6 +109,7 @@ OPERATIONS = {
     "futex_wake": Operation(1),
     "allocate_limited": Operation(),
     "race_punch": Operation(),
+    "race_slot": Operation(),
     "finish": Operation(),
 }
 """By name.  A seed's programs depend on the order."""

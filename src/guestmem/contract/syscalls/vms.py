@@ -87,6 +87,10 @@ class Vms:
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
         self.task.room()
+        return self.task.opened(self.new_file(owner, size, flags))
+
+    def new_file(self, owner: Vm, size: int, flags: int) -> Gmem:
+        """__kvm_gmem_create()."""
         found = ((f, g) for f, g in zip(self.kernel.world.files, self.kernel.world.machine.guests, strict=True) if not f.open)
         file, guest = next(found, (None, None))
         if file is None or guest is None:
@@ -98,7 +102,7 @@ class Vms:
         gmem.no_direct_map = bool(flags & self.facts.no_direct_map)
         owner.files.append(gmem)
         owner.uses += 1
-        return self.task.opened(gmem)
+        return gmem
 
     def open_kvm(self) -> Result:
         return self.task.opened(Kvm())
