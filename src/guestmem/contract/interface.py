@@ -181,6 +181,10 @@ class Host:
         """fork(2), perform an operation in the child, and wait until the child is gone."""
 
     @operation
+    def in_memlock(self, limit: int, operation: str, *arguments: Any) -> Result:
+        """Perform an operation in a child that has no CAP_IPC_LOCK and may lock so many bytes (RLIMIT_MEMLOCK)."""
+
+    @operation
     def in_full_table(self, operation: str, *arguments: Any) -> Result:
         """Perform an operation while no descriptor is free."""
 
@@ -365,6 +369,14 @@ class Host:
     @operation
     def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
         """Read through the page tables as another process would; the bytes."""
+
+    @operation
+    def read_child(self, mapping: Result, offset: int, length: int) -> Result:
+        """fork(2), and process_vm_readv(2) of the child's copy of the mapping; the bytes."""
+
+    @operation
+    def peek(self, mapping: Result, offset: int) -> Result:
+        """fork(2), and PTRACE_PEEKDATA of the child's copy of the mapping; eight bytes."""
 
     @operation
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:

@@ -108,6 +108,13 @@ class Together:
             self.host.rule = rule
         return ended if failed(ended) else result
 
+    def in_memlock(self, limit: int, operation: str, *arguments: Any) -> Result:
+        self.task.lockable = limit
+        try:
+            return self.in_child(operation, *arguments)
+        finally:
+            self.task.lockable = None
+
     def sealed(self, mapping: Result, operation: str, *arguments: Any) -> Result:
         self.task.mapping(mapping)
         if not self.task.facts.seals:
