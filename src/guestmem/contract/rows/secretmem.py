@@ -184,7 +184,7 @@ def untouched(host: Host, pages: int) -> tuple[Result, Result]:
 @table(
     "where a mapping of secret memory is locked, who may lock less gets none",
     f"{SOURCE}, secretmem_mmap(); mm/mmap.c, mlock_future_ok()",
-    {"none": (0, P), "a page less": (2 * P, 3 * P), "a byte more": (2 * P, 2 * P + 1), "much less": (P, 16 * P)},
+    {"none": (0, P), "a page less": (2 * P, 3 * P), "a part of a page": (2 * P + 1, 2 * P + 1), "much less": (P, 16 * P)},
 )
 def test_secret_memlock(host: Host, limit: int, length: int) -> None:
     fd, _ = untouched(host, 2)
