@@ -64,7 +64,8 @@
 #define GUEST_DOORBELL 0x200000UL
 #define GUEST_EFER 0x500UL
 #define GUEST_LOAD_AT 0x8040UL
-#define GUEST_LOW 0x3UL
+#define GUEST_LOW 0x4UL
+#define GUEST_LOWS 0x3UL
 #define GUEST_PML4 0x1UL
 #define GUEST_PROGRAM 0x40000000UL
 #define GUEST_RFLAGS 0x3002UL
@@ -211,9 +212,13 @@ static const struct kvm_segment guest_data_segment = { .limit = 0xffffffff, .sel
 
 static const uint64_t guest_tables[][5] = {	/* page, entry, how many, the first, the step */
 	{ 1, 0x0, 0x1, 0x800002027, 0x0 },
-	{ 2, 0x0, 0x2, 0x800003027, 0x1000 },
-	{ 3, 0x0, 0x200, 0xe7, 0x200000 },
-	{ 4, 0x0, 0x2, 0x8000000e7, 0x200000 },
+	{ 2, 0x0, 0x2, 0x800004027, -0x1000 },
+	{ 2, 0x2, 0x2, 0x0, 0x800005027 },
+	{ 2, 0x4, 0x1, 0x800006027, 0x0 },
+	{ 3, 0x0, 0x2, 0x8000000e7, 0x200000 },
+	{ 4, 0x0, 0x200, 0xe7, 0x200000 },
+	{ 5, 0x0, 0x200, 0xc00000e7, 0x200000 },
+	{ 6, 0x0, 0x200, 0x1000000e7, 0x200000 },
 };
 
 static const unsigned char guest_load_code[] = { 0x0f, 0xb6, 0x06, 0x48, 0x01, 0xc3, 0x48, 0x01, 0xd6, 0x48, 0xff, 0xc9, 0x75, 0xf2, 0x89, 0x07, 0xeb, 0xfe };
@@ -636,8 +641,9 @@ static struct result do_set_user_memory_region2(long vm, unsigned long slot, uns
 
 #ifdef __x86_64__
 /*
- * A guest in long mode at privilege level 3, which loads or stores one byte of the first GiB of guest physical memory
- * and then stores to the doorbell, where no memory is: KVM_EXIT_MMIO. Its program and page tables are far above.
+ * A guest in long mode at privilege level 3, which loads or stores a byte of guest physical memory, in the first GiB or
+ * around 4 GiB, and then stores to the doorbell, where no memory is: KVM_EXIT_MMIO. Its program and page tables are far
+ * above.
  */
 
 struct guest_cpu {
@@ -662,11 +668,11 @@ static uint64_t run_field(struct guest_cpu *g, int offset, int size)
 	return value;
 }
 
-/* Run it at a program; its result is the byte that the doorbell got. */
-static struct result run_guest(struct guest_cpu *g, unsigned long program, unsigned long address, int value)
+/* Run it at a program, for an address and those a page apart; its result is the byte that the doorbell got. */
+static struct result run_guest(struct guest_cpu *g, unsigned long program, unsigned long address, int value, int count)
 {
 	struct kvm_regs regs = {
-		.rax = value, .rsi = address, .rdx = PAGE, .rcx = 1, .rdi = GUEST_PROGRAM + GUEST_DOORBELL,
+		.rax = value, .rsi = address, .rdx = PAGE, .rcx = count, .rdi = GUEST_PROGRAM + GUEST_DOORBELL,
 		.rip = GUEST_PROGRAM + program, .rflags = GUEST_RFLAGS,
 	};
 	struct result r = { -1, "" };
@@ -697,7 +703,7 @@ static struct result run_guest(struct guest_cpu *g, unsigned long program, unsig
 /* Load from its own page tables: nothing but the program and what an access needs. */
 static struct result idle_guest(struct guest_cpu *g)
 {
-	return run_guest(g, GUEST_LOAD_AT, GUEST_PROGRAM + GUEST_LOW * PAGE, 0);
+	return run_guest(g, GUEST_LOAD_AT, GUEST_PROGRAM + GUEST_LOW * PAGE, 0, GUEST_LOWS);
 }
 
 static void free_guest(struct guest_cpu *g)
@@ -830,7 +836,7 @@ static struct result guest_access(long vcpu, unsigned long program, unsigned lon
 	if (h->file->kind != VCPU || !h->file->guest)
 		return ioctl(h->fd, KVM_RUN, 0) ? failure(errno) : failure(ENOTTY);
 	g = h->file->guest;
-	r = run_guest(g, program, gpa, value);
+	r = run_guest(g, program, gpa, value, 1);
 	g->faulted = r.number < 0 && run_field(g, RUN_EXIT_REASON) == KVM_EXIT_MEMORY_FAULT;
 	if (g->faulted) {
 		g->fault[0] = run_field(g, RUN_MEMORY_FAULT_GPA);

@@ -181,6 +181,10 @@ class Host:
         """fork(2), perform an operation in the child, and wait until the child is gone."""
 
     @operation
+    def in_memlock(self, limit: int, operation: str, *arguments: Any) -> Result:
+        """Perform an operation in a child that has no CAP_IPC_LOCK and may lock so many bytes (RLIMIT_MEMLOCK)."""
+
+    @operation
     def in_full_table(self, operation: str, *arguments: Any) -> Result:
         """Perform an operation while no descriptor is free."""
 
@@ -337,12 +341,16 @@ class Host:
         """KVM_CREATE_VCPU number 0 with a small guest that loads and stores; takes GUEST_SLOT.  A descriptor."""
 
     @operation
+    def run_bare(self, vm: Result) -> Result:
+        """KVM_CREATE_VCPU number 0, KVM_RUN of it as it is after power on, and close it; why it came back (KVM_EXIT_*)."""
+
+    @operation
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
-        """The guest loads a byte (gpa < 1 GiB); EFAULT when KVM_RUN exits with KVM_EXIT_MEMORY_FAULT."""
+        """The guest loads a byte (gpa < 1 GiB, or from 3 to 5 GiB); EFAULT when KVM_RUN exits with KVM_EXIT_MEMORY_FAULT."""
 
     @operation
     def guest_store(self, vcpu: Result, gpa: int, value: int) -> Result:
-        """The guest stores a byte (gpa < 1 GiB); 0, or EFAULT."""
+        """The guest stores a byte (gpa as for a load); 0, or EFAULT."""
 
     @operation
     def memory_fault(self, vcpu: Result) -> Result:
@@ -361,6 +369,14 @@ class Host:
     @operation
     def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
         """Read through the page tables as another process would; the bytes."""
+
+    @operation
+    def read_child(self, mapping: Result, offset: int, length: int) -> Result:
+        """fork(2), and process_vm_readv(2) of the child's copy of the mapping; the bytes."""
+
+    @operation
+    def peek(self, mapping: Result, offset: int) -> Result:
+        """fork(2), and PTRACE_PEEKDATA of the child's copy of the mapping; eight bytes."""
 
     @operation
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
@@ -414,6 +430,15 @@ class Host:
 
         The others are threads of the host with ``mapping`` and, if there is a ``vcpu``, its guest, with the file at gpa 0.
         ``(values seen that nobody stored, pages left after a last punch)``.
+        """
+
+    @operation
+    def race_slot(self, vm: Result, vcpu: Result, way: str, memory: Result, pages: int) -> Result:
+        """Take slot 0 from a running guest and make it again, again and again, while the guest stores and loads there.
+
+        ``way``: "delete": the slot has the file ``memory``, at gpa 0.  "close": the file of the slot is closed before that, and
+        the next slot has a new one, with flags ``memory``.  "move": an ordinary slot goes from gpa 0 to the end of the slot and
+        back; the mapping ``memory`` is at its userspace_addr.  0, or what nobody should see; the slot is deleted at the end.
         """
 
     @operation

@@ -15,7 +15,7 @@ from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, Mapping, mmap
 from guestmem.linux.exception_level1 import ExceptionLevel1
 from guestmem.linux.kvm import RW, Exit, GuestMemfd, Kvm, Vm
-from guestmem.linux.system import BLOCK, DOORBELL, GIB, SYSTEM_GPA, SYSTEM_SIZE, SYSTEM_SLOT, System
+from guestmem.linux.system import BLOCK, DOORBELL, GIB, REACHED, SYSTEM_GPA, SYSTEM_SIZE, SYSTEM_SLOT, System
 
 __all__ = [
     "DATA",
@@ -31,7 +31,8 @@ __all__ = [
     "system",
 ]
 
-LOW = 3  # the page of the program's slot that maps the first GiB
+PML4, PDPT, HIGH, LOW = 1, 2, 3, 4  # pages of the program's slot; HIGH maps this slot and the doorbell
+LOWS = len(REACHED)  # LOW and the pages after it map a GiB each
 PROGRAM = GIB  # the guest's virtual address of SYSTEM_GPA
 DATA, DATA_SLOT = BLOCK, 1
 """Where the pages of :class:`Guest` begin in guest physical memory, in bytes, and their slot."""
@@ -46,12 +47,12 @@ STORE_AT, LOAD_AT = CODE, CODE + 64
 PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 TABLE = PRESENT | WRITABLE | USER | ACCESSED
 LEAF = TABLE | DIRTY | LARGE
-PML4, PDPT, HIGH = 1, 2, 4  # pages; HIGH maps this memory and the doorbell
+GIBS = {PROGRAM // GIB: HIGH} | {gib: LOW + number for number, gib in enumerate(REACHED)}  # virtual, and their pages
 TABLES = {
     PML4: [SYSTEM_GPA + PDPT * PAGE_SIZE | TABLE],
-    PDPT: [SYSTEM_GPA + page * PAGE_SIZE | TABLE for page in (LOW, HIGH)],
-    LOW: [block * BLOCK | LEAF for block in range(512)],
+    PDPT: [SYSTEM_GPA + GIBS[gib] * PAGE_SIZE | TABLE if gib in GIBS else 0 for gib in range(max(GIBS) + 1)],
     HIGH: [SYSTEM_GPA | LEAF, SYSTEM_GPA + DOORBELL | LEAF],
+    **{GIBS[gib]: [gib * GIB + block * BLOCK | LEAF for block in range(512)] for gib in REACHED},
 }
 CODE_SEGMENT = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x33, type=11, present=1, dpl=3, s=1, l=1, g=1)
 DATA_SEGMENT = uapi.kvm_segment(base=0, limit=0xFFFFFFFF, selector=0x2B, type=3, present=1, dpl=3, db=1, s=1, g=1)
@@ -96,7 +97,7 @@ class LongMode(System):
         return self._run(LOAD_AT, address, 0, count, step)
 
     def idle(self) -> Exit:
-        return self.load(PROGRAM + LOW * PAGE_SIZE)
+        return self.load(PROGRAM + LOW * PAGE_SIZE, LOWS)
 
     def sum(self) -> int:
         return self.vcpu.regs().rbx

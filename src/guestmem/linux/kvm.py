@@ -212,6 +212,10 @@ class Vm(Descriptor):
         """KVM_SET_TSS_ADDR: three pages of guest memory that Intel's real mode needs."""
         ioctl(self.fileno(), "KVM_SET_TSS_ADDR", uapi.KVM_SET_TSS_ADDR, address, address=address)
 
+    def set_nr_mmu_pages(self, pages: int) -> None:
+        """KVM_SET_NR_MMU_PAGES: how many pages shadow page tables may take (x86).  Raises :class:`CallError`: EINVAL below 64."""
+        ioctl(self.fileno(), "KVM_SET_NR_MMU_PAGES", uapi.KVM_SET_NR_MMU_PAGES, pages, pages=pages)
+
     def statistics(self) -> dict[str, Statistic]:
         """The VM's statistics (KVM_GET_STATS_FD) by name: ``pages_4k`` counts the live 4 KiB stage-2 entries."""
         with Descriptor(ioctl(self.fileno(), "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD)) as stats:

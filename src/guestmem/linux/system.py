@@ -13,16 +13,18 @@ from guestmem.linux import uapi
 from guestmem.linux.calls import PAGE_SIZE, CallError, Mapping, mmap
 from guestmem.linux.kvm import RW, Exit, Kvm, Vm
 
-__all__ = ["BLOCK", "DOORBELL", "GIB", "SYSTEM_GPA", "SYSTEM_SIZE", "SYSTEM_SLOT", "System"]
+__all__ = ["BLOCK", "DOORBELL", "GIB", "REACHED", "SYSTEM_GPA", "SYSTEM_SIZE", "SYSTEM_SLOT", "System"]
 
 BLOCK, GIB = 1 << 21, 1 << 30
 SYSTEM_SLOT, SYSTEM_GPA, SYSTEM_SIZE = 32000, 1 << 35, 16 * PAGE_SIZE
 """Where a guest has its program and its page tables."""
 DOORBELL = BLOCK  # from there on
+REACHED = (0, 3, 4)
+"""Which GiB of guest physical memory a guest reaches on any machine: the first, and those below and above 4 GiB."""
 
 
 class System(ABC):
-    """vCPU 0 of a VM, which loads and stores bytes of the first GiB of guest physical memory.
+    """vCPU 0 of a VM, which loads and stores bytes of guest physical memory (REACHED).
 
     Its program and page tables lie far above, in a slot of their own, so that slots and addresses below are free.
     Raises :class:`~guestmem.linux.calls.CallError`.

@@ -1,6 +1,7 @@
 /*
- * A guest in long mode at privilege level 3, which loads or stores one byte of the first GiB of guest physical memory
- * and then stores to the doorbell, where no memory is: KVM_EXIT_MMIO. Its program and page tables are far above.
+ * A guest in long mode at privilege level 3, which loads or stores a byte of guest physical memory, in the first GiB or
+ * around 4 GiB, and then stores to the doorbell, where no memory is: KVM_EXIT_MMIO. Its program and page tables are far
+ * above.
  */
 
 struct guest_cpu {
@@ -25,11 +26,11 @@ static uint64_t run_field(struct guest_cpu *g, int offset, int size)
 	return value;
 }
 
-/* Run it at a program; its result is the byte that the doorbell got. */
-static struct result run_guest(struct guest_cpu *g, unsigned long program, unsigned long address, int value)
+/* Run it at a program, for an address and those a page apart; its result is the byte that the doorbell got. */
+static struct result run_guest(struct guest_cpu *g, unsigned long program, unsigned long address, int value, int count)
 {
 	struct kvm_regs regs = {
-		.rax = value, .rsi = address, .rdx = PAGE, .rcx = 1, .rdi = GUEST_PROGRAM + GUEST_DOORBELL,
+		.rax = value, .rsi = address, .rdx = PAGE, .rcx = count, .rdi = GUEST_PROGRAM + GUEST_DOORBELL,
 		.rip = GUEST_PROGRAM + program, .rflags = GUEST_RFLAGS,
 	};
 	struct result r = { -1, "" };
@@ -60,7 +61,7 @@ static struct result run_guest(struct guest_cpu *g, unsigned long program, unsig
 /* Load from its own page tables: nothing but the program and what an access needs. */
 static struct result idle_guest(struct guest_cpu *g)
 {
-	return run_guest(g, GUEST_LOAD_AT, GUEST_PROGRAM + GUEST_LOW * PAGE, 0);
+	return run_guest(g, GUEST_LOAD_AT, GUEST_PROGRAM + GUEST_LOW * PAGE, 0, GUEST_LOWS);
 }
 
 static void free_guest(struct guest_cpu *g)
@@ -193,7 +194,7 @@ static struct result guest_access(long vcpu, unsigned long program, unsigned lon
 	if (h->file->kind != VCPU || !h->file->guest)
 		return ioctl(h->fd, KVM_RUN, 0) ? failure(errno) : failure(ENOTTY);
 	g = h->file->guest;
-	r = run_guest(g, program, gpa, value);
+	r = run_guest(g, program, gpa, value, 1);
 	g->faulted = r.number < 0 && run_field(g, RUN_EXIT_REASON) == KVM_EXIT_MEMORY_FAULT;
 	if (g->faulted) {
 		g->fault[0] = run_field(g, RUN_MEMORY_FAULT_GPA);

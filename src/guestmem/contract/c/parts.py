@@ -93,7 +93,7 @@ def numbers() -> dict[str, str]:
         )
         for name in names
     }
-    words = "SYSTEM_SLOT", "SYSTEM_GPA", "SYSTEM_SIZE", "LOW", "PROGRAM", "DOORBELL", "PML4", "CR0"
+    words = "SYSTEM_SLOT", "SYSTEM_GPA", "SYSTEM_SIZE", "LOW", "LOWS", "PROGRAM", "DOORBELL", "PML4", "CR0"
     found |= {f"GUEST_{name}": getattr(guest, name) for name in (*words, "STORE_AT", "LOAD_AT")}
     found |= {"GUEST_CR4": guest.CR4_PAE, "GUEST_EFER": guest.EFER_LMA_LME, "GUEST_RFLAGS": 2 | guest.IOPL_3}
     for name, (offset, size) in uapi.KVM_RUN_LAYOUT.items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from guestmem.contract.interface import NO_MAPPING, PAGE_SIZE, Host, Missing
 from guestmem.contract.kernel.cgroup import MemoryCgroup
-from guestmem.contract.kernel.mappings import Mappings
+from guestmem.contract.kernel.mappings import CAP_IPC_LOCK, Mappings, drop
 from guestmem.contract.kernel.task import Task
 from guestmem.contract.results import Denied, Errno, Failure, Other, Result, Signal
 from guestmem.linux import calls
@@ -36,6 +36,18 @@ class Children:
 
     def in_child(self, operation: str, *arguments: Any) -> Result:
         return child(lambda: self.host.raising(operation, *arguments))
+
+    def in_memlock(self, limit: int, operation: str, *arguments: Any) -> Result:
+        _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if hard != resource.RLIM_INFINITY and hard < limit:
+            raise Missing(f"{limit} bytes of locked memory: ulimit -H -l {-(-limit // 1024)}")
+
+        def limited() -> Result:
+            drop(CAP_IPC_LOCK)
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, hard))
+            return self.host.raising(operation, *arguments)
+
+        return child(limited)
 
     def sealed(self, mapping: Result, operation: str, *arguments: Any) -> Result:
         start, spans = self.mappings.maps[mapping] if isinstance(mapping, int) else (0, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest of the contract on a real kernel: one instruction at a time, on any byte of the first GiB."""
+"""The guest of the contract on a real kernel: one instruction at a time, on any byte that it reaches."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class KernelHost(Host):
         mappings = Mappings(task)
         vms = Vms(task, mappings)
         shared = Files(task), Pins(task, mappings), Rings(task, mappings), Userfaults(task, mappings)
-        self.consist(task, mappings, vms, *shared, Children(self, task, mappings), Races(self, task, vms))
+        self.consist(task, mappings, vms, *shared, Children(self, task, mappings), Races(self, task, mappings, vms))
 
     def perform(self, name: str, *arguments: Any) -> Result:
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -15,9 +16,9 @@ from guestmem.contract.spans import Spans, page_end
 from guestmem.linux import calls, uapi
 from guestmem.linux.calls import MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, libc, syscall
 
-__all__ = ["Mappings"]
+__all__ = ["CAP_IPC_LOCK", "Mappings", "drop"]
 
-CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
+CAP_IPC_LOCK, CAPABILITY_VERSION_3 = 14, 0x20080522  # include/uapi/linux/capability.h
 
 
 class Mappings:
@@ -145,3 +146,11 @@ def capable(capability: int) -> bool:
     """Whether this process has a capability."""
     with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
         return any(line.startswith("CapEff:") and int(line.split()[1], 16) >> capability & 1 for line in lines)
+
+
+def drop(capability: int) -> None:
+    """Have a capability below 32 no more (capset(2))."""
+    header, data = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    libc("capget", header=header, data=data)
+    data[0] &= ~(1 << capability)
+    libc("capset", header=header, data=data)

@@ -3,24 +3,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import mmap as mmaps
 import os
+import signal
+from multiprocessing.connection import Connection
 
 from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import EBADF, Denied, Result
 from guestmem.linux import calls
-from guestmem.linux.calls import iovec, libc, syscall
+from guestmem.linux.calls import CallError, iovec, libc, syscall
+from guestmem.linux.process import Child
 
 __all__ = ["Pins"]
 
+PTRACE_TRACEME, PTRACE_PEEKDATA = 0, 2  # include/uapi/linux/ptrace.h
+NO_TRACING = "a process that may trace its child"
 FUTEX_WAKE = 1  # include/uapi/linux/futex.h
 
 
 class OpenPipe(Open):
     """A pipe that vmsplice filled."""
+
+
+def be_traced(connection: Connection) -> None:
+    """Let the parent trace this process, say whether that may be, and stop."""
+    try:
+        syscall("ptrace", request=PTRACE_TRACEME, pid=0, address=0, data=0)
+    except CallError:
+        connection.send(False)
+        return
+    connection.send(True)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Pins:
@@ -38,6 +56,29 @@ class Pins:
         local = iovec(ctypes.addressof(buffer), length)
         done = libc("process_vm_readv", pid=os.getpid(), local=local, locals=1, remote=remote, remotes=1, flags=0)
         return buffer.raw[:done]
+
+    def read_child(self, mapping: Result, offset: int, length: int) -> Result:
+        remote = iovec(self.mappings.at(mapping, offset, length), length)
+        buffer = ctypes.create_string_buffer(length or 1)
+        local = iovec(ctypes.addressof(buffer), length)
+        with contextlib.closing(Child(lambda connection: connection.recv())) as child:
+            try:
+                done = libc("process_vm_readv", pid=child.pid, local=local, locals=1, remote=remote, remotes=1, flags=0)
+            except OSError as error:
+                if error.errno == errno.EPERM:
+                    raise Missing(NO_TRACING) from None
+                raise
+        return buffer.raw[:done]
+
+    def peek(self, mapping: Result, offset: int) -> Result:
+        word = ctypes.c_uint64()
+        address = self.mappings.at(mapping, offset, 8)
+        with contextlib.closing(Child(be_traced)) as child:
+            if not child.receive():
+                raise Missing(NO_TRACING)
+            os.waitpid(child.pid, 0)
+            syscall("ptrace", request=PTRACE_PEEKDATA, pid=child.pid, address=address, data=ctypes.byref(word))
+        return bytes(word)
 
     def process_vm_writev(self, mapping: Result, offset: int, data: bytes) -> Result:
         remote = iovec(self.mappings.at(mapping, offset, len(data)), len(data))

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import platform
 
+from guestmem.contract.interface import Missing
 from guestmem.contract.kernel.guest import ContractGuest
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.statistics import StatsFile
@@ -12,11 +14,12 @@ from guestmem.contract.kernel.task import Open, Task
 from guestmem.contract.results import ENOTTY, Denied, Result
 from guestmem.linux import calls, uapi
 from guestmem.linux.calls import MASK64, libc
-from guestmem.linux.kvm import Kvm
+from guestmem.linux.kvm import Kvm, Vm
 
 __all__ = ["Vms"]
 
 MASK32 = (1 << 32) - 1
+FEWEST_MMU_PAGES = 64  # KVM_MIN_ALLOC_MMU_PAGES, arch/x86/include/asm/kvm_host.h
 NOWHERE = 8  # in the page at 0, where vm.mmap_min_addr lets nobody map
 
 
@@ -96,6 +99,15 @@ class Vms:
         assert isinstance(owner, OpenVm)
         owner.vcpu = file
         return self.task.opened(guest.descriptor(), file)
+
+    def run_bare(self, vm: Result) -> Result:
+        if platform.machine() != "x86_64":
+            raise Missing("a vCPU that leaves where no memory is: x86-64 (elsewhere it takes one abort after another)")
+        with Vm(os.dup(self.task.valid(vm)[0]), self.kvm) as bare:
+            # Shadow paging counts its pages from the slots, and without any has none: KVM_RUN would be ENOSPC.
+            bare.set_nr_mmu_pages(FEWEST_MMU_PAGES)
+            with bare.create_vcpu() as vcpu:
+                return vcpu.run().reason
 
     def guest(self, vcpu: Result) -> ContractGuest:
         """The guest of a vCPU."""

@@ -35,7 +35,7 @@ GROUPS = {
     "userfaultfd": "faults in a mapping of guest memory that user space resolves (a series of 2026)",
     "no_direct_map": "files that the host's direct map does not have (a series of 2026); a page for each of a few rows",
     "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
-    "concurrency": "punching while the host and a guest fault",
+    "concurrency": "punching and taking slots while the host and a guest fault",
     "limits": "memory cgroups and signals",
     "secretmem": "memfd_secret, the other memory that the host does not map; three pages in all, for its direct map's sake",
 }

@@ -187,3 +187,20 @@ def test_io_uring_past_end(host: Host) -> None:
     mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
     expect(host.io_uring_register(mapping, 0, 2 * P), EFAULT)
     ok(host.io_uring_register(mapping, 0, P))
+
+
+@row(
+    "another process and a tracer read shared guest memory, and no private memory", f"{GUP}; kernel/ptrace.c, ptrace_access_vm()"
+)
+def test_child_memory(host: Host) -> None:
+    _, fd, mapping = shared(host, 2)
+    ok(host.store(mapping, P, 5))
+    expect(host.read_child(mapping, P, 2), b"\5\0")
+    expect(host.peek(mapping, P), b"\5" + bytes(7))
+    expect(host.cachestat(fd, 0, 0), 1)
+    expect(host.read_child(mapping, 0, 2), bytes(2))
+    expect(host.cachestat(fd, 0, 0), 2)
+    _, private = gmem(host, 1, MMAP)
+    closed = ok(host.mmap(private, P, RW, SHARED, 0))
+    expect(host.read_child(closed, 0, 2), EFAULT)
+    expect(host.peek(closed, 0), EIO)

@@ -24,6 +24,7 @@ from guestmem.contract.rows import (
     table,
     vm,
 )
+from guestmem.linux.uapi import KVM_EXIT_INTERNAL_ERROR
 
 P = PAGE_SIZE
 TOP = 1 << 63
@@ -371,3 +372,11 @@ def test_add_max_guest_memfd_regions(host: Host) -> None:
     expect(bind(host, owner, fd, 0, (slots - 1) * P, 1, slots), EEXIST)
     expect(delete(host, owner, first + 1), 0)
     expect(bind(host, owner, fd, first + 1, P, 1, slots), 0)
+
+
+@row("a vCPU of a VM without slots leaves, and KVM says that it can do nothing", f"{SLOT_SELFTEST}, test_zero_memory_regions()")
+def test_zero_memory_regions(host: Host) -> None:
+    owner = vm(host)
+    expect(host.run_bare(owner), KVM_EXIT_INTERNAL_ERROR)
+    expect(host.create_vcpu(owner), EEXIST)
+    expect(host.run_bare(owner), EEXIST)

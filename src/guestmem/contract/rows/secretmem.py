@@ -10,7 +10,7 @@ from __future__ import annotations
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host
 from guestmem.contract.operations import FILE_OPERATIONS
-from guestmem.contract.results import EBUSY, EFAULT, EINVAL, EIO, EMFILE, ENOMEM, EOPNOTSUPP, EPERM, Result
+from guestmem.contract.results import EAGAIN, EBUSY, EFAULT, EINVAL, EIO, EMFILE, ENOMEM, EOPNOTSUPP, EPERM, Result
 from guestmem.contract.rows import OBSERVED, PRIVATE, RW, SHARED, expect, ok, row, sigbus, table, vm
 
 P = PAGE_SIZE
@@ -171,4 +171,44 @@ def test_secret_vmsplice_fresh(host: Host) -> None:
     ok(host.file_operation(fd, "ftruncate", P))
     mapping = ok(host.mmap(fd, P, RW, SHARED, 0))
     expect(host.vmsplice(mapping, 0, P), EFAULT)
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+def untouched(host: Host, pages: int) -> tuple[Result, Result]:
+    """A file of secret memory and a mapping of it, of whose pages none is there."""
+    fd = ok(host.memfd_secret(0))
+    ok(host.file_operation(fd, "ftruncate", pages * P))
+    return fd, ok(host.mmap(fd, pages * P, RW, SHARED, 0))
+
+
+@table(
+    "where a mapping of secret memory is locked, who may lock less gets none",
+    f"{SOURCE}, secretmem_mmap(); mm/mmap.c, mlock_future_ok()",
+    {"none": (0, P), "a page less": (2 * P, 3 * P), "a part of a page": (2 * P + 1, 2 * P + 1), "much less": (P, 16 * P)},
+)
+def test_secret_memlock(host: Host, limit: int, length: int) -> None:
+    fd, _ = untouched(host, 2)
+    mapped = host.in_memlock(limit, "mmap", fd, length, RW, SHARED, 0)
+    if host.facts.secret_locked:
+        expect(mapped, EAGAIN)
+    else:
+        ok(mapped)
+    ok(host.in_memlock((length + P - 1) & -P, "mmap", fd, length, RW, SHARED, 0))
+    expect(host.in_memlock(limit, "mmap", fd, length, RW, PRIVATE, 0), EINVAL)
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+@row("another process gets at no page of secret memory, and makes none", f"{SOURCE}; mm/process_vm_access.c; mm/gup.c")
+def test_secret_another_process(host: Host) -> None:
+    fd, mapping = untouched(host, 2)
+    expect(host.read_child(mapping, 0, 4), EFAULT)
+    expect(host.read_child(mapping, P - 2, 4), EFAULT)
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+@row("a tracer gets at no page of secret memory, and makes none", f"{SOURCE}; kernel/ptrace.c, generic_ptrace_peekdata()")
+def test_secret_tracer(host: Host) -> None:
+    fd, mapping = untouched(host, 2)
+    expect(host.peek(mapping, 0), EIO)
+    expect(host.peek(mapping, P + 8), EIO)
     expect(host.cachestat(fd, 0, 0), 0)

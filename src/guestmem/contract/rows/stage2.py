@@ -14,6 +14,7 @@ from guestmem.contract.rows import (
     MMAP,
     OBSERVED,
     PUNCH,
+    SLOT_SELFTEST,
     bind,
     bindable,
     delete,
@@ -24,6 +25,7 @@ from guestmem.contract.rows import (
     shared,
     table,
 )
+from guestmem.linux.uapi import KVM_EXIT_INTERNAL_ERROR
 
 P = PAGE_SIZE
 SOURCE = f"{GMEM}; arch/x86/kvm/mmu/mmu.c; {OBSERVED}"
@@ -186,6 +188,81 @@ def test_memory_is_of_the_file(host: Host) -> None:
 def test_second_vcpu(host: Host) -> None:
     owner, _, _ = guest(host, 1, 0)
     expect(host.create_vcpu(owner), EEXIST)
+
+
+@row("a vCPU whose slots are elsewhere leaves and can do nothing, and takes nothing of the file", f"{SLOT_SELFTEST}; {KVM}")
+def test_run_away_from_slots(host: Host) -> None:
+    owner, fd = bindable(host, 2)
+    ok(bind(host, owner, fd, 0, 0, 2))
+    expect(host.run_bare(owner), KVM_EXIT_INTERNAL_ERROR)
+    expect(host.cachestat(fd, 0, 0), 0)
+
+
+# ---- above 4 GiB
+
+FOUR_GIB = 1 << 32
+
+
+@table(
+    "a guest has memory at any address: what it stores is there, is counted, and goes with a hole",
+    SOURCE,
+    {"3 GiB": 3 << 30, "4 GiB": FOUR_GIB, "far above": FOUR_GIB + (700 << 20)},
+)
+def test_high_memory(host: Host, gpa: int) -> None:
+    owner, fd = bindable(host, 4, MMAP | INIT_SHARED)
+    ok(bind(host, owner, fd, 0, gpa, 4))
+    vcpu = ok(host.create_vcpu(owner))
+    expect(host.guest_load(vcpu, gpa), 0)
+    expect(host.guest_store(vcpu, gpa + 3 * P + 5, 7), 0)
+    expect(host.guest_load(vcpu, gpa + 3 * P + 5), 7)
+    has_entries(host, owner, 2)
+    expect([host.cachestat(fd, page * P, P) for page in range(4)], [1, 0, 0, 1])
+    ok(host.fallocate(fd, PUNCH, 3 * P, P))
+    has_entries(host, owner, 1)
+    expect(host.guest_load(vcpu, gpa + 3 * P + 5), 0)
+
+
+@row("a slot may lie on both sides of 4 GiB, and its pages are the file's in their order", f"{KVM}; {SOURCE}")
+def test_slot_across_4gib(host: Host) -> None:
+    owner, fd, mapping = shared(host, 4)
+    start = FOUR_GIB - 2 * P
+    ok(bind(host, owner, fd, 0, start, 4))
+    vcpu = ok(host.create_vcpu(owner))
+    for page in range(4):
+        ok(host.guest_store(vcpu, start + page * P, page + 1))
+    expect([host.load(mapping, page * P) for page in range(4)], [1, 2, 3, 4])
+    has_entries(host, owner, 4)
+    ok(host.fallocate(fd, PUNCH, P, 2 * P))
+    has_entries(host, owner, 2)
+    expect([host.guest_load(vcpu, start + page * P) for page in range(4)], [1, 0, 0, 4])
+
+
+@row("addresses that are equal below 4 GiB are two memories", f"{KVM}; {SOURCE}")
+def test_high_and_low_memory(host: Host) -> None:
+    owner, low, vcpu = guest(host, 2, 2)
+    high = ok(host.create_guest_memfd(owner, 2 * P, MMAP | INIT_SHARED))
+    expect(host.guest_load(vcpu, FOUR_GIB), MMIO)
+    ok(bind(host, owner, high, 1, FOUR_GIB, 2))
+    expect(host.guest_load(vcpu, FOUR_GIB), 0)
+    ok(host.guest_store(vcpu, FOUR_GIB + P, 9))
+    expect([host.guest_load(vcpu, page * P) for page in range(2)], [1, 2])
+    has_entries(host, owner, 4)
+    ok(host.fallocate(low, PUNCH, 0, 2 * P))
+    has_entries(host, owner, 2)
+    expect(host.guest_load(vcpu, FOUR_GIB + P), 9)
+
+
+@row("around a slot above 4 GiB a guest meets MMIO, and everywhere when it is deleted", KVM)
+def test_no_slot_above_4gib(host: Host) -> None:
+    owner, fd = bindable(host, 2, MMAP | INIT_SHARED)
+    ok(bind(host, owner, fd, 0, FOUR_GIB, 2))
+    vcpu = ok(host.create_vcpu(owner))
+    expect(host.guest_load(vcpu, FOUR_GIB - 1), MMIO)
+    expect(host.guest_store(vcpu, FOUR_GIB + 2 * P, 1), MMIO)
+    ok(host.guest_store(vcpu, FOUR_GIB + 2 * P - 1, 1))
+    ok(delete(host, owner, 0))
+    expect(host.guest_load(vcpu, FOUR_GIB + 2 * P - 1), MMIO)
+    has_entries(host, owner, 0)
 
 
 # ---- memory through userspace_addr

@@ -8,6 +8,7 @@ import contextlib
 from guestmem.contract.interface import PAGE_SIZE, U64, Advice, Unmodelled
 from guestmem.contract.results import (
     EACCES,
+    EAGAIN,
     EBUSY,
     EFAULT,
     EINVAL,
@@ -102,6 +103,9 @@ class Mappings:
             raise Denied(ENODEV, MAPPABLE)
         if kind == MAP_PRIVATE:
             raise Denied(EINVAL, ONLY_SHARED)
+        locked = facts.secret_locked and isinstance(file, Secret)
+        if locked and self.task.lockable is not None and rounded > self.task.lockable:
+            raise Denied(EAGAIN, "secret memory counts as locked memory")
         if flags & (MAP_POPULATE | MAP_LOCKED) and rounded > SMALL:
             raise Unmodelled("populating many pages")
         handle = self.task.handle()

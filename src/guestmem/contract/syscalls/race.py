@@ -15,7 +15,7 @@ from guestmem.machine.machine import Fault
 from guestmem.mm.filemap import Pgoff, user_access
 from guestmem.model.schedule import Schedule, Slice
 
-__all__ = ["race"]
+__all__ = ["AGAIN", "SEEDS", "RandomSchedule", "race"]
 
 SEEDS = 30
 TURNS = 12

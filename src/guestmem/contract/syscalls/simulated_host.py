@@ -13,6 +13,7 @@ from guestmem.contract.syscalls.machine import Booted
 from guestmem.contract.syscalls.mappings import Mappings
 from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
 from guestmem.contract.syscalls.race import race
+from guestmem.contract.syscalls.slot_race import ClosedFile, DeletedSlot, MovedSlot, SlotRace, race_slot
 from guestmem.contract.syscalls.task import Task
 from guestmem.contract.syscalls.userfaults import Userfaults
 from guestmem.contract.syscalls.users import Users
@@ -95,7 +96,7 @@ class Together:
             self.vms.address(arguments[5], arguments[4])
         if OPERATIONS[operation].of_vm and isinstance(self.task.file(arguments[0]), (Vm, Vcpu)):
             raise Denied(EIO, OTHER_PROCESS)
-        if operation in ("guest_load", "guest_store", "race_punch"):
+        if operation in ("guest_load", "guest_store", "race_punch", "race_slot"):
             raise Unmodelled("a child that runs its parent's guest")
         parent = self.task.fork()
         try:
@@ -106,6 +107,13 @@ class Together:
             self.task.back(parent)
             self.host.rule = rule
         return ended if failed(ended) else result
+
+    def in_memlock(self, limit: int, operation: str, *arguments: Any) -> Result:
+        self.task.lockable = limit
+        try:
+            return self.in_child(operation, *arguments)
+        finally:
+            self.task.lockable = None
 
     def sealed(self, mapping: Result, operation: str, *arguments: Any) -> Result:
         self.task.mapping(mapping)
@@ -142,3 +150,17 @@ class Together:
         wrong = race(self.kernel.world, self.kernel.serial, gmem, places, vcpu is not None)
         self.files.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, pages * PAGE_SIZE)
         return len(wrong), gmem.resident(0, pages)
+
+    def race_slot(self, vm: Result, vcpu: Result, way: str, memory: Result, pages: int) -> Result:
+        wrong = race_slot(self.contest(vm, self.task.vcpu(vcpu), way, memory, pages))
+        return Other(wrong[0]) if wrong else 0
+
+    def contest(self, vm: Result, vcpu: Vcpu, way: str, memory: Result, pages: int) -> SlotRace:
+        """The guest and who takes its slot, in a way."""
+        if way == "move":
+            self.task.mapping(memory, 0, pages * PAGE_SIZE)
+            return MovedSlot(self.vms, vcpu, pages, vm, memory)
+        if way == "close":
+            assert isinstance(memory, int)
+            return ClosedFile(self.vms, vcpu, pages, memory)
+        return DeletedSlot(self.vms, vcpu, pages, self.task.of_kind(memory, Gmem, EINVAL, NO_SUCH_OPERATION))

@@ -28,6 +28,7 @@ class Task:
         fds, maps: by handle.
         next: the handle that is given out next.
         full: no descriptor is free.
+        lockable: how many bytes may be locked (RLIMIT_MEMLOCK); None: any.
     """
 
     def __init__(self, kernel: Booted, facts: Facts) -> None:
@@ -37,6 +38,7 @@ class Task:
         self.maps: dict[int, Mapping] = {}
         self.next = 0
         self.full = False
+        self.lockable: int | None = None
 
     def handle(self) -> int:
         """A new handle."""

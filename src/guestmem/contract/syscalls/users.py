@@ -66,6 +66,20 @@ class Users:
             data = self.taken(self.gup(there, offset, length, False, fast=False))
         return self.unless_nothing(data, length, EFAULT)
 
+    def read_child(self, mapping: Result, offset: int, length: int) -> Result:
+        """The child's page tables have what its parent's could have: the mapping is shared."""
+        return self.process_vm_readv(mapping, offset, length)
+
+    def peek(self, mapping: Result, offset: int) -> Result:
+        """ptrace_access_vm(): as /proc/PID/mem, and always with FOLL_FORCE."""
+        there = self.task.mapping(mapping, offset, 8).copy()
+        there.spans.set(offset, offset + 8, PROT_READ)
+        with self.kernel.running():
+            data = self.taken(self.gup(there, offset, 8, False))
+        if len(data) < 8:
+            raise Denied(EIO, NOT_FAULTABLE)
+        return data
+
     def unless_nothing(self, data: bytes, length: int, code: Errno) -> bytes:
         """What was read, unless that is nothing."""
         if length and not data:

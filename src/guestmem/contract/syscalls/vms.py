@@ -10,6 +10,7 @@ from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
 from guestmem.contract.syscalls.objects import Gmem, Kvm, Slot, Vcpu, Vm
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.contract.syscalls.users import Users
+from guestmem.linux.system import GIB, REACHED
 from guestmem.linux.uapi import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
     GUEST_MEMFD_FLAG_MMAP,
@@ -19,6 +20,7 @@ from guestmem.linux.uapi import (
     KVM_CAP_MULTI_ADDRESS_SPACE,
     KVM_CAP_NR_MEMSLOTS,
     KVM_CAP_USER_MEMORY2,
+    KVM_EXIT_INTERNAL_ERROR,
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
@@ -33,7 +35,7 @@ __all__ = ["Vms"]
 MODELLED_FLAGS = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
 
 ADDRESS_SPACE = 1 << 16  # numbers of slots below are of the one in which vCPUs are unless in SMM
-REACH = 1 << 30  # of the guest's page tables
+RESET = 0xFFFFFFF0  # where a vCPU of x86 begins
 MAX_SLOT_PAGES = (1 << 31) - 1
 LARGE_SLOT = 1 << 18
 
@@ -85,6 +87,10 @@ class Vms:
         if signed(size) <= 0 or not aligned(size):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
         self.task.room()
+        return self.task.opened(self.new_file(owner, size, flags))
+
+    def new_file(self, owner: Vm, size: int, flags: int) -> Gmem:
+        """__kvm_gmem_create()."""
         found = ((f, g) for f, g in zip(self.kernel.world.files, self.kernel.world.machine.guests, strict=True) if not f.open)
         file, guest = next(found, (None, None))
         if file is None or guest is None:
@@ -96,7 +102,7 @@ class Vms:
         gmem.no_direct_map = bool(flags & self.facts.no_direct_map)
         owner.files.append(gmem)
         owner.uses += 1
-        return self.task.opened(gmem)
+        return gmem
 
     def open_kvm(self) -> Result:
         return self.task.opened(Kvm())
@@ -235,6 +241,16 @@ class Vms:
         owner.uses += 1
         return self.task.opened(Vcpu(owner))
 
+    def run_bare(self, vm: Result) -> Result:
+        """There is nothing where the first instruction should be, and what is not there cannot be emulated."""
+        owner = self.task.vm(vm)
+        if owner.has_vcpu:
+            raise Denied(EEXIST, "a vCPU number is used once")
+        if any(slot.overlaps(RESET & -PAGE_SIZE, 1) for slot in owner.slots.values()):
+            raise Unmodelled("what a vCPU does with what it finds in memory")
+        owner.has_vcpu = True
+        return KVM_EXIT_INTERNAL_ERROR
+
     def guest_load(self, vcpu: Result, gpa: int) -> Result:
         return self.guest_access(vcpu, gpa, None)
 
@@ -245,7 +261,7 @@ class Vms:
     def guest_access(self, fd: Result, gpa: int, value: int | None) -> int:
         """The guest's stage 2 has the page, or the host provides it (kvm_gmem_get_pfn)."""
         vcpu = self.task.vcpu(fd)
-        if not 0 <= gpa < REACH:
+        if gpa // GIB not in REACHED:
             raise Unmodelled("guest memory that the guest's page tables do not reach")
         vcpu.fault = None
         private = bool(vcpu.vm.private.at(gpa // PAGE_SIZE))
@@ -337,7 +353,7 @@ class Vms:
         if not self.facts.pre_faults:
             raise Denied(Errno(self.facts.no_pre_fault), "KVM can pre-fault")
         for done in range(0, size, PAGE_SIZE):
-            if gpa + done >= REACH:
+            if (gpa + done) // GIB not in REACHED:
                 raise Unmodelled("guest memory that the guest's page tables do not reach")
             try:
                 self.faulted_in(vcpu.vm, gpa + done, None, bool(vcpu.vm.private.at((gpa + done) // PAGE_SIZE)))
