@@ -12,6 +12,7 @@ __all__ = [
     "IN_PLACE",
     "MMAP",
     "NO_DIRECT_MAP",
+    "POLICY",
     "SECRETMEM",
     "UNSIGNED",
     "USERFAULTFD",
@@ -28,6 +29,7 @@ IN_PLACE = (
     '"guest_memfd: In-place conversion support" v8 (2026, in linux-next), virt/kvm/guest_memfd.c, __kvm_gmem_set_attributes(); '
     "selftests x86/guest_memfd_conversions_test.c"
 )
+POLICY = 'commit ed1ffa810bd6 ("KVM: guest_memfd: Enforce NUMA mempolicy using shared policy") (in v6.19)'
 NO_DIRECT_MAP = (
     '"Direct Map Removal Support for guest_memfd" v12 (2026), "KVM: guest_memfd: Add flag to remove from direct map" and '
     '"mm: introduce AS_NO_DIRECT_MAP"'

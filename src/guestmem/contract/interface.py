@@ -258,6 +258,13 @@ class Host:
         """mremap(2) of a whole mapping to another length, wherever there is room; 0."""
 
     @operation
+    def mremap_from(self, mapping: Result, old: int, length: int, flags: int, place: Result | None = None) -> Result:
+        """mremap(2) of the first ``old`` bytes; with MREMAP_FIXED over another mapping, which has that length.  A new mapping.
+
+        What was given is a mapping afterwards only if ``old`` is 0 or flags have MREMAP_DONTUNMAP.
+        """
+
+    @operation
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
         """mprotect(2)."""
 
@@ -312,6 +319,22 @@ class Host:
     @operation
     def in_page_table(self, mapping: Result, offset: int) -> Result:
         """Whether the page table has the page at an offset (/proc/self/pagemap): 0 or 1."""
+
+    @operation
+    def smaps(self, mapping: Result) -> Result:
+        """``(Rss, Pss, Locked)`` of a mapping as /proc/self/smaps counts them, in bytes."""
+
+    @operation
+    def mbind(self, mapping: Result, offset: int, length: int, mode: int, nodes: int, flags: int = 0) -> Result:
+        """mbind(2); ``nodes`` has a bit for each node.  0."""
+
+    @operation
+    def get_mempolicy(self, mapping: Result, offset: int) -> Result:
+        """The policy of a byte: ``(mode, nodes)`` (MPOL_F_ADDR)."""
+
+    @operation
+    def node(self, mapping: Result, offset: int) -> Result:
+        """The NUMA node of the page of a byte, which is faulted in for that (MPOL_F_NODE | MPOL_F_ADDR)."""
 
     @operation
     def load(self, mapping: Result, offset: int) -> Result:
@@ -423,6 +446,13 @@ class Host:
     @operation
     def allocate_limited(self, limit: int, length: int) -> Result:
         """In a memory cgroup with a limit, a child creates a file and allocates; SIGKILL when it dies of it."""
+
+    @operation
+    def charge(self, length: int) -> Result:
+        """In a memory cgroup, a child creates a file, allocates, and punches all.
+
+        ``(after that, after this)``: by how many pages the cgroup's counter of page cache is higher than before.
+        """
 
     @operation
     def race_punch(self, vcpu: Result | None, fd: Result, mapping: Result, pages: int) -> Result:

@@ -65,9 +65,27 @@ EVERYWHERE = {
     "cachestat": uapi.NR_cachestat,
     "mseal": 462,
 }
-GENERIC = {"ptrace": 117, "mlock2": 284, "futex": 98, "finit_module": 273, "execveat": 281, "userfaultfd": 282}
+GENERIC = {
+    "ptrace": 117,
+    "mlock2": 284,
+    "futex": 98,
+    "mbind": 235,
+    "get_mempolicy": 236,
+    "finit_module": 273,
+    "execveat": 281,
+    "userfaultfd": 282,
+}
 NUMBERS = {
-    "x86_64": {"ptrace": 101, "mlock2": 325, "futex": 202, "finit_module": 313, "execveat": 322, "userfaultfd": 323},
+    "x86_64": {
+        "ptrace": 101,
+        "mlock2": 325,
+        "futex": 202,
+        "mbind": 237,
+        "get_mempolicy": 239,
+        "finit_module": 313,
+        "execveat": 322,
+        "userfaultfd": 323,
+    },
     "aarch64": GENERIC,
     "riscv64": GENERIC,
 }

@@ -34,6 +34,7 @@ from guestmem.linux.calls import (
 )
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
+from guestmem.linux.numa import MPOL_BIND, allowed, mbind, shown_policy
 from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 
 __all__ = ["Facts", "find"]
@@ -79,6 +80,8 @@ class Facts(NamedTuple):
         secret_locked: mappings of memfd_secret are VM_LOCKED.
         seals: the kernel has mseal(2).
         guards: mappings of files can have guards (MADV_GUARD_INSTALL).
+        nodes: those of which this process may have memory; none where there are no memory policies (mbind).
+        file_policy: a memory policy of a mapping is that of the file's pages (vm_ops.set_policy).
     """
 
     machine: str = "x86_64"
@@ -113,6 +116,8 @@ class Facts(NamedTuple):
     secret_locked: bool = True
     seals: bool = True
     guards: bool = True
+    nodes: tuple[int, ...] = (0, 1)
+    file_policy: bool = True
 
     @property
     def roomy(self) -> bool:
@@ -195,6 +200,8 @@ def find() -> Facts:
                 secret_locked=_secret_locked(),
                 seals=_seals(),
                 guards=_guards(),
+                nodes=_nodes(),
+                file_policy=_file_policy(files.get(uapi.GUEST_MEMFD_FLAG_MMAP)),
             )
         finally:
             _close(files)
@@ -465,6 +472,25 @@ def _guards() -> bool:
             munmap(address, PAGE_SIZE)
     finally:
         os.close(fd)
+
+
+def _nodes() -> tuple[int, ...]:
+    """None where the kernel has no policies."""
+    nodes = allowed()
+    address = mmap(0, PAGE_SIZE, uapi.PROT_NONE, NOWHERE)
+    try:
+        return nodes if nodes and _works(functools.partial(mbind, address, PAGE_SIZE, MPOL_BIND, 1 << nodes[0])) else ()
+    finally:
+        munmap(address, PAGE_SIZE)
+
+
+def _file_policy(file: GuestMemfd | None) -> bool:
+    """By what numa_maps shows of another mapping, with nothing in the file."""
+    if file is None or not _nodes():
+        return False
+    with file.mmap() as one, file.mmap() as other:
+        mbind(one.address, PAGE_SIZE, MPOL_BIND, 1 << allowed()[0])
+        return shown_policy(other.address).startswith("bind")
 
 
 def _secret_locked() -> bool:

@@ -300,6 +300,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("fallocate", no_file),
         ("mapping", no_file),
         ("locking", no_shared),
+        ("numa", no_shared or ("" if facts.nodes else "there is no mbind(2)")),
         ("memslot", no_file),
         ("lifetime", no_file),
         ("zeroing", no_shared),

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from guestmem.contract.interface import Missing
+from guestmem.contract.interface import PAGE_SIZE, Missing
 from guestmem.linux.probe import lines
 from guestmem.linux.process import alive
 
 __all__ = ["MemoryCgroup", "remove_stale"]
 
+LATEST = 10.0  # seconds
 NAME = re.compile(r"guestmem-(\d+)$")
 
 
@@ -72,6 +73,18 @@ class MemoryCgroup:
         """Put this process in, then limit it, so that only what follows counts against the limit."""
         (self.path / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
         (self.path / self.file).write_text(str(self.limit), encoding="ascii")
+
+    def cached(self) -> int:
+        """Pages of page cache that are charged to it."""
+        said = dict(line.split()[:2] for line in lines(f"{self.path}/memory.stat"))
+        return int(said.get("cache") or said["file"]) // PAGE_SIZE
+
+    def settled(self, expected: int) -> int:
+        """The same, when it is as expected or does not come to that: counters are put together every two seconds."""
+        end = time.monotonic() + LATEST
+        while (found := self.cached()) != expected and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
 
     def __enter__(self) -> MemoryCgroup:
         return self

@@ -23,6 +23,7 @@ from guestmem.linux.process import Lost, in_child
 
 __all__ = ["Children"]
 
+MIB = 1 << 20
 TICK = 0.03  # seconds; a file's times are those of the last tick, of which there are 100 or more in a second
 
 
@@ -109,6 +110,23 @@ class Children:
                 return self.host.fallocate(fd, KEEP, 0, length)
 
             return child(allocate)
+
+    def charge(self, length: int) -> Result:
+        with MemoryCgroup(2 * length + MIB) as group:
+
+            def counted() -> Result:
+                fd = self.host.create_guest_memfd(self.host.create_vm(), length, 0)
+                group.enter()
+                before, pages = group.cached(), length // PAGE_SIZE
+                counts = []
+                for mode, expected in ((KEEP, pages), (PUNCH, 0)):
+                    ended = self.host.fallocate(fd, mode, 0, length)
+                    if ended != 0:
+                        return ended
+                    counts.append(group.settled(before + expected) - before)
+                return tuple(counts)
+
+            return child(counted)
 
 
 def child(function: Callable[[], Result]) -> Result:

@@ -14,6 +14,7 @@ from guestmem.contract.interface import Host, Missing
 from guestmem.contract.kernel.children import Children
 from guestmem.contract.kernel.files import Files
 from guestmem.contract.kernel.mappings import Mappings
+from guestmem.contract.kernel.numa import Numa
 from guestmem.contract.kernel.pins import Pins
 from guestmem.contract.kernel.races import Races
 from guestmem.contract.kernel.rings import Rings
@@ -44,7 +45,7 @@ class KernelHost(Host):
         task = Task()
         mappings = Mappings(task)
         vms = Vms(task, mappings)
-        shared = Files(task), Pins(task, mappings), Rings(task, mappings), Userfaults(task, mappings)
+        shared = Files(task), Pins(task, mappings), Rings(task, mappings), Userfaults(task, mappings), Numa(mappings)
         self.consist(task, mappings, vms, *shared, Children(self, task, mappings), Races(self, task, mappings, vms))
 
     def perform(self, name: str, *arguments: Any) -> Result:

@@ -74,6 +74,23 @@ class Mappings:
         self.maps[mapping] = moved, Spans(page_end(length), 0)
         return 0
 
+    def mremap_from(self, mapping: Result, old: int, length: int, flags: int, place: Result | None = None) -> Result:
+        address, target = self.at(mapping, 0), 0
+        if flags & uapi.MREMAP_FIXED:
+            target = self.at(place, 0)
+            assert isinstance(place, int)
+            if self.maps[place][1].parts != Spans(page_end(length), 0).parts:
+                raise ValueError("MREMAP_FIXED would replace memory of the host")
+        moved = libc("mremap", address=address, old=old, new=length, flags=flags, target=target)
+        assert isinstance(mapping, int)
+        if isinstance(place, int):
+            del self.maps[place]
+        if old and not flags & uapi.MREMAP_DONTUNMAP:
+            del self.maps[mapping]
+        handle = self.task.handle()
+        self.maps[handle] = moved, Spans(page_end(length), 0)
+        return handle
+
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
         calls.mprotect(self.at(mapping, offset, length), length, prot)
         return 0
@@ -117,6 +134,20 @@ class Mappings:
         entry = self.at(mapping, offset, 1) // PAGE_SIZE * 8
         with open("/proc/self/pagemap", "rb", buffering=0) as entries:
             return int.from_bytes(os.pread(entries.fileno(), 8, entry), "little") >> 63
+
+    def smaps(self, mapping: Result) -> Result:
+        if self.access.in_children:
+            raise Missing("a page table that loads fill: here they are a child's")
+        start, spans = self.at(mapping, 0), self.maps[mapping][1]  # type: ignore[index]
+        found, inside = {"Rss": 0, "Pss": 0, "Locked": 0}, False
+        with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
+            for name, value in (line.split()[:2] for line in lines):
+                if "-" in name:
+                    first, last = (int(at, 16) for at in name.split("-"))
+                    inside = first < start + spans.end() and start < last
+                elif inside and name[:-1] in found:
+                    found[name[:-1]] += int(value) << 10
+        return tuple(found.values())
 
     def load(self, mapping: Result, offset: int) -> Result:
         return self.accessed(offset, self.access.load(self.at(mapping, offset, 1)), self.at(mapping, 0))

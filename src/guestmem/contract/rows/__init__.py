@@ -23,6 +23,7 @@ GROUPS = {
     "fallocate": "allocating and punching holes",
     "mapping": "mmap, faults and their signals, what can be done to a mapping",
     "locking": "mlock2, mseal and guards",
+    "numa": "memory policies, and the nodes where pages come to be",
     "memslot": "binding ranges of files to memory slots",
     "lifetime": "closing in any order, fork, passing descriptors",
     "zeroing": "a page is zero when it is seen for the first time, and again after a hole",

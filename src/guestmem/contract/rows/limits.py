@@ -26,3 +26,12 @@ def test_memory_cgroup_over_limit(host: Host) -> None:
 def test_memory_cgroup_below_limit(host: Host) -> None:
     vm(host)
     expect(host.allocate_limited(8 * MIB, 1 * MIB), 0)
+
+
+@row(
+    "the pages of a file count as page cache of the cgroup of who allocates, and no more after a hole",
+    f"mm/filemap.c; {OBSERVED}",
+)
+def test_memory_cgroup_charge(host: Host) -> None:
+    vm(host)
+    expect(host.charge(4 * MIB), (1024, 0))

@@ -7,7 +7,20 @@ from collections.abc import Callable
 
 from guestmem.contract import citations
 from guestmem.contract.interface import PAGE_SIZE, Advice, Host, Missing
-from guestmem.contract.results import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM, Result
+from guestmem.contract.results import (
+    EACCES,
+    EBADF,
+    EBUSY,
+    EFAULT,
+    EINVAL,
+    ENODEV,
+    ENOMEM,
+    EOPNOTSUPP,
+    EOVERFLOW,
+    EPERM,
+    Errno,
+    Result,
+)
 from guestmem.contract.rows import (
     GMEM,
     INIT_SHARED,
@@ -470,6 +483,106 @@ def test_mremap_shrink(host: Host) -> None:
     expect(host.load(mapping, 0), 1)
     expect(host.cachestat(fd, 0, 0), 2)
     expect(host.mremap(mapping, 0), EINVAL)
+
+
+MREMAP = "mm/mremap.c, do_mremap()"
+MAYMOVE, FIXED, DONTUNMAP = 1, 2, 4
+
+
+@table("of length 0, a mapping is mapped a second time", MREMAP, {"as long": 2, "shorter": 1, "past the end": 3})
+def test_mremap_second(host: Host, pages: int) -> None:
+    _, fd, mapping = shared(host, 2)
+    ok(host.store(mapping, 0, 1))
+    second = ok(host.mremap_from(mapping, 0, pages * P, MAYMOVE))
+    expect(host.load(second, 0), 1)
+    ok(host.store(second, 1, 2))
+    expect(host.load(mapping, 1), 2)
+    if pages == 3:
+        expect(host.load(second, 2 * P), sigbus(2 * P))
+    ok(host.munmap(mapping))
+    expect(host.load(second, 0), 1)
+    expect(host.cachestat(fd, 0, 0), 1)
+
+
+@table("moved, a mapping has its pages; a place that it leaves has them too", MREMAP, {"moved": 0, "left": DONTUNMAP})
+def test_mremap_fixed(host: Host, leave: int) -> None:
+    _, fd, mapping = shared(host, 2)
+    _, under, place = shared(host, 2)
+    ok(host.store(mapping, P, 7))
+    ok(host.store(place, P, 9))
+    moved = ok(host.mremap_from(mapping, 2 * P, 2 * P, MAYMOVE | FIXED | leave, place))
+    expect([host.load(moved, page * P) for page in range(2)], [0, 7])
+    expect(host.cachestat(under, 0, 0), 1)
+    if leave:
+        expect([host.load(mapping, page * P) for page in range(2)], [0, 7])
+        ok(host.store(mapping, 0, 3))
+        expect(host.load(moved, 0), 3)
+    expect(host.cachestat(fd, 0, 0), 2)
+
+
+@row("a mapping that is moved away leaves its place as it was made, with the pages", MREMAP)
+def test_mremap_left(host: Host) -> None:
+    _, fd, mapping = shared(host, 2)
+    ok(host.store(mapping, 0, 5))
+    moved = ok(host.mremap_from(mapping, 2 * P, 2 * P, MAYMOVE | DONTUNMAP))
+    ok(host.fallocate(fd, PUNCH, 0, P))
+    expect([host.load(mapping, 0), host.load(moved, 0)], [0, 0])
+    ok(host.munmap(moved))
+    expect(host.load(mapping, P), 0)
+
+
+@table(
+    "mremap of what cannot be is refused, and the mapping stays",
+    MREMAP,
+    {
+        "no such flag": (2, 2, 8, EINVAL),
+        "a place and not moved": (2, 2, FIXED, EINVAL),
+        "left and not moved": (2, 2, DONTUNMAP, EINVAL),
+        "left and longer": (2, 3, MAYMOVE | DONTUNMAP, EINVAL),
+        "left, of length 0": (0, 2, MAYMOVE | DONTUNMAP, EINVAL),
+        "to nothing": (2, 0, MAYMOVE, EINVAL),
+        "more than is mapped": (3, 4, MAYMOVE, EFAULT),
+        "a second one in place": (0, 2, 0, ENOMEM),
+    },
+)
+def test_mremap_illegal(host: Host, old: int, new: int, flags: int, error: Errno) -> None:
+    _, fd = gmem(host, 2, BOTH)
+    mapping = ok(host.mmap(fd, 2 * P, RW, SHARED, 0))
+    place = ok(host.mmap(fd, 2 * P, RW, SHARED, 0)) if flags & FIXED else None
+    ok(host.store(mapping, 0, 1))
+    expect(host.mremap_from(mapping, old * P, new * P, flags, place), error)
+    expect(host.load(mapping, 0), 1)
+
+
+@row("a mapping does not move over itself", MREMAP)
+def test_mremap_over_itself(host: Host) -> None:
+    _, _, mapping = shared(host, 2)
+    ok(host.store(mapping, P, 1))
+    expect(host.mremap_from(mapping, 2 * P, 2 * P, MAYMOVE | FIXED, mapping), EINVAL)
+    expect(host.load(mapping, P), 1)
+
+
+@row("smaps counts what the page table has, not what the file has", "fs/proc/task_mmu.c, smaps_account()")
+def test_smaps(host: Host) -> None:
+    _, fd, mapping = shared(host, 4)
+    expect(host.smaps(mapping), (0, 0, 0))
+    ok(host.store(mapping, P, 1))
+    ok(host.load(mapping, 3 * P))
+    ok(host.fallocate(fd, KEEP, 0, P))
+    expect(host.smaps(mapping), (2 * P, 2 * P, 0))
+    ok(host.madvise(mapping, 0, 4 * P, Advice.DONTNEED))
+    expect(host.smaps(mapping), (0, 0, 0))
+    expect(host.cachestat(fd, 0, 0), 3)
+
+
+@row("what is locked is counted as locked, and what a hole took is not", "fs/proc/task_mmu.c, smaps_account()")
+def test_smaps_locked(host: Host) -> None:
+    _, fd, mapping = shared(host, 3)
+    ok(host.mlock(mapping, 0, 2 * P))
+    ok(host.load(mapping, 2 * P))
+    expect(host.smaps(mapping), (3 * P, 3 * P, 2 * P))
+    ok(host.fallocate(fd, PUNCH, 0, P))
+    expect(host.smaps(mapping), (2 * P, 2 * P, P))
 
 
 @row("a fault past the end of a file is a SIGBUS, however far past it", f"{GMEM}, kvm_gmem_fault_user_mapping()")

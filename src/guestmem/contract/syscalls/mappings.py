@@ -22,7 +22,7 @@ from guestmem.contract.results import (
     Result,
     Signal,
 )
-from guestmem.contract.spans import Spans, page_end
+from guestmem.contract.spans import page_end
 from guestmem.contract.syscalls.files import MAX_LFS_FILESIZE, NO_SUCH_OPERATION, WHOLE_PAGES, Files, aligned
 from guestmem.contract.syscalls.objects import Gmem, Mapping, Secret
 from guestmem.contract.syscalls.task import Task
@@ -37,6 +37,9 @@ from guestmem.linux.uapi import (
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
     MS_ASYNC,
     MS_INVALIDATE,
     MS_SYNC,
@@ -157,8 +160,47 @@ class Mappings:
             raise Denied(EINVAL, "a mapping is not empty")
         if page_end(length) > self.large():
             raise Unmodelled("how many large mappings an address space has room for")
-        there.spans = Spans(page_end(length), there.spans.at(0))
+        there.resize(page_end(length))
         return 0
+
+    def mremap_from(self, mapping: Result, old: int, length: int, flags: int, place: Result | None = None) -> Result:
+        """do_mremap(), of the whole of a mapping that is one VMA, or of nothing, which is a second mapping."""
+        there, new = self.task.mapping(mapping), page_end(length)
+        assert isinstance(mapping, int)
+        if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or not new:
+            raise Denied(EINVAL, "mremap knows its flags, and a mapping is not empty")
+        if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
+            raise Denied(EINVAL, "what has a place, or leaves one, may move")
+        if flags & MREMAP_DONTUNMAP and page_end(old) != new:
+            raise Denied(EINVAL, "what leaves its place keeps its length")
+        if flags & MREMAP_FIXED and place == mapping:
+            raise Denied(EINVAL, "a mapping does not move over itself")
+        if not there.whole or isinstance(there.file, Secret) or there.touchy():
+            raise Unmodelled("moving what may be several VMAs, or is locked, or has a userfaultfd")
+        if any(slot.address in (mapping, place) for vm in self.task.vms() for slot in vm.slots.values()):
+            raise Unmodelled("moving the userspace_addr of a slot")
+        if page_end(old) > there.spans.end():
+            raise Denied(EFAULT, "what moves is mapped")
+        if (old and page_end(old) != there.spans.end()) or new > self.large():
+            raise Unmodelled("moving a part, or how many large mappings an address space has room for")
+        if not flags & MREMAP_MAYMOVE and new > page_end(old):
+            if not old:
+                raise Denied(ENOMEM, "a second mapping is elsewhere")
+            raise Unmodelled("whether there is room behind a mapping")
+        if flags & MREMAP_FIXED:
+            if place is None or [(first, last) for first, last, _ in self.task.mapping(place).spans] != [(0, new)]:
+                raise Unmodelled("moving over a part of a mapping, or where none is")
+            self.munmap(place)
+        if old and not flags & MREMAP_DONTUNMAP:
+            del self.task.maps[mapping]
+            moved = there
+        else:
+            there.file.uses += 1
+            moved = there.copy()
+        moved.resize(new)
+        handle = self.task.handle()
+        self.task.maps[handle] = moved
+        return handle
 
     def mprotect(self, mapping: Result, offset: int, length: int, prot: int) -> Result:
         there = self.task.mapping(mapping, offset, length)
@@ -307,6 +349,19 @@ class Mappings:
         file, pgoff = there.file, (there.offset + offset) // PAGE_SIZE
         assert isinstance(file, (Gmem, Secret))
         return int(pgoff in file.place and self.entered(there, file, pgoff, offset // PAGE_SIZE))
+
+    def smaps(self, mapping: Result) -> Result:
+        """smaps_account(), of the only mapping of a file."""
+        there = self.task.mapping(mapping)
+        file = there.file
+        assert isinstance(file, (Gmem, Secret))
+        if any(other is not there and other.file is file for other in self.task.maps.values()):
+            raise Unmodelled("in which of its mappings' page tables a page is")
+        pages = [pgoff - there.offset // PAGE_SIZE for pgoff in file.place]
+        pages = [page for page in pages if there.spans.cover(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)]
+        here = [page for page in pages if self.entered(there, file, page + there.offset // PAGE_SIZE, page)]
+        rss = len(here) * PAGE_SIZE
+        return rss, rss, len(there.locked.intersection(here)) * PAGE_SIZE
 
     def load(self, mapping: Result, offset: int) -> Result:
         there = self.task.mapping(mapping, offset, 1)

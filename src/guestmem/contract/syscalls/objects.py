@@ -21,7 +21,10 @@ from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.mm.secretmem import Secretmem
 
-__all__ = ["Gmem", "Kvm", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
+__all__ = ["MODE_BITS", "Gmem", "Kvm", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
+
+MODE_BITS = 16
+"""A policy is its mode, and above these bits its nodes."""
 
 
 class Open:
@@ -195,6 +198,8 @@ class Gmem(Placed):
         shared: by page offset, whether the host may use a page, for those that have no place yet.
         changed: its times are new (file_modified) since somebody looked.
         position: where write(2) continues (f_pos).
+        policies: by page offset (numa), where a policy is that of a file.
+        nodes: by page offset, where a page that is there came from; None: one cannot know.
     """
 
     def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
@@ -206,6 +211,8 @@ class Gmem(Placed):
         self.flags = flags
         self.changed = False
         self.position = 0
+        self.policies = Spans(size // PAGE_SIZE, 0)
+        self.nodes: dict[int, int | None] = {}
         self.shared = Spans(size // PAGE_SIZE, flags & GUEST_MEMFD_FLAG_INIT_SHARED)
 
     def placed(self, pgoff: int, place: Pgoff) -> None:
@@ -266,7 +273,13 @@ class Gmem(Placed):
             err = self.file.punch_hole(first, last)
             if err:
                 return err
+        self.settle()
         return 0
+
+    def settle(self) -> None:
+        """Note of the pages that are there on which node they came to be, before the policies change."""
+        there = [pgoff for pgoff, place in self.place.items() if self.slots[place] is not None]
+        self.nodes = {pgoff: self.nodes.get(pgoff, only_node(self.policies.at(pgoff))) for pgoff in there}
 
     def may_bind(self, start: int, end: int) -> int:
         """The library's ``may_bind``, for all pages.
@@ -309,6 +322,12 @@ class Gmem(Placed):
         return sum(entry.live for entry in self.guest.entries)
 
 
+def only_node(policy: int) -> int | None:
+    """The node that a policy (numa) leaves; None if there are several."""
+    nodes = policy >> MODE_BITS
+    return nodes.bit_length() - 1 if nodes and not nodes & (nodes - 1) else None
+
+
 def runs(places: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Consecutive places as (first, last + 1)."""
     first = last = -1
@@ -336,6 +355,7 @@ class Mapping:
         touched: a page was reached through it, so its page table may have some.
         guarded: numbers of the pages that are guards (MADV_GUARD_INSTALL).
         traps: faults in which of its bytes a userfaultfd is told of (UFFDIO_REGISTER_MODE_*).
+        policies: of which of its bytes (numa), where a policy is that of a mapping.
         has: by page number, what its page table has got since then; another mapping's may have more.
     """
 
@@ -348,7 +368,17 @@ class Mapping:
         self.whole = True
         self.touched = False
         self.traps = Spans(length, 0)
+        self.policies = Spans(length, 0)
         self.has: dict[int, Folio] = {}
+
+    def touchy(self) -> bool:
+        """Whether a userfaultfd is told of faults in it, or it has guards."""
+        return bool(self.guarded) or any(mode for _, _, mode in self.traps)
+
+    def resize(self, length: int) -> None:
+        """Have another length, as one VMA."""
+        self.spans = Spans(length, self.spans.at(0))
+        self.policies = Spans(length, self.policies.at(0))
 
     def trapped(self, page: int) -> int:
         """How faults in a page are told of."""
@@ -356,8 +386,9 @@ class Mapping:
 
     def copy(self) -> Mapping:
         """The mapping in a child."""
-        other = Mapping(self.file, 0, 0, self.offset)
+        other = Mapping(self.file, self.spans.end(), 0, self.offset)
         other.spans = self.spans.copy()
+        other.policies = self.policies.copy()
         other.whole = self.whole
         other.guarded = set(self.guarded)
         return other

@@ -11,6 +11,7 @@ from guestmem.contract.results import EINTR, EINVAL, EIO, ENOSYS, EPERM, Denied,
 from guestmem.contract.syscalls.files import NO_SUCH_OPERATION, Files
 from guestmem.contract.syscalls.machine import Booted
 from guestmem.contract.syscalls.mappings import Mappings
+from guestmem.contract.syscalls.numa import Numa
 from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
 from guestmem.contract.syscalls.race import race
 from guestmem.contract.syscalls.slot_race import ClosedFile, DeletedSlot, MovedSlot, SlotRace, race_slot
@@ -53,7 +54,7 @@ class SimulatedHost(Host):
         self.users = self.Users(self.task, self.mappings)
         self.vms = self.Vms(self.task, self.users)
         parts = self.task, self.files, self.mappings, self.users, self.vms
-        self.consist(*parts, Userfaults(self.task, self.mappings), Together(self))
+        self.consist(*parts, Userfaults(self.task, self.mappings), Numa(self.task, self.mappings), Together(self))
 
     def resemble(self, facts: Facts) -> None:
         """Have what the machine has whose kernel the model is compared with."""
@@ -142,6 +143,18 @@ class Together:
         child.kernel.serial.signal_after = limit // PAGE_SIZE
         fd = child.create_guest_memfd(child.create_vm(), length, 0)
         return Signal("SIGKILL") if child.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) == EINTR else 0
+
+    def charge(self, length: int) -> Result:
+        """Who allocates is charged with what is in the page cache then (filemap_add_folio)."""
+        pages = length // PAGE_SIZE
+        child = SimulatedHost(files=1, vms=1, pages=pages, frames=pages + 1)
+        fd = child.create_guest_memfd(child.create_vm(), length, 0)
+        file, counts = child.task.file(fd), []
+        assert isinstance(file, Gmem)
+        for mode in (FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE):
+            child.fallocate(fd, mode, 0, length)
+            counts.append(file.resident(0, pages))
+        return tuple(counts)
 
     def race_punch(self, vcpu: Result | None, fd: Result, mapping: Result, pages: int) -> Result:
         self.task.mapping(mapping, 0, pages * PAGE_SIZE)
