@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from guestmem.guest_memfd.library import GuestMemfd, Pm, Protection
+from guestmem.hypervisors.confidential import Confidential, ConfidentialDriver
 from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm
@@ -43,9 +44,9 @@ from guestmem.rules import (
     UNLOADED_UNUSED,
 )
 from guestmem.scenarios.host import GuestMemory
-from guestmem.scenarios.huge import HugeOnKvm
+from guestmem.scenarios.huge import HugeOnKvm, HugeOnTdx
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, PartsOnKvm, SignalsOnKvm, TwoOnKvm
+from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnSnp, OnTdx, PartsOnKvm, SignalsOnKvm, TwoOnKvm
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.refusing import RefusingHost
@@ -75,7 +76,7 @@ class Twin(NamedTuple):
         """``world`` with this twin's sizes and options, unmapping what is private where it has a protection."""
         sizes = {"pages": self.pages, "frames": self.pages + 1} if self.pages else {}
         unmap = {"protection": Protection.UNMAP} if issubclass(world, GuestMemory) else {}
-        return world(**sizes, **unmap, **self.options)
+        return world(**{**sizes, **unmap, **self.options})
 
     def variant(self) -> type[World]:
         """The class of that world: the part with the wrong line in the place of the good one."""
@@ -134,7 +135,7 @@ TWINS = [
         "self.restore_direct_map(folio)",
         HOST_READS_SECRET,
     ),
-    Twin("NoGuestFlush", OnKvm, KvmDriver.invalidate_begin, "guest.flush(Gfn(pgoff))", "pass", HOST_WRITES_PRIVATE),
+    Twin("NoGuestFlush", OnKvm, KvmDriver.unmap, "guest.flush(gfn)", "pass", HOST_WRITES_PRIVATE),
     Twin(
         "NotCleared",
         OnKvm,
@@ -278,6 +279,17 @@ TWINS = [
         pages=2,
     ),
     Twin("PinsIgnored", Gup, GuestMemfd.make_private, "return -EAGAIN, pgoff", "pass", NO_PANIC, 0),
+    *(
+        Twin(name, world, GuestMemfd.make_private, "return -EAGAIN, pgoff", "pass", rule, options={"protection": Protection.NONE})
+        for name, world, rule in (
+            ("PinsIgnoredOnSnp", OnSnp, NO_PANIC),
+            ("PinsIgnoredOnTdx", OnTdx, HOST_WRITES_PRIVATE),
+        )
+    ),
+    Twin("NotReleased", OnSnp, ConfidentialDriver.prepare_accessible, "self.hypervisor.release(frame)", "pass", FREE_FRAMES),
+    Twin("NotDestroyed", OnTdx, ConfidentialDriver.unmap, "self.hypervisor.destroy(guest, gfn)", "pass", HOST_WRITES_PRIVATE),
+    Twin("NotWiped", OnSnp, Confidential.release, "frame.content = Content.ZERO", "pass", RETURNED_CLEAN),
+    Twin("NotDemoted", HugeOnTdx, Confidential.demote, "return -ENOMEM", "return 0", CONTENTS_SURVIVE, 0),
     Twin(
         "CreatedAnyway",
         OnKvm,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guestmem.guest_memfd.library import Driver, GuestMemfd
-from guestmem.machine.guest import Gfn
+from guestmem.machine.guest import Gfn, Guest
 from guestmem.mm.filemap import Pgoff
 
 __all__ = ["KvmDriver"]
@@ -20,9 +20,13 @@ class KvmDriver(Driver):
             if guest is not None:
                 guest.invalidating[pgoff] = True
                 if guest.entries[pgoff].live:
-                    guest.zap(Gfn(pgoff))
-                    guest.flush(Gfn(pgoff))
+                    self.unmap(guest, Gfn(pgoff))
         return 0, 0
+
+    def unmap(self, guest: Guest, gfn: Gfn) -> None:
+        """Zap a page from a guest's stage 2, and flush (kvm_mmu_unmap_gfn_range)."""
+        guest.zap(gfn)
+        guest.flush(gfn)
 
     def invalidate_end(self, file: GuestMemfd, start: int, end: int) -> None:
         """Let faults bring the pages back (kvm_gmem_invalidate_end)."""

@@ -30,6 +30,9 @@ class Enforcement(Enum):
     SEA = 1  # a synchronous external abort is injected (Gunyah)
     S1PTW = 2  # an ordinary abort is injected, marked by S1PTW in ESR_EL1 (pKVM as of 7.3)
     EL2_PANIC = 3  # the hypervisor panics (pKVM as of 6.12)
+    RMP = 4  # stores fault; loads get what the guest enciphered (SNP)
+    POISON = 5  # nothing faults: loads get no data, and what stores destroy the guest runs into (TDX)
+    GPT = 6  # a granule protection fault (CCA)
 
 
 class Fault(Enum):
@@ -40,12 +43,17 @@ class Fault(Enum):
     SEA = 2  # ESR_EL1.FSC 0x10
     S1PTW = 3  # translation fault class, S1PTW set
     EL2 = 4  # no fault arrives: the hypervisor is dead
+    DENIED = 5  # the RMP bit of #PF's error code; ESR_EL1.FSC 0x23-0x28
 
 
 class Hypervisor(Record):
     """What runs at EL2, as far as every host kernel meets it."""
 
     enforcement: Enforcement = Enforcement.NONE
+
+    def enciphers(self) -> bool:
+        """Whether the host sees nothing in what it can load of a guest's."""
+        return self.enforcement is Enforcement.RMP or self.enforcement is Enforcement.POISON
 
     def force_reclaim(self, frame: Frame) -> int:
         """The host kernel faulted on a frame and wants it back, whatever becomes of the guest."""
@@ -92,22 +100,30 @@ class Machine(Record):
         self.refusals[current()] = False
         return refused
 
-    def translate(self, cpu: Cpu, frame: Frame) -> Fault:
+    def translate(self, cpu: Cpu, frame: Frame, write: bool) -> Fault:
         """The fault that an access through the direct map takes."""
         if not frame.present:
             if not cpu.stale[frame.pfn] or not may("the TLB still holds the entry"):
                 return Fault.TRANSLATION
-        return self.stage2_fault(frame)
+        return self.stage2_fault(frame, write)
 
-    def stage2_fault(self, frame: Frame) -> Fault:
-        """The fault that an access takes in the host's stage 2."""
+    def stage2_fault(self, frame: Frame, write: bool) -> Fault:
+        """The fault that an access takes in the host's stage 2, or in what says whose frames are."""
         if frame.stage2 or self.hypervisor.enforcement is Enforcement.NONE:
             return Fault.NONE
+        if self.hypervisor.enciphers():
+            return Fault.DENIED if write and self.hypervisor.enforcement is Enforcement.RMP else Fault.NONE
+        if self.hypervisor.enforcement is Enforcement.GPT:
+            return Fault.DENIED
         if self.hypervisor.enforcement is Enforcement.SEA:
             return Fault.SEA
         if self.hypervisor.enforcement is Enforcement.S1PTW:
             return Fault.S1PTW
         return Fault.EL2
+
+    def exposes(self, frame: Frame) -> bool:
+        """Whether a load of a frame gives a guest's secret."""
+        return is_secret(frame.content) and (frame.stage2 or not self.hypervisor.enciphers())
 
     def private_to_guest(self, frame: Frame) -> bool:
         """Whether some guest has the frame as its private page."""
@@ -116,23 +132,23 @@ class Machine(Record):
     @step
     def load(self, cpu: Cpu, frame: Frame) -> Fault:
         """Read from a frame through the direct map."""
-        fault = self.translate(cpu, frame)
+        fault = self.translate(cpu, frame, False)
         if fault is Fault.NONE:
-            require(not is_secret(frame.content), HOST_READS_SECRET)
+            require(not self.exposes(frame), HOST_READS_SECRET)
         return fault
 
     @step
     def load_mapped(self, frame: Frame) -> Fault:
         """Read from a frame through another mapping than the direct map: a process's, or one made for it (memremap)."""
-        fault = self.stage2_fault(frame)
+        fault = self.stage2_fault(frame, False)
         if fault is Fault.NONE:
-            require(not is_secret(frame.content), HOST_READS_SECRET)
+            require(not self.exposes(frame), HOST_READS_SECRET)
         return fault
 
     @step
     def store(self, cpu: Cpu, frame: Frame, content: Content) -> Fault:
         """Overwrite a frame through the direct map."""
-        fault = self.translate(cpu, frame)
+        fault = self.translate(cpu, frame, True)
         if fault is Fault.NONE:
             require(not self.private_to_guest(frame), HOST_WRITES_PRIVATE)
             frame.content = content
@@ -141,7 +157,7 @@ class Machine(Record):
     @step
     def store_mapped(self, frame: Frame, content: Content) -> Fault:
         """Overwrite a frame through another mapping than the direct map: a process's, or one made for it (kmap_local)."""
-        fault = self.stage2_fault(frame)
+        fault = self.stage2_fault(frame, True)
         if fault is Fault.NONE:
             require(not self.private_to_guest(frame), HOST_WRITES_PRIVATE)
             frame.content = content

@@ -58,6 +58,12 @@ def do_mem_abort(kernel: Kernel, fault: Fault, frame: Frame, has_entry: bool) ->
             fixup_exception()
             return Loaded.PADDED
         panic("synchronous external abort: the hypervisor gave the page to a guest, and do_sea finds no fixup")
+    if fault is Fault.DENIED:
+        # x86: bad_area_nosemaphore -> kernelmode_fixup_or_oops; arm64: do_gpf ("arm64: mm: Handle Granule Protection Faults")
+        if has_entry:
+            fixup_exception()
+            return Loaded.PADDED
+        panic("the host ran into a page that its RMP or granule protection table gives to a guest")
     if fault is Fault.S1PTW:
         if has_entry:
             fixup_exception()

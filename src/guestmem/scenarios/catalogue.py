@@ -16,7 +16,7 @@ from guestmem.machine.arch import Arch
 from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
-from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeWithReferences
+from guestmem.scenarios.huge import HugeOnCca, HugeOnGunyah, HugeOnKvm, HugeOnSnp, HugeOnTdx, HugeWithReferences
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
@@ -24,9 +24,12 @@ from guestmem.scenarios.hypervisors import (
     EagerPagesOnGunyah,
     FixedUpOnGunyah,
     ForcedOnPkvm,
+    OnCca,
     OnGunyah,
     OnKvm,
     OnPkvm,
+    OnSnp,
+    OnTdx,
     PaddedOnKvm,
     PartsOnKvm,
     SignalsOnKvm,
@@ -335,6 +338,29 @@ SCENARIOS = {
             {},
             ON_KVM,
             "",
+        ),
+        # ---- confidential computing
+        Scenario("snp", "SEV-SNP: the RMP stops stores of the host, and loads show it nothing", OnSnp, {}, ALWAYS, small=SMALL),
+        Scenario(
+            "tdx",
+            "TDX: nothing stops the host, loads show it nothing; a zap is the end of a page",
+            OnTdx,
+            {},
+            ALWAYS,
+            small=SMALL,
+        ),
+        Scenario("cca", "CCA: the host gets a granule protection fault for a realm's page", OnCca, {}, ON_GUNYAH, small=SMALL),
+        Scenario("huge-split-snp", "a large folio on SEV-SNP, zapped whole and mapped again in pages", HugeOnSnp, {}, ALWAYS),
+        Scenario("huge-split-tdx", "a large folio on TDX, demoted before a part of it goes", HugeOnTdx, {}, ALWAYS),
+        Scenario(
+            "huge-split-tdx-whole",
+            "a large folio on TDX, zapped whole where a part of it is to go",
+            HugeOnTdx,
+            {"demotes": False},
+            _each(*[CONTENTS_SURVIVE] * 4),
+        ),
+        Scenario(
+            "huge-split-cca", "a large folio on CCA, whose entry becomes a table before a part goes", HugeOnCca, {}, ON_GUNYAH
         ),
         # ---- other users of the direct map, and of guest memory
         Scenario(

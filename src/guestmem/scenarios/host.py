@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from guestmem.guest_memfd.library import Driver, GuestMemfd, Pm, Protection
 from guestmem.machine.arch import Arch
-from guestmem.machine.frame import Content, Pfn, is_secret
+from guestmem.machine.frame import Content, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
@@ -138,7 +138,7 @@ class Host(World):
     @always(OUT_OF_SPECULATION)
     def out_of_speculation(self) -> bool:
         return not self.speculation or all(
-            not is_secret(frame.content) or not (frame.present or any(cpu.stale[frame.pfn] for cpu in self.machine.cpus))
+            not self.machine.exposes(frame) or not (frame.present or any(cpu.stale[frame.pfn] for cpu in self.machine.cpus))
             for frame in self.machine.frames
         )
 

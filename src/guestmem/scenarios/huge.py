@@ -11,12 +11,12 @@ from guestmem.model import choose, reached, require, sometimes, thread
 from guestmem.rules import CAUSE
 from guestmem.scenarios.cast import Kcore, PlainRead, RunningVm, Vcpus, Vmm
 from guestmem.scenarios.host import GuestMemory
-from guestmem.scenarios.hypervisors import GunyahHost, KvmHost
+from guestmem.scenarios.hypervisors import CcaHost, GunyahHost, KvmHost, SnpHost, TdxHost
 
-__all__ = ["HugeOnGunyah", "HugeOnKvm", "HugeWithReferences", "Scanner"]
+__all__ = ["HugeOnCca", "HugeOnGunyah", "HugeOnKvm", "HugeOnSnp", "HugeOnTdx", "HugeWithReferences", "Scanner"]
 
 
-class Huge(PlainRead, Kcore, Vcpus):
+class Folios(Vcpus):
     """A file of folios of order 1; one of them fits, and a page beside it."""
 
     geometry = {"frames": 4, "order": 1}
@@ -27,12 +27,28 @@ class Huge(PlainRead, Kcore, Vcpus):
         return any(entry.order > 0 for guest in self.machine.guests for entry in guest.entries)
 
 
+class Huge(PlainRead, Kcore, Folios):
+    """The same, with readers of what may be anybody's."""
+
+
 class HugeOnKvm(KvmHost, Huge, Vmm):
     """Large folios on KVM."""
 
 
 class HugeOnGunyah(GunyahHost, Huge, Vmm):
     """Large folios on Gunyah."""
+
+
+class HugeOnSnp(SnpHost, PlainRead, Folios, Vmm):
+    """Large folios on SEV-SNP."""
+
+
+class HugeOnTdx(TdxHost, PlainRead, Folios, Vmm):
+    """Large folios on TDX."""
+
+
+class HugeOnCca(CcaHost, Huge, Vmm):
+    """Large folios on CCA."""
 
 
 class Scanner(GuestMemory):

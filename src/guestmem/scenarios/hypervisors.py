@@ -6,6 +6,7 @@ from __future__ import annotations
 from errno import EINTR
 
 from guestmem.guest_memfd.library import Driver
+from guestmem.hypervisors.confidential import Confidential, ConfidentialDriver
 from guestmem.hypervisors.gunyah import EagerGunyahDriver, Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm, PkvmDriver
@@ -33,19 +34,25 @@ from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
     "BlocksOnKvm",
+    "CcaHost",
     "EagerOnGunyah",
     "EagerPagesOnGunyah",
     "FixedUpOnGunyah",
     "ForcedOnPkvm",
     "GunyahHost",
     "KvmHost",
+    "OnCca",
     "OnGunyah",
     "OnKvm",
     "OnPkvm",
+    "OnSnp",
+    "OnTdx",
     "PaddedOnKvm",
     "PartsOnKvm",
     "PkvmHost",
     "SignalsOnKvm",
+    "SnpHost",
+    "TdxHost",
     "TwoOnGunyah",
     "TwoOnKvm",
     "TwoThreadsOnGunyah",
@@ -146,6 +153,59 @@ class PkvmHost(GuestMemory):
         return not self.asks or owner is None or owner.gave[pgoff]
 
 
+class ConfidentialHost(KvmHost):
+    """A host of confidential VMs.  A guest keeps nothing in a page that it offers: a conversion takes what is there."""
+
+    hypervisor: Confidential = part()
+    driver: ConfidentialDriver = part()
+
+    def client(self) -> Driver:
+        self.hypervisor.machine = self.machine
+        self.driver.hypervisor = self.hypervisor
+        self.driver.sanitises = True
+        return self.driver
+
+    @step
+    def give(self, guest: Guest, gfn: Gfn) -> None:
+        """SNP: a page state change; TDX: MapGPA; CCA: RSI_IPA_STATE_SET.  All are requests that the VMM answers."""
+        if guest.running and guest.entries[gfn].private:
+            guest.offer(gfn, Content.ZERO)
+
+
+class SnpHost(ConfidentialHost):
+    """SEV-SNP: the RMP says whose a page is, and the nested page tables are the host's."""
+
+    def host(self) -> Hypervisor:
+        self.hypervisor.enforcement = Enforcement.RMP
+        self.hypervisor.demotes = False
+        return self.hypervisor
+
+
+class TdxHost(ConfidentialHost):
+    """TDX: the private stage 2 is the module's, and a page that leaves it loses what is in it.
+
+    Attributes:
+        demotes: a block entry of which a part goes is split before.
+    """
+
+    demotes: bool = True
+
+    def host(self) -> Hypervisor:
+        self.hypervisor.enforcement = Enforcement.POISON
+        self.hypervisor.zap_destroys = True
+        self.hypervisor.demotes = self.demotes
+        return self.hypervisor
+
+
+class CcaHost(ConfidentialHost):
+    """CCA: what a realm has is in another physical address space; the stage 2 of realms is the RMM's."""
+
+    def host(self) -> Hypervisor:
+        self.hypervisor.enforcement = Enforcement.GPT
+        self.hypervisor.zap_destroys = True
+        return self.hypervisor
+
+
 class OnKvm(KvmHost, Cast):
     """The standard cast on KVM."""
 
@@ -169,6 +229,18 @@ class OnPkvm(PkvmHost, Cast):
 
     def punching_failed(self, err: int, start: int, end: int) -> None:
         reached("a page cannot be discarded")
+
+
+class OnSnp(SnpHost, PlainRead, Process, Vcpus, Vmm):
+    """The standard cast on SEV-SNP, where no load faults, so that none is left to be fixed up."""
+
+
+class OnTdx(TdxHost, PlainRead, Process, Vcpus, Vmm):
+    """The same on TDX."""
+
+
+class OnCca(CcaHost, Cast):
+    """The standard cast on CCA."""
 
 
 class ForcedOnPkvm(PkvmHost, CrashDump, PlainRead, Process, Vcpus, RunningVm):

@@ -176,7 +176,7 @@ class Kexec(Freezable):
     @step
     def new_kernel_writes(self, frame: Frame) -> None:
         """The new kernel has a direct map of its own, of all memory, and writes to a page."""
-        fault = self.machine.stage2_fault(frame)
+        fault = self.machine.stage2_fault(frame, False)
         if fault is Fault.EL2:
             panic(HYP_PANIC)
         if fault is not Fault.NONE:
