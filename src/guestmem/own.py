@@ -7,6 +7,7 @@
 from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, ENODEV, ENOENT, ENOMEM, EOPNOTSUPP, EPERM
 
 from guestmem.guest_memfd.library import Driver, GuestMemfd, Pm, Protection
+from guestmem.hypervisors.confidential import Confidential, ConfidentialDriver
 from guestmem.hypervisors.gunyah import EagerGunyahDriver, Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm, PkvmDriver
@@ -43,18 +44,24 @@ from guestmem.model import (
     when,
 )
 from guestmem.scenarios.cast import Cast, Kcore, Parts, PlainRead, Process, RunningVm, Vcpus, Vmm, Walker, Zeropad
-from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm
+from guestmem.scenarios.huge import HugeOnGunyah, HugeOnKvm, HugeOnTdx
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
+    CcaHost,
     EagerOnGunyah,
     EagerPagesOnGunyah,
     GunyahHost,
     KvmHost,
+    OnCca,
     OnGunyah,
     OnKvm,
     OnPkvm,
+    OnSnp,
+    OnTdx,
     PartsOnKvm,
     PkvmHost,
+    SnpHost,
+    TdxHost,
     TwoOnGunyah,
     TwoOnKvm,
 )
@@ -78,6 +85,9 @@ __all__ = [
     "Arch",
     "BlocksOnKvm",
     "Cast",
+    "CcaHost",
+    "Confidential",
+    "ConfidentialDriver",
     "Content",
     "Cpu",
     "Driver",
@@ -98,6 +108,7 @@ __all__ = [
     "Gup",
     "HugeOnGunyah",
     "HugeOnKvm",
+    "HugeOnTdx",
     "Hypervisor",
     "Index",
     "Kcore",
@@ -106,9 +117,12 @@ __all__ = [
     "KvmHost",
     "Machine",
     "Mutex",
+    "OnCca",
     "OnGunyah",
     "OnKvm",
     "OnPkvm",
+    "OnSnp",
+    "OnTdx",
     "Parts",
     "PartsOnKvm",
     "Pfn",
@@ -127,6 +141,8 @@ __all__ = [
     "RwSem",
     "SecretMemory",
     "Secretmem",
+    "SnpHost",
+    "TdxHost",
     "TwoOnGunyah",
     "TwoOnKvm",
     "Vcpus",
