@@ -466,7 +466,7 @@ TWINS = [
         {"clears_first": True},
     ),
     Twin("NotEnded", OnKvm, GuestMemfd.take_back, "self.driver.invalidate_end(self, pgoff, pgoff + 1)", "pass", PAIRED),
-    Twin("NotZapped", OnKvm, KvmDriver.invalidate_begin, "guest.zap(Gfn(pgoff))", "pass", FREED_UNUSED),
+    Twin("NotZapped", OnKvm, KvmDriver.unmap, "guest.zap(gfn)", "pass", FREED_UNUSED),
     # ---- more who act
     Twin(
         "GrabbedAnyway",

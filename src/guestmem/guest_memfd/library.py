@@ -465,14 +465,17 @@ class GuestMemfd(Record):
         return 0, 0
 
     def make_shared(self, start: int, end: int) -> tuple[int, int]:
-        """Give pages to the host, once the hypervisor has let go of all of them."""
-        err, at = self.invalidate_changing(start, end, True)
-        if err:
-            return err, at
+        """Give pages to the host, once the hypervisor has let go of all of them.
+
+        Folios are split first, which may fail: on TDX and CCA a page that a guest loses has lost what was in it.
+        """
         for pgoff in Pgoff.span(start, end):
             err = self.split(pgoff)
             if err:
                 return err, pgoff
+        err, at = self.invalidate_changing(start, end, True)
+        if err:
+            return err, at
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and not self.shared[pgoff]:
@@ -508,12 +511,14 @@ class GuestMemfd(Record):
         return err
 
     def revoke(self, start: int, end: int) -> int:
-        """Have guests lose pages for good, all or none."""
-        err, _ = self.driver.invalidate_begin(self, start, end)
+        """Have guests lose pages for good, all or none; what is split is split first, as in ``make_shared``."""
+        err = 0
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and err == 0 and not self.within(folio, pgoff, start, end):
                 err = self.split(pgoff)
+        if err == 0:
+            err, _ = self.driver.invalidate_begin(self, start, end)
         for pgoff in Pgoff.span(start, end):
             folio = self.mapping.slots[pgoff]
             if folio is not None and err == 0:

@@ -129,6 +129,7 @@ def _each(none: str, unmap: str, fixup: str, both: str) -> dict[str, str]:
 
 
 SMALL = {"pages": 1, "frames": 2}
+ON_X86 = {"arch": Arch.X86}
 ON_KVM = _each(HOST_READS_SECRET, HOLDS, HOST_READS_SECRET, HOLDS)
 ON_GUNYAH = _each(NO_PANIC, HOLDS, NO_PANIC, HOLDS)
 ALWAYS = _each(HOLDS, HOLDS, HOLDS, HOLDS)
@@ -340,24 +341,36 @@ SCENARIOS = {
             "",
         ),
         # ---- confidential computing
-        Scenario("snp", "SEV-SNP: the RMP stops stores of the host, and loads show it nothing", OnSnp, {}, ALWAYS, small=SMALL),
+        Scenario(
+            "snp",
+            "SEV-SNP: the RMP stops stores of the host, and loads show it nothing",
+            OnSnp,
+            ON_X86,
+            ALWAYS,
+            "x86",
+            small=SMALL,
+        ),
         Scenario(
             "tdx",
             "TDX: nothing stops the host, loads show it nothing; a zap is the end of a page",
             OnTdx,
-            {},
+            ON_X86,
             ALWAYS,
+            "x86",
             small=SMALL,
         ),
         Scenario("cca", "CCA: the host gets a granule protection fault for a realm's page", OnCca, {}, ON_GUNYAH, small=SMALL),
-        Scenario("huge-split-snp", "a large folio on SEV-SNP, zapped whole and mapped again in pages", HugeOnSnp, {}, ALWAYS),
-        Scenario("huge-split-tdx", "a large folio on TDX, demoted before a part of it goes", HugeOnTdx, {}, ALWAYS),
+        Scenario(
+            "huge-split-snp", "a large folio on SEV-SNP, zapped whole and mapped again in pages", HugeOnSnp, ON_X86, ALWAYS, "x86"
+        ),
+        Scenario("huge-split-tdx", "a large folio on TDX, demoted before a part of it goes", HugeOnTdx, ON_X86, ALWAYS, "x86"),
         Scenario(
             "huge-split-tdx-whole",
             "a large folio on TDX, zapped whole where a part of it is to go",
             HugeOnTdx,
-            {"demotes": False},
+            {**ON_X86, "demotes": False},
             _each(*[CONTENTS_SURVIVE] * 4),
+            "x86",
         ),
         Scenario(
             "huge-split-cca", "a large folio on CCA, whose entry becomes a table before a part goes", HugeOnCca, {}, ON_GUNYAH
