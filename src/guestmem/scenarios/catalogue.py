@@ -359,6 +359,15 @@ SCENARIOS = {
             "x86",
             small=SMALL,
         ),
+        Scenario(
+            "tdx-two-vcpus",
+            "a VM of two vCPUs on TDX, one of which may find that the other was faster",
+            OnTdx,
+            {**ON_X86, "vcpus": 2},
+            ALWAYS,
+            "x86",
+            SMALL,
+        ),
         Scenario("cca", "CCA: the host gets a granule protection fault for a realm's page", OnCca, {}, ON_GUNYAH, small=SMALL),
         Scenario(
             "huge-split-snp", "a large folio on SEV-SNP, zapped whole and mapped again in pages", HugeOnSnp, ON_X86, ALWAYS, "x86"
