@@ -2,7 +2,9 @@
 """Why no scenario executes some lines of the model, by function, or by function and first line; for docs/coverage.md."""
 
 REASONS = {
-    "Confidential.assign: if owner is not None and owner is not guest: return -EPERM": "what one guest has, the library gives to no other (tests/host/test_confidential.py)",
+    "Confidential.assign: if owner is not None and owner is not guest: return -EPERM": (
+        "what one guest has, the library gives to no other (tests/host/test_confidential.py)"
+    ),
     "GuestMemfd.bind: if not self.open: return -EBADF": "who binds pages holds the file open, as fget() does",
     "Pkvm.force_reclaim: return -EPERM": "what the host's stage 2 lacks is private to a guest",
     'do_mem_abort: panic("unable to handle kernel access to hypervisor-protected memory")': (
