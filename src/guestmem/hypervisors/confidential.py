@@ -30,7 +30,7 @@ class Confidential(Hypervisor):
             PAGE.AUG and the guest's ACCEPT; CCA: DATA_DESTROY).  Otherwise it is as it was when mapped again (SNP, whose nested
             page tables are the host's and say nothing of whose a page is).
         owner: which guest has a frame (its entry of the RMP or the PAMT, the state of its granule); None: it is the host's.
-        demotes: a block entry is made entries of pages where a part of it is to go (TDX: PAGE.DEMOTE; CCA: RTT_CREATE).
+        demotes: a block entry is made entries of pages before one of them goes (TDX: PAGE.DEMOTE; CCA: RTT_CREATE).
     """
 
     machine: Machine
@@ -112,7 +112,7 @@ class ConfidentialDriver(KvmDriver):
         return self.hypervisor.assign(guest, Gfn(folio_start(folio, pgoff)), folio.frame, folio.order)
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
-        """As KVM does; blocks of which a part stays are demoted before anything is zapped."""
+        """As KVM does.  All blocks are demoted before anything is zapped: conversions ask for pages one by one."""
         for pgoff in Pgoff.span(start, end):
             guest = file.owner[pgoff]
             if guest is not None and self.hypervisor.demotes and guest.entries[pgoff].order > 0:

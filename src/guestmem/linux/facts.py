@@ -35,6 +35,7 @@ from guestmem.linux.calls import (
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
 from guestmem.linux.numa import MPOL_BIND, allowed, mbind, shown_policy
+from guestmem.linux.smaps import smaps
 from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 
 __all__ = ["Facts", "find"]
@@ -200,8 +201,8 @@ def find() -> Facts:
                 secret_locked=_secret_locked(),
                 seals=_seals(),
                 guards=_guards(),
-                nodes=_nodes(),
-                file_policy=_file_policy(files.get(uapi.GUEST_MEMFD_FLAG_MMAP)),
+                nodes=(nodes := _nodes()),
+                file_policy=_file_policy(files.get(uapi.GUEST_MEMFD_FLAG_MMAP), nodes),
             )
         finally:
             _close(files)
@@ -484,12 +485,12 @@ def _nodes() -> tuple[int, ...]:
         munmap(address, PAGE_SIZE)
 
 
-def _file_policy(file: GuestMemfd | None) -> bool:
+def _file_policy(file: GuestMemfd | None, nodes: tuple[int, ...]) -> bool:
     """By what numa_maps shows of another mapping, with nothing in the file."""
-    if file is None or not _nodes():
+    if file is None or not nodes:
         return False
     with file.mmap() as one, file.mmap() as other:
-        mbind(one.address, PAGE_SIZE, MPOL_BIND, 1 << allowed()[0])
+        mbind(one.address, PAGE_SIZE, MPOL_BIND, 1 << nodes[0])
         return shown_policy(other.address).startswith("bind")
 
 
@@ -503,22 +504,10 @@ def _secret_locked() -> bool:
     try:
         os.ftruncate(fd, PAGE_SIZE)
         address = mmap(0, PAGE_SIZE, uapi.PROT_READ, uapi.MAP_SHARED, fd)
-        return "lo" in _vm_flags(address)
+        return any("lo" in vma.said["VmFlags"].split() for vma in smaps() if vma.start == address)
     except OSError:
         return False
     finally:
         if address:
             munmap(address, PAGE_SIZE)
         os.close(fd)
-
-
-def _vm_flags(address: int) -> list[str]:
-    """VmFlags of the mapping that begins at an address."""
-    here = False
-    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("VmFlags:") and here:
-                return line.split()[1:]
-            if "-" in line.split(" ", 1)[0]:
-                here = int(line.split("-", 1)[0], 16) == address
-    return []

@@ -8,9 +8,9 @@ import re
 
 from guestmem.linux.calls import syscall
 
-__all__ = ["MPOL_BIND", "allowed", "get_mempolicy", "mbind", "shown_policy"]
+__all__ = ["MPOL_BIND", "allowed", "get_mempolicy", "mbind", "node_of", "shown_policy"]
 
-MPOL_BIND, MPOL_F_ADDR = 2, 2  # include/uapi/linux/mempolicy.h
+MPOL_BIND, MPOL_F_NODE, MPOL_F_ADDR = 2, 1, 2  # include/uapi/linux/mempolicy.h
 WORDS = 64
 """For as many nodes as any kernel is built for, and more."""
 
@@ -27,6 +27,13 @@ def get_mempolicy(address: int) -> tuple[int, int]:
     to = ctypes.byref(mode)
     syscall("get_mempolicy", mode=to, nodes=mask, maxnode=64 * WORDS, address=address, flags=MPOL_F_ADDR)
     return mode.value, sum(word << 64 * index for index, word in enumerate(mask))
+
+
+def node_of(address: int) -> int:
+    """The node of the page at an address, which is faulted in for that.  Raises CallError and NoNumber."""
+    node, how = ctypes.c_int(), MPOL_F_NODE | MPOL_F_ADDR
+    syscall("get_mempolicy", mode=ctypes.byref(node), nodes=None, maxnode=0, address=address, flags=how)
+    return node.value
 
 
 def allowed() -> tuple[int, ...]:

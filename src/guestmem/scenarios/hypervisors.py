@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from errno import EINTR
+from typing import Any, cast
 
 from guestmem.guest_memfd.library import Driver
 from guestmem.hypervisors.confidential import Confidential, ConfidentialDriver
@@ -65,6 +66,13 @@ __all__ = [
 SECOND = "a VM runs on a page that another VM had before"
 
 
+def sanitising(driver: Any, hypervisor: Hypervisor) -> Driver:
+    """A driver that asks a hypervisor, which hands pages back without what guests kept in them."""
+    driver.hypervisor = hypervisor
+    driver.sanitises = True
+    return cast(Driver, driver)
+
+
 class KvmHost(GuestMemory):
     """Plain KVM: a guest asks the VMM to share a page, and the VMM does it or not."""
 
@@ -105,9 +113,7 @@ class GunyahHost(GuestMemory):
         return self.hypervisor
 
     def client(self) -> Driver:
-        self.driver.hypervisor = self.hypervisor
-        self.driver.sanitises = True
-        return self.driver
+        return sanitising(self.driver, self.hypervisor)
 
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.modify_pages(guest, gfn)
@@ -133,9 +139,7 @@ class PkvmHost(GuestMemory):
         return self.hypervisor
 
     def client(self) -> Driver:
-        self.driver.hypervisor = self.hypervisor
-        self.driver.sanitises = True
-        return self.driver
+        return sanitising(self.driver, self.hypervisor)
 
     def give(self, guest: Guest, gfn: Gfn) -> None:
         self.hypervisor.guest_share_host(guest, gfn)
@@ -161,9 +165,7 @@ class ConfidentialHost(KvmHost):
 
     def client(self) -> Driver:
         self.hypervisor.machine = self.machine
-        self.driver.hypervisor = self.hypervisor
-        self.driver.sanitises = True
-        return self.driver
+        return sanitising(self.driver, self.hypervisor)
 
     @step
     def give(self, guest: Guest, gfn: Gfn) -> None:

@@ -15,6 +15,7 @@ from guestmem.contract.results import Denied, Result, Signal
 from guestmem.contract.spans import Spans, page_end
 from guestmem.linux import calls, uapi
 from guestmem.linux.calls import MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, libc, syscall
+from guestmem.linux.smaps import smaps
 
 __all__ = ["CAP_IPC_LOCK", "Mappings", "drop"]
 
@@ -129,25 +130,21 @@ class Mappings:
         return 0
 
     def in_page_table(self, mapping: Result, offset: int) -> Result:
-        if self.access.in_children:
-            raise Missing("a page table that loads fill: here they are a child's")
+        self.fills_page_table()
         entry = self.at(mapping, offset, 1) // PAGE_SIZE * 8
         with open("/proc/self/pagemap", "rb", buffering=0) as entries:
             return int.from_bytes(os.pread(entries.fileno(), 8, entry), "little") >> 63
 
     def smaps(self, mapping: Result) -> Result:
+        self.fills_page_table()
+        start, end = self.at(mapping, 0), self.at(mapping, 0) + self.maps[mapping][1].end()  # type: ignore[index]
+        here = [vma for vma in smaps() if vma.start < end and start < vma.end]
+        return tuple(sum(vma.size(name) for vma in here) for name in ("Rss", "Pss", "Locked"))
+
+    def fills_page_table(self) -> None:
+        """Raises :class:`Missing` where loads and stores are those of children."""
         if self.access.in_children:
             raise Missing("a page table that loads fill: here they are a child's")
-        start, spans = self.at(mapping, 0), self.maps[mapping][1]  # type: ignore[index]
-        found, inside = {"Rss": 0, "Pss": 0, "Locked": 0}, False
-        with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
-            for name, value in (line.split()[:2] for line in lines):
-                if "-" in name:
-                    first, last = (int(at, 16) for at in name.split("-"))
-                    inside = first < start + spans.end() and start < last
-                elif inside and name[:-1] in found:
-                    found[name[:-1]] += int(value) << 10
-        return tuple(found.values())
 
     def load(self, mapping: Result, offset: int) -> Result:
         return self.accessed(offset, self.access.load(self.at(mapping, offset, 1)), self.at(mapping, 0))

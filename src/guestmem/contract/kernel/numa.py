@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import ctypes
-
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.results import Result
-from guestmem.linux.calls import syscall
-from guestmem.linux.numa import get_mempolicy, mbind
+from guestmem.linux.numa import get_mempolicy, mbind, node_of
 
 __all__ = ["Numa"]
-
-MPOL_F_NODE, MPOL_F_ADDR = 1, 2  # include/uapi/linux/mempolicy.h
 
 
 class Numa:
@@ -29,7 +24,4 @@ class Numa:
         return get_mempolicy(self.mappings.at(mapping, offset, 1))
 
     def node(self, mapping: Result, offset: int) -> Result:
-        node, address = ctypes.c_int(), self.mappings.at(mapping, offset, 1)
-        how = MPOL_F_NODE | MPOL_F_ADDR
-        syscall("get_mempolicy", mode=ctypes.byref(node), nodes=None, maxnode=0, address=address, flags=how)
-        return node.value
+        return node_of(self.mappings.at(mapping, offset, 1))

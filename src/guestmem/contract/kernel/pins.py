@@ -51,23 +51,23 @@ class Pins:
         self.disk = -1
 
     def process_vm_readv(self, mapping: Result, offset: int, length: int) -> Result:
-        remote = iovec(self.mappings.at(mapping, offset, length), length)
-        buffer = ctypes.create_string_buffer(length or 1)
-        local = iovec(ctypes.addressof(buffer), length)
-        done = libc("process_vm_readv", pid=os.getpid(), local=local, locals=1, remote=remote, remotes=1, flags=0)
-        return buffer.raw[:done]
+        return self.read_process(os.getpid(), mapping, offset, length)
 
     def read_child(self, mapping: Result, offset: int, length: int) -> Result:
-        remote = iovec(self.mappings.at(mapping, offset, length), length)
-        buffer = ctypes.create_string_buffer(length or 1)
-        local = iovec(ctypes.addressof(buffer), length)
         with contextlib.closing(Child(lambda connection: connection.recv())) as child:
             try:
-                done = libc("process_vm_readv", pid=child.pid, local=local, locals=1, remote=remote, remotes=1, flags=0)
+                return self.read_process(child.pid, mapping, offset, length)
             except OSError as error:
                 if error.errno == errno.EPERM:
                     raise Missing(NO_TRACING) from None
                 raise
+
+    def read_process(self, pid: int, mapping: Result, offset: int, length: int) -> bytes:
+        """process_vm_readv(2) of a process, at the address that a mapping has in this one."""
+        remote = iovec(self.mappings.at(mapping, offset, length), length)
+        buffer = ctypes.create_string_buffer(length or 1)
+        local = iovec(ctypes.addressof(buffer), length)
+        done = libc("process_vm_readv", pid=pid, local=local, locals=1, remote=remote, remotes=1, flags=0)
         return buffer.raw[:done]
 
     def peek(self, mapping: Result, offset: int) -> Result:

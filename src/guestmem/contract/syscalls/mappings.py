@@ -152,16 +152,20 @@ class Mappings:
     def mremap(self, mapping: Result, length: int) -> Result:
         """do_mremap(), of a mapping that is one VMA."""
         there = self.task.mapping(mapping)
-        if not there.whole or isinstance(there.file, Secret):
-            raise Unmodelled("moving what may be several VMAs, or is locked")
-        if any(slot.address == mapping for vm in self.task.vms() for slot in vm.slots.values()):
-            raise Unmodelled("moving the userspace_addr of a slot")
+        self.movable(there, mapping)
         if not length:
             raise Denied(EINVAL, "a mapping is not empty")
         if page_end(length) > self.large():
             raise Unmodelled("how many large mappings an address space has room for")
         there.resize(page_end(length))
         return 0
+
+    def movable(self, there: Mapping, *places: Result | None) -> None:
+        """Raises Unmodelled for a mapping whose move, from or to ``places``, is more than that of one VMA."""
+        if not there.whole or isinstance(there.file, Secret):
+            raise Unmodelled("moving what may be several VMAs, or is locked")
+        if any(slot.address in places for vm in self.task.vms() for slot in vm.slots.values()):
+            raise Unmodelled("moving the userspace_addr of a slot")
 
     def mremap_from(self, mapping: Result, old: int, length: int, flags: int, place: Result | None = None) -> Result:
         """do_mremap(), of the whole of a mapping that is one VMA, or of nothing, which is a second mapping."""
@@ -175,10 +179,9 @@ class Mappings:
             raise Denied(EINVAL, "what leaves its place keeps its length")
         if flags & MREMAP_FIXED and place == mapping:
             raise Denied(EINVAL, "a mapping does not move over itself")
-        if not there.whole or isinstance(there.file, Secret) or there.touchy():
-            raise Unmodelled("moving what may be several VMAs, or is locked, or has a userfaultfd")
-        if any(slot.address in (mapping, place) for vm in self.task.vms() for slot in vm.slots.values()):
-            raise Unmodelled("moving the userspace_addr of a slot")
+        self.movable(there, mapping, place)
+        if there.touchy():
+            raise Unmodelled("moving what has guards or a userfaultfd")
         if page_end(old) > there.spans.end():
             raise Denied(EFAULT, "what moves is mapped")
         if (old and page_end(old) != there.spans.end()) or new > self.large():

@@ -10,7 +10,6 @@ from guestmem.contract.syscalls.files import aligned
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE, Mappings
 from guestmem.contract.syscalls.objects import MODE_BITS, Gmem, Mapping
 from guestmem.contract.syscalls.task import Task
-from guestmem.linux.uapi import PROT_READ
 
 __all__ = ["Numa"]
 
@@ -29,10 +28,8 @@ class Numa:
 
     def mbind(self, mapping: Result, offset: int, length: int, mode: int, nodes: int, flags: int = 0) -> Result:
         """kernel_mbind(), do_mbind()."""
-        there = self.task.mapping(mapping, offset, length)
-        if not self.task.facts.nodes:
-            raise Denied(ENOSYS, "there are policies")
-        if (mode > LOCAL and mode < NO_MODE) or mode >> MODE_BITS:
+        there = self.mapping(mapping, offset, length)
+        if LOCAL < mode < NO_MODE or mode >> MODE_BITS:
             raise Unmodelled("other policies")
         if mode > LOCAL or flags & ~FLAGS or not aligned(offset):
             raise Denied(EINVAL, "mode, flags and start are legal")
@@ -45,11 +42,16 @@ class Numa:
         policies, first = self.policies(there)
         if isinstance(there.file, Gmem):
             there.file.settle()
-        start, end = first + offset, first + page_end(offset + length)
-        if policies is not there.policies:
-            start, end = start // PAGE_SIZE, min(end // PAGE_SIZE, policies.end())
-        policies.set(start, end, policy)
+        end = first + page_end(offset + length) // PAGE_SIZE
+        policies.set(first + offset // PAGE_SIZE, min(end, policies.end()), policy)
         return 0
+
+    def mapping(self, mapping: Result, offset: int, length: int) -> Mapping:
+        """A mapping of a kernel that has policies."""
+        there = self.task.mapping(mapping, offset, length)
+        if not self.task.facts.nodes:
+            raise Denied(ENOSYS, "there are policies")
+        return there
 
     def policy(self, mode: int, nodes: int) -> int:
         """mpol_new(), mpol_set_nodemask(): nodes that are not there are not meant."""
@@ -65,34 +67,25 @@ class Numa:
         return mode | nodes << MODE_BITS
 
     def policies(self, mapping: Mapping) -> tuple[Spans, int]:
-        """What has the policies of a mapping, by bytes or by pages, and where in that the mapping begins."""
+        """What has the policies of a mapping, by pages, and at which of these the mapping begins."""
         if self.task.facts.file_policy and isinstance(mapping.file, Gmem):
-            return mapping.file.policies, mapping.offset
+            return mapping.file.policies, mapping.offset // PAGE_SIZE
         return mapping.policies, 0
 
     def get_mempolicy(self, mapping: Result, offset: int) -> Result:
         """do_get_mempolicy() with MPOL_F_ADDR."""
-        there = self.task.mapping(mapping, offset, 1)
-        if not self.task.facts.nodes:
-            raise Denied(ENOSYS, "there are policies")
-        policies, first = self.policies(there)
-        if policies is there.policies:
-            policy = policies.at(offset)
-        elif (first + offset) // PAGE_SIZE >= policies.end():
+        policies, first = self.policies(self.mapping(mapping, offset, 1))
+        page = first + offset // PAGE_SIZE
+        if page >= policies.end():
             raise Unmodelled("policies of what is past the end of a file")
-        else:
-            policy = policies.at((first + offset) // PAGE_SIZE)
+        policy = policies.at(page)
         return policy % (1 << MODE_BITS), policy >> MODE_BITS
 
     def node(self, mapping: Result, offset: int) -> Result:
         """lookup_node(), a use of GUP."""
-        there = self.task.mapping(mapping, offset, 1)
+        there = self.mapping(mapping, offset, 1)
         file, facts = there.file, self.task.facts
-        if not facts.nodes:
-            raise Denied(ENOSYS, "there are policies")
         if not isinstance(file, Gmem):
-            raise Denied(EFAULT, NOT_FAULTABLE)
-        if not there.spans.at(offset) & PROT_READ:
             raise Denied(EFAULT, NOT_FAULTABLE)
         self.mappings.populate(there, offset & -PAGE_SIZE, (offset & -PAGE_SIZE) + 1, False, EFAULT)
         file.settle()

@@ -355,7 +355,7 @@ class Mapping:
         touched: a page was reached through it, so its page table may have some.
         guarded: numbers of the pages that are guards (MADV_GUARD_INSTALL).
         traps: faults in which of its bytes a userfaultfd is told of (UFFDIO_REGISTER_MODE_*).
-        policies: of which of its bytes (numa), where a policy is that of a mapping.
+        policies: by its pages (numa), where a policy is that of a mapping.
         has: by page number, what its page table has got since then; another mapping's may have more.
     """
 
@@ -368,7 +368,7 @@ class Mapping:
         self.whole = True
         self.touched = False
         self.traps = Spans(length, 0)
-        self.policies = Spans(length, 0)
+        self.policies = Spans(length // PAGE_SIZE, 0)
         self.has: dict[int, Folio] = {}
 
     def touchy(self) -> bool:
@@ -378,7 +378,7 @@ class Mapping:
     def resize(self, length: int) -> None:
         """Have another length, as one VMA."""
         self.spans = Spans(length, self.spans.at(0))
-        self.policies = Spans(length, self.policies.at(0))
+        self.policies = Spans(length // PAGE_SIZE, self.policies.at(0))
 
     def trapped(self, page: int) -> int:
         """How faults in a page are told of."""

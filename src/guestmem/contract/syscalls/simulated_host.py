@@ -138,22 +138,18 @@ class Together:
 
     def allocate_limited(self, limit: int, length: int) -> Result:
         """Whoever goes over the limit is sent SIGKILL (mem_cgroup_out_of_memory), and dies when it leaves the kernel."""
-        pages = length // PAGE_SIZE
-        child = SimulatedHost(files=1, vms=1, pages=pages, frames=pages + 1)
+        child, fd = one_file(length)
         child.kernel.serial.signal_after = limit // PAGE_SIZE
-        fd = child.create_guest_memfd(child.create_vm(), length, 0)
         return Signal("SIGKILL") if child.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) == EINTR else 0
 
     def charge(self, length: int) -> Result:
         """Who allocates is charged with what is in the page cache then (filemap_add_folio)."""
-        pages = length // PAGE_SIZE
-        child = SimulatedHost(files=1, vms=1, pages=pages, frames=pages + 1)
-        fd = child.create_guest_memfd(child.create_vm(), length, 0)
+        child, fd = one_file(length)
         file, counts = child.task.file(fd), []
         assert isinstance(file, Gmem)
         for mode in (FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE):
             child.fallocate(fd, mode, 0, length)
-            counts.append(file.resident(0, pages))
+            counts.append(file.resident(0, length // PAGE_SIZE))
         return tuple(counts)
 
     def race_punch(self, vcpu: Result | None, fd: Result, mapping: Result, pages: int) -> Result:
@@ -177,3 +173,10 @@ class Together:
             assert isinstance(memory, int)
             return ClosedFile(self.vms, vcpu, pages, memory)
         return DeletedSlot(self.vms, vcpu, pages, self.task.of_kind(memory, Gmem, EINVAL, NO_SUCH_OPERATION))
+
+
+def one_file(length: int) -> tuple[SimulatedHost, Result]:
+    """A host of its own with a file, and room for all its pages."""
+    pages = length // PAGE_SIZE
+    host = SimulatedHost(files=1, vms=1, pages=pages, frames=pages + 1)
+    return host, host.create_guest_memfd(host.create_vm(), length, 0)
