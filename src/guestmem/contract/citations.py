@@ -13,6 +13,7 @@ __all__ = [
     "MMAP",
     "NO_DIRECT_MAP",
     "POLICY",
+    "PRESERVATION",
     "SECRETMEM",
     "UNSIGNED",
     "USERFAULTFD",
@@ -30,6 +31,10 @@ IN_PLACE = (
     "selftests x86/guest_memfd_conversions_test.c"
 )
 POLICY = 'commit ed1ffa810bd6 ("KVM: guest_memfd: Enforce NUMA mempolicy using shared policy") (in v6.19)'
+PRESERVATION = (
+    '"kvm: guest_memfd_luo: add support for guest_memfd preservation" (RFC v2 to v4, 2026), kvm_gmem_luo_preserve(), '
+    "kvm_gmem_freeze(), https://lore.kernel.org/r/4b2216f5c459fe699a3f62464cbc765624e20ae6.1780676742.git.tarunsahu@google.com"
+)
 NO_DIRECT_MAP = (
     '"Direct Map Removal Support for guest_memfd" v12 (2026), "KVM: guest_memfd: Add flag to remove from direct map" and '
     '"mm: introduce AS_NO_DIRECT_MAP"'

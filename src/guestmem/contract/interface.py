@@ -387,6 +387,16 @@ class Host:
     def pages_4k(self, vm: Result) -> Result:
         """Live stage-2 entries for the pages of the VM's guest memory files (KVM_GET_STATS_FD, pages_4k)."""
 
+    # ---- live update
+
+    @operation
+    def liveupdate_session(self) -> Result:
+        """LIVEUPDATE_IOCTL_CREATE_SESSION with a new name; a descriptor.  What the session preserves is not when it closes."""
+
+    @operation
+    def preserve(self, session: Result, fd: Result, token: int) -> Result:
+        """LIVEUPDATE_SESSION_PRESERVE_FD: have the next kernel get a file; 0."""
+
     # ---- users through GUP, and copies of the kernel
 
     @operation

@@ -119,6 +119,8 @@ OPERATIONS = {
     "charge": Operation(),
     "race_punch": Operation(),
     "race_slot": Operation(),
+    "liveupdate_session": Operation(opens="descriptor"),
+    "preserve": Operation(),
     "finish": Operation(),
 }
 """By name.  A seed's programs depend on the order."""

@@ -12,7 +12,7 @@ driver's own.
 from __future__ import annotations
 
 from enum import Enum
-from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, ENODEV, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, ENODEV, EOPNOTSUPP, EPERM
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
@@ -231,14 +231,14 @@ class GuestMemfd(Record):
         """Find or create a page, initialised, in or out of the direct map as it must be; locked, with a reference.
 
         The invalidate lock is held shared.  ``flush``: no TLB may have it either, if it is out of the direct map.
-        -ENOMEM; -EAGAIN when the caller should try again; -EBUSY: the file is preserved; -EHWPOISON; -EBADF: no file.
+        -ENOMEM; -EAGAIN when the caller should try again; -EPERM: the file is preserved; -EHWPOISON; -EBADF: no file.
         """
         if not self.open:
             return -EBADF, None
         if self.frozen() and not self.shared[pgoff]:
             return -EAGAIN, None
         if self.preserved and self.mapping.slots[pgoff] is None:
-            return -EBUSY, None
+            return -EPERM, None
         err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff, self.order_at(pgoff))
         if folio is None:
             return err, None
@@ -388,14 +388,16 @@ class GuestMemfd(Record):
         """Make pages shared or private, all or none; an error comes with the page that stood in the way.
 
         What is so already is not touched.  -EAGAIN: somebody still holds a reference to a page that is to become
-        private.  -EINVAL: no pages.  -EBADF: no file.  -EBUSY: hibernation has begun, or the file is preserved.
+        private.  -EINVAL: no pages.  -EBADF: no file.  -EPERM: the file is preserved.  -EBUSY: hibernation has begun.
         """
         if start >= end:
             return -EINVAL, start
         if not self.open:
             return -EBADF, start
         with self.mapping.invalidate_lock.exclusive:
-            if self.preserved or (self.frozen() and not to_shared):
+            if self.preserved:
+                return -EPERM, start
+            if self.frozen() and not to_shared:
                 return -EBUSY, start
             if to_shared:
                 err, at = self.make_shared(start, end)
@@ -495,14 +497,14 @@ class GuestMemfd(Record):
     # ---- pages going
 
     def punch_hole(self, start: int, end: int) -> int:
-        """Discard pages, all or none; the driver may refuse.  -EINVAL: no pages.  -EBADF: no file."""
+        """Discard pages, all or none; the driver may refuse.  -EINVAL: no pages; -EBADF: no file; -EPERM: it is preserved."""
         if start >= end:
             return -EINVAL
         if not self.open:
             return -EBADF
         with self.mapping.invalidate_lock.exclusive:
             if self.preserved:
-                return -EBUSY
+                return -EPERM
             err = self.revoke(start, end)
             if err == 0:
                 for pgoff in Pgoff.span(start, end):

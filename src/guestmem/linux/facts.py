@@ -34,6 +34,7 @@ from guestmem.linux.calls import (
 )
 from guestmem.linux.guest import NoGuest, system
 from guestmem.linux.kvm import GuestMemfd, Kvm, Vm, kvm_memory_attributes2, set_attributes2
+from guestmem.linux.liveupdate import Session
 from guestmem.linux.numa import MPOL_BIND, allowed, mbind, shown_policy
 from guestmem.linux.smaps import smaps
 from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
@@ -83,6 +84,7 @@ class Facts(NamedTuple):
         guards: mappings of files can have guards (MADV_GUARD_INSTALL).
         nodes: those of which this process may have memory; none where there are no memory policies (mbind).
         file_policy: a memory policy of a mapping is that of the file's pages (vm_ops.set_policy).
+        preserves: a session of live update takes files of guest memory that the host may use.
     """
 
     machine: str = "x86_64"
@@ -119,6 +121,7 @@ class Facts(NamedTuple):
     guards: bool = True
     nodes: tuple[int, ...] = (0, 1)
     file_policy: bool = True
+    preserves: bool = True
 
     @property
     def roomy(self) -> bool:
@@ -203,6 +206,7 @@ def find() -> Facts:
                 guards=_guards(),
                 nodes=(nodes := _nodes()),
                 file_policy=_file_policy(files.get(uapi.GUEST_MEMFD_FLAG_MMAP), nodes),
+                preserves=_preserves(files.get(uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED)),
             )
         finally:
             _close(files)
@@ -492,6 +496,18 @@ def _file_policy(file: GuestMemfd | None, nodes: tuple[int, ...]) -> bool:
     with file.mmap() as one, file.mmap() as other:
         mbind(one.address, PAGE_SIZE, MPOL_BIND, 1 << nodes[0])
         return shown_policy(other.address).startswith("bind")
+
+
+def _preserves(file: GuestMemfd | None) -> bool:
+    """By a session that ends at once."""
+    if file is None:
+        return False
+    try:
+        with Session("guestmem-facts") as session:
+            session.preserve(file.fileno(), 0)
+    except CallError:
+        return False
+    return True
 
 
 def _secret_locked() -> bool:

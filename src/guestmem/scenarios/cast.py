@@ -6,7 +6,7 @@ Each is a world of its own, to be put together; ``Cast`` is the standard cast.
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, EOPNOTSUPP, EPERM
 from typing import Any, ClassVar
 
 from guestmem.machine.cpu import Cpu
@@ -69,7 +69,7 @@ class Caller(GuestMemory):
             return self.file.unmaps() and not self.kernel.can_set_direct_map()
         if err == -EHWPOISON:
             return any(slot is not None and has_hwpoison(self.kernel, slot) for slot in self.file.mapping.slots)
-        if err == -EBUSY and self.file.preserved:
+        if err == -EPERM and self.file.preserved:
             return True
         if err == -EINVAL or err == -EEXIST or err == -EINTR:
             return False  # these belong to some operations only, which look for their causes

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBUSY, ENOENT
+from errno import EAGAIN, EBUSY, ENOENT, EPERM
 
 from guestmem.guest_memfd.library import Pm
 from guestmem.machine.cpu import Cpu
@@ -204,7 +204,7 @@ class LiveUpdate(KvmHost, PlainRead, Process, Freezable):
         return super().holders(pfn) + (1 if self.reserves and any(one is self.kernel.folios[pfn] for one in self.handed) else 0)
 
     def interfered(self, err: int) -> bool:
-        return err == -EBUSY or super().interfered(err)
+        return err == -EPERM or super().interfered(err)
 
     @thread
     def luo(self) -> None:

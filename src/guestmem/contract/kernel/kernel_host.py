@@ -13,6 +13,7 @@ from typing import Any
 from guestmem.contract.interface import Host, Missing
 from guestmem.contract.kernel.children import Children
 from guestmem.contract.kernel.files import Files
+from guestmem.contract.kernel.liveupdate import LiveUpdates
 from guestmem.contract.kernel.mappings import Mappings
 from guestmem.contract.kernel.numa import Numa
 from guestmem.contract.kernel.pins import Pins
@@ -46,7 +47,8 @@ class KernelHost(Host):
         mappings = Mappings(task)
         vms = Vms(task, mappings)
         shared = Files(task), Pins(task, mappings), Rings(task, mappings), Userfaults(task, mappings), Numa(mappings)
-        self.consist(task, mappings, vms, *shared, Children(self, task, mappings), Races(self, task, mappings, vms))
+        others = LiveUpdates(task), Children(self, task, mappings), Races(self, task, mappings, vms)
+        self.consist(task, mappings, vms, *shared, *others)
 
     def perform(self, name: str, *arguments: Any) -> Result:
         try:

@@ -14,6 +14,7 @@ from guestmem.contract.results import (
     ENOTTY,
     ENXIO,
     EOPNOTSUPP,
+    EPERM,
     ESPIPE,
     Denied,
     Errno,
@@ -54,6 +55,7 @@ NO_SUCH_OPERATION = "a file of guest memory does not have the operation"
 MODES = "files of guest memory have fallocate modes KEEP_SIZE and PUNCH_HOLE|KEEP_SIZE"
 WHOLE_PAGES = "offsets and lengths are whole pages"
 INSIDE = "the range is inside the file"
+PRESERVED = "nothing comes or goes in a file that the next kernel gets"
 
 
 def signed(value: int) -> int:
@@ -119,6 +121,8 @@ class Files:
             raise Unmodelled("fallocate of what is no guest memory")
         if offset + length > MAX_LFS_FILESIZE:
             raise Denied(EFBIG, "offset + length is below 2^63")
+        if isinstance(file, Gmem) and file.file.preserved:
+            raise Denied(EPERM, PRESERVED)
         if not isinstance(file, Gmem) or not keep or what not in (0, FALLOC_FL_PUNCH_HOLE):
             raise Denied(EOPNOTSUPP, MODES)
         if not aligned(offset, length):

@@ -21,7 +21,21 @@ from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_put
 from guestmem.mm.secretmem import Secretmem
 
-__all__ = ["MODE_BITS", "Gmem", "Kvm", "Mapping", "Open", "Pinned", "Placed", "Secret", "Slot", "Userfaultfd", "Vcpu", "Vm"]
+__all__ = [
+    "MODE_BITS",
+    "Gmem",
+    "Kvm",
+    "Mapping",
+    "Open",
+    "Pinned",
+    "Placed",
+    "Secret",
+    "Session",
+    "Slot",
+    "Userfaultfd",
+    "Vcpu",
+    "Vm",
+]
 
 MODE_BITS = 16
 """A policy is its mode, and above these bits its nodes."""
@@ -96,6 +110,18 @@ class Userfaultfd(Open):
     def __init__(self, mapping: Mapping) -> None:
         super().__init__()
         self.mapping = mapping
+
+
+class Session(Open):
+    """A session of live update.
+
+    Attributes:
+        files: those that are preserved, by token.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[int, Gmem] = {}
 
 
 class Pinned(Open):
@@ -252,6 +278,11 @@ class Gmem(Placed):
             assert err == 0, "nothing else makes a conversion fail here"
         self.shared.set(start, end, to_shared)
         return 0, 0
+
+    def preserve(self) -> int:
+        """The library's ``preserve``, of a file that is shared: so are the places that none of its pages has."""
+        self.file.convert(0, len(self.slots), True)
+        return self.file.preserve()
 
     def held(self, places: list[Pgoff]) -> Pgoff | None:
         """Take pages from the host's page tables; the first to which somebody else has a reference."""

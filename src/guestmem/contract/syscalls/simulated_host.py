@@ -9,6 +9,7 @@ from guestmem.contract.interface import PAGE_SIZE, Host, Unmodelled
 from guestmem.contract.operations import OPERATIONS
 from guestmem.contract.results import EINTR, EINVAL, EIO, ENOSYS, EPERM, Denied, Failure, Other, Result, Signal, failed
 from guestmem.contract.syscalls.files import NO_SUCH_OPERATION, Files
+from guestmem.contract.syscalls.liveupdate import LiveUpdates
 from guestmem.contract.syscalls.machine import Booted
 from guestmem.contract.syscalls.mappings import Mappings
 from guestmem.contract.syscalls.numa import Numa
@@ -54,7 +55,8 @@ class SimulatedHost(Host):
         self.users = self.Users(self.task, self.mappings)
         self.vms = self.Vms(self.task, self.users)
         parts = self.task, self.files, self.mappings, self.users, self.vms
-        self.consist(*parts, Userfaults(self.task, self.mappings), Numa(self.task, self.mappings), Together(self))
+        others = Userfaults(self.task, self.mappings), Numa(self.task, self.mappings), LiveUpdates(self.task)
+        self.consist(*parts, *others, Together(self))
 
     def resemble(self, facts: Facts) -> None:
         """Have what the machine has whose kernel the model is compared with."""

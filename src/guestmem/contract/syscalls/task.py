@@ -9,7 +9,7 @@ from typing import TypeVar
 from guestmem.contract.interface import NO_MAPPING
 from guestmem.contract.results import EBADF, EINVAL, EMFILE, ENOTTY, Denied, Errno, Result
 from guestmem.contract.syscalls.machine import Booted
-from guestmem.contract.syscalls.objects import Gmem, Kvm, Mapping, Open, Pinned, Secret, Userfaultfd, Vcpu, Vm
+from guestmem.contract.syscalls.objects import Gmem, Kvm, Mapping, Open, Pinned, Secret, Session, Userfaultfd, Vcpu, Vm
 from guestmem.linux.facts import Facts
 
 __all__ = ["NOT_ITS_IOCTL", "NOT_OPEN", "Task"]
@@ -98,6 +98,10 @@ class Task:
             self.drop(file.vm)
         elif isinstance(file, Pinned):
             file.unpin()
+        elif isinstance(file, Session):
+            for preserved in file.files.values():
+                preserved.file.unpreserve()
+                self.drop(preserved)
         elif isinstance(file, Userfaultfd):
             file.mapping.traps.set(0, file.mapping.traps.end(), 0)
 
