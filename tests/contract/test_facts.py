@@ -20,11 +20,13 @@ from guestmem.contract.syscalls import vms
 from guestmem.contract.syscalls.objects import Slot
 from guestmem.contract.syscalls.simulated_host import SimulatedHost
 from guestmem.linux import probe
-from guestmem.linux.facts import Facts, find
+from guestmem.linux.facts import HUGE_SHIFT, Facts, find
 from requires import require
 
 NEW = Facts()
-PLAIN = NEW._replace(protected=(), vm_types=(0,), converts=(), flags=3, writes=0, no_direct_map=0, userfaults=0)
+PLAIN = NEW._replace(
+    protected=(), vm_types=(0,), converts=(), flags=3, writes=0, no_direct_map=0, huge=0, userfaults=0, preserves=False
+)
 MACHINES = {
     "as most are": NEW,
     "without SMM": NEW._replace(address_spaces=1),
@@ -36,6 +38,8 @@ MACHINES = {
     "write(2), with the first new flag": NEW._replace(flags=7, writes=4, no_direct_map=0),
     "memory that the direct map does not have": NEW._replace(flags=7, writes=0),
     "no userfaultfd": NEW._replace(userfaults=0),
+    "huge pages of 2 MiB": NEW._replace(huge=32 | 21 << HUGE_SHIFT),
+    "no huge pages, nothing preserved": NEW._replace(huge=0, preserves=False),
     "userfaultfd for pages that are there": NEW._replace(userfaults=4),
     "no new flag": NEW._replace(flags=3, writes=0, no_direct_map=0),
     "a small address space": NEW._replace(room_bits=32, commit=1 << 30),

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers are Python's numbers: translated arithmetic gives what Python gives, over wide inputs."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guestmem.checker import Model
 from guestmem.model import World, bounded, step, thread
+from guestmem.model.errors import Refused
+from guestmem.model.record import evaluate
 
 WIDE = 30000
 
@@ -87,3 +90,16 @@ numbers = st.integers(-WIDE, WIDE)
 @example(0, 0)
 def test_translated_and_plain_arithmetic_agree(a: int, b: int) -> None:
     assert translated(a, b) == plain(a, b)
+
+
+@given(order=st.integers(0, 12), threads=st.integers(1, 9))
+@example(order=9, threads=1)
+def test_a_bound_may_be_a_power_of_two(order: int, threads: int) -> None:
+    """Of a large folio the page cache has a reference for each page: a square of the order is too few from 2^5 pages on."""
+    assert evaluate("threads + 1 + 2 ** order", {"threads": threads, "order": order}) == threads + 1 + (1 << order)
+
+
+@pytest.mark.parametrize("bound", ["3 ** order", "2 ** frames", "2 ** (order - 10)", "order ** 2"])
+def test_a_bound_is_no_other_power(bound: str) -> None:
+    with pytest.raises(Refused, match="use integers"):
+        evaluate(bound, {"order": 4, "frames": 1 << 40})

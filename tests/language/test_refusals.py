@@ -144,7 +144,11 @@ DECLARATIONS = [
     ("marks: list[bool] = array(2)", "marks: list[bool] = []", "W.marks: a list as a default: use array() for a fixed array"),
     ("count: int = bounded(3)", "count: int = array(3)", "W.count: array() on a field that is no list"),
     ("count: int = bounded(3)", "count: bool = part()", "W.count: part() on a field that is no record"),
-    ("cells: list[Cell] = array(2)", 'cells: list[Cell] = array("pages")', "'pages' is not known: use integers, + - * and names"),
+    (
+        "cells: list[Cell] = array(2)",
+        'cells: list[Cell] = array("pages")',
+        "'pages' is not known: use integers, + - * 2 ** n and names",
+    ),
     ("def helper(cell: Cell, n: int)", "def helper(cell: Cell, n)", "the parameter 'n' without a type: annotate it"),
     ("def helper(cell: Cell, n: int)", "def helper(cell: Cell, *n: int)", "a starred or keyword-only parameter"),
     ("n: int) -> int:", "n: int):", "helper without a result type: annotate it, with -> None if there is none"),

@@ -8,6 +8,7 @@ __all__ = [
     "DYING_FILE",
     "EEXIST_FOR_OVERLAP",
     "FLAGS",
+    "HUGETLB",
     "INIT_SHARED",
     "IN_PLACE",
     "MMAP",
@@ -29,6 +30,10 @@ UNSIGNED = 'commit eba85fee7fc6 ("KVM: guest_memfd: Treat memslot binding offset
 IN_PLACE = (
     '"guest_memfd: In-place conversion support" v8 (2026, in linux-next), virt/kvm/guest_memfd.c, __kvm_gmem_set_attributes(); '
     "selftests x86/guest_memfd_conversions_test.c"
+)
+HUGETLB = (
+    '"1G page support for guest_memfd" RFC v2 (2025-05-14), https://lore.kernel.org/r/cover.1747264138.git.ackerleytng@google.com'
+    ", as its author has it later on attributes of files"
 )
 POLICY = 'commit ed1ffa810bd6 ("KVM: guest_memfd: Enforce NUMA mempolicy using shared policy") (in v6.19)'
 PRESERVATION = (

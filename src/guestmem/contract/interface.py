@@ -387,6 +387,10 @@ class Host:
     def pages_4k(self, vm: Result) -> Result:
         """Live stage-2 entries for the pages of the VM's guest memory files (KVM_GET_STATS_FD, pages_4k)."""
 
+    @operation
+    def pages_huge(self, vm: Result) -> Result:
+        """The same for entries of more than a page (pages_2m, pages_1g)."""
+
     # ---- live update
 
     @operation

@@ -119,6 +119,7 @@ OPERATIONS = {
     "charge": Operation(),
     "race_punch": Operation(),
     "race_slot": Operation(),
+    "pages_huge": Operation(of_vm=True),
     "liveupdate_session": Operation(opens="descriptor"),
     "preserve": Operation(),
     "finish": Operation(),

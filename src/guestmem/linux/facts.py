@@ -39,12 +39,14 @@ from guestmem.linux.numa import MPOL_BIND, allowed, mbind, shown_policy
 from guestmem.linux.smaps import smaps
 from guestmem.linux.userfaultfd import MINOR, MISSING, WP, Userfaultfd
 
-__all__ = ["Facts", "find"]
+__all__ = ["HUGE_SHIFT", "Facts", "find"]
 
 NOWHERE = uapi.MAP_PRIVATE | uapi.MAP_ANONYMOUS | uapi.MAP_NORESERVE
 FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 VM_TYPES = (*range(6), 99, 1 << 20, 1 << 31)
 FLAG_VALUES = tuple(range(4))
+HUGE_SHIFT = 58  # GUESTMEM_HUGETLB_FLAG_SHIFT, as HUGETLB_FLAG_ENCODE_SHIFT is 26
+HUGE_SIZES = (16, 21)  # 64 KiB, 2 MiB
 
 
 class Facts(NamedTuple):
@@ -70,6 +72,8 @@ class Facts(NamedTuple):
         file_only: all memory of a slot with a file is the file's, also if this cannot be mapped (gmem_in_place_conversion).
         writes: the flag of files that take write(2), 0 where there are none.
         no_direct_map: the flag of files that the host's direct map does not have, 0 where there are none.
+        huge: the flags of files of huge pages: the flag, and from bit 58 on the size, as its logarithm; 0 where there are none.
+            The default is the smallest size that hugetlb has anywhere (64 KiB on arm64), which keeps the simulated host small.
         userfaults: modes of UFFDIO_REGISTER (MISSING 1, WP 2, MINOR 4) that mappings of shared guest memory take.
         slots, address_spaces: how many slots a VM has in each, and how many of these (KVM_CAP_MULTI_ADDRESS_SPACE).
         gpa_bits: of a guest-physical address (kvm_mmu_max_gfn, kvm_phys_size).
@@ -106,6 +110,7 @@ class Facts(NamedTuple):
     file_only: bool = False
     writes: int = 8
     no_direct_map: int = 4
+    huge: int = 16 | 16 << HUGE_SHIFT
     userfaults: int = 7
     slots: int = 32764
     address_spaces: int = 2
@@ -151,15 +156,26 @@ class Facts(NamedTuple):
         """Whether a VM makes files with flags."""
         made = self.makes(protected)
         needed = uapi.GUEST_MEMFD_FLAG_INIT_SHARED if flags & self.writes else 0
+        if self.of_huge(flags) and flags & uapi.GUEST_MEMFD_FLAG_INIT_SHARED:
+            return False
         return self.plainly(flags) in made and (not needed or needed in made)
 
     def plainly(self, flags: int) -> int:
         """Flags without those of series that are not merged."""
-        return flags & ~(self.writes | self.no_direct_map)
+        return flags & ~(self.writes | self.no_direct_map | (self.huge if self.of_huge(flags) else 0))
 
     def binds(self, protected: bool) -> tuple[int, ...]:
         """The flags of the files that a slot of a VM takes."""
         return self.makes(True) if protected else self.bindable
+
+    def of_huge(self, flags: int) -> bool:
+        """Whether files with flags are of huge pages."""
+        return self.huge != 0 and flags & (self.huge | 63 << HUGE_SHIFT) == self.huge
+
+    @property
+    def huge_order(self) -> int:
+        """A huge page has 2^order pages."""
+        return (self.huge >> HUGE_SHIFT) - (PAGE_SIZE.bit_length() - 1) if self.huge else 0
 
     @property
     def plain(self) -> int:
@@ -191,6 +207,7 @@ def find() -> Facts:
                 converts=_of_protected(kvm, _converts),
                 file_only=any(_knows_conversion(file) for file in files.values()),
                 **_series(vm),
+                huge=_huge(vm),
                 userfaults=_userfaults(files.get(uapi.GUEST_MEMFD_FLAG_MMAP | uapi.GUEST_MEMFD_FLAG_INIT_SHARED)),
                 slots=vm.check_extension(uapi.KVM_CAP_NR_MEMSLOTS),
                 address_spaces=max(1, vm.check_extension(uapi.KVM_CAP_MULTI_ADDRESS_SPACE)),
@@ -245,6 +262,19 @@ def _series(vm: Vm) -> dict[str, int]:
                 elif _refuses_gup(file):
                     found["no_direct_map"] = flag
     return found
+
+
+def _huge(vm: Vm) -> int:
+    """By files of a huge page that can be made where files of a page cannot; some must be free (vm.nr_hugepages)."""
+    for size in HUGE_SIZES:
+        for flags in (1 << bit | size << HUGE_SHIFT for bit in range(2, HUGE_SHIFT)):
+            if _makes(vm, 1 << size, flags) and not _makes(vm, PAGE_SIZE, flags):
+                return flags
+    return 0
+
+
+def _makes(vm: Vm, size: int, flags: int) -> bool:
+    return _works(lambda: vm.create_guest_memfd(size, flags).close())
 
 
 def _write(file: GuestMemfd) -> None:

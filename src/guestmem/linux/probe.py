@@ -279,7 +279,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     facts = (
         Facts(**kvm["facts"])
         if kvm["usable"]
-        else Facts(files=(), bindable=(), converts=(), writes=0, no_direct_map=0, userfaults=0, preserves=False)
+        else Facts(files=(), bindable=(), converts=(), writes=0, no_direct_map=0, huge=0, userfaults=0, preserves=False)
     )
     no_kvm = limited() or ("" if kvm["usable"] else kvm["why"])
     no_file = no_kvm or ("" if facts.files else "KVM makes no guest_memfd")
@@ -314,6 +314,7 @@ def _testable(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ("write", no_file or ("" if facts.writes else "write(2) does not work on guest_memfd")),
         ("userfaultfd", no_shared or no_userfaults),
         ("no_direct_map", no_file or ("" if facts.no_direct_map else "guest_memfd stays in the direct map")),
+        ("huge_pages", no_conversion or ("" if facts.huge else "KVM makes no guest_memfd of huge pages, or none is free")),
         ("preservation", no_shared or ("" if facts.preserves else "live update does not take guest_memfd")),
         ("private", no_private),
         ("prefault", no_prefault),

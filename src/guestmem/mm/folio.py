@@ -49,7 +49,7 @@ class Folio(Record):
 
     frame: Frame
     order: int = bounded("order")
-    refcount: int = bounded("threads + 2 + order * order")
+    refcount: int = bounded("threads + 1 + 2 ** order")
     lock: Mutex = part()
     uptodate: bool = False
     zapped: bool = False

@@ -190,7 +190,7 @@ class Field:
 
 
 def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
-    """The value of a size or bound: an integer, or sums, differences and products of names in the geometry."""
+    """The value of a size or bound: an integer, or sums, differences, products and powers of names in the geometry."""
     if isinstance(expression, int):
         return expression
 
@@ -206,10 +206,16 @@ def evaluate(expression: int | str, geometry: Mapping[str, int]) -> int:
                 return value(left) - value(right)
             case ast.BinOp(left=left, op=ast.Mult(), right=right):
                 return value(left) * value(right)
+            case ast.BinOp(left=ast.Constant(value=2), op=ast.Pow(), right=right) if 0 <= (power := value(right)) < 64:
+                return 1 << power
         if not geometry:
             raise Refused("geometry", f"{expression!r} is a size, and this record is in no world", "write name: Class = part()")
         known = ", ".join(sorted(geometry))
-        raise Refused("geometry", f"{expression!r} is not known", f"use integers, + - * and names of the geometry ({known})")
+        raise Refused(
+            "geometry",
+            f"{expression!r} is not known",
+            f"use integers, + - * 2 ** n and names of the geometry ({known})",
+        )
 
     return value(_parsed(expression))
 

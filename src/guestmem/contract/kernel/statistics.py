@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The binary statistics of a VM, of which the contract knows one number."""
+"""The binary statistics of a VM, of which the contract knows a few numbers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["StatsFile"]
 
 
 class StatsFile:
-    """A VM's binary statistics, of which one number is read."""
+    """A VM's binary statistics."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        entry = statistics_table(fd).get("pages_4k")
-        if entry is None:
-            raise Missing("the KVM statistic pages_4k")
-        self.offset = entry.offset
+        self.table = statistics_table(fd)
 
-    def pages_4k(self) -> int:
-        """Live 4 KiB stage-2 entries."""
-        value: int = struct.unpack("<Q", os.pread(self.fd, 8, self.offset))[0]
+    def value(self, name: str) -> int:
+        """A statistic that is one number.  Raises Missing where KVM does not have it."""
+        entry = self.table.get(name)
+        if entry is None:
+            raise Missing(f"the KVM statistic {name}")
+        value: int = struct.unpack("<Q", os.pread(self.fd, 8, entry.offset))[0]
         return value
 
     def close(self) -> None:

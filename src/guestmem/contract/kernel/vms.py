@@ -136,14 +136,23 @@ class Vms:
         return argument.size
 
     def pages_4k(self, vm: Result) -> Result:
+        file, stats = self.statistics(vm)
+        guest = file.vcpu.guest if file.vcpu else None
+        if guest is None:
+            return stats.value("pages_4k")
+        guest.idle()
+        return stats.value("pages_4k") - guest.program_pages
+
+    def pages_huge(self, vm: Result) -> Result:
+        _, stats = self.statistics(vm)
+        return stats.value("pages_2m") + stats.value("pages_1g")
+
+    def statistics(self, vm: Result) -> tuple[OpenVm, StatsFile]:
+        """A VM, and its statistics."""
         real, file = self.task.valid(vm)
         if not isinstance(file, OpenVm):
             calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD)
             raise Denied(ENOTTY)
         if file.stats is None:
             file.stats = StatsFile(calls.ioctl(real, "KVM_GET_STATS_FD", uapi.KVM_GET_STATS_FD))
-        guest = file.vcpu.guest if file.vcpu else None
-        if guest is None:
-            return file.stats.pages_4k()
-        guest.idle()
-        return file.stats.pages_4k() - guest.program_pages
+        return file, file.stats

@@ -35,6 +35,7 @@ GROUPS = {
     "write": "filling a file by write(2) (a series of 2025)",
     "userfaultfd": "faults in a mapping of guest memory that user space resolves (a series of 2026)",
     "no_direct_map": "files that the host's direct map does not have (a series of 2026); a page for each of a few rows",
+    "huge_pages": "files of huge pages (a series of 2025): split where a part is shared",
     "preservation": "files that the next kernel gets by a live update (a series of 2026)",
     "gup": "users that get at pages through a mapping: other processes, direct I/O, pipes, io_uring",
     "concurrency": "punching and taking slots while the host and a guest fault",

@@ -63,9 +63,9 @@ def signed(value: int) -> int:
     return (value & (U64 - 1)) - ((value & 1 << 63) << 1)
 
 
-def aligned(*values: int) -> bool:
-    """Whether all are whole pages."""
-    return not any(value % PAGE_SIZE for value in values)
+def aligned(*values: int, order: int = 0) -> bool:
+    """Whether all are whole pages, or whole huge pages of 2^order pages."""
+    return not any(value % (PAGE_SIZE << order) for value in values)
 
 
 class Files:
@@ -93,7 +93,7 @@ class Files:
     def fstat(self, fd: Result) -> Result:
         file = self.task.file(fd)
         if isinstance(file, (Gmem, Secret)):
-            return Stat(file.size, 0o100600, PAGE_SIZE, 0)
+            return Stat(file.size, 0o100600, PAGE_SIZE << (file.order if isinstance(file, Gmem) else 0), 0)
         raise Unmodelled("fstat of what is no guest memory")
 
     def descriptor_flags(self, fd: Result) -> Result:
@@ -125,7 +125,7 @@ class Files:
             raise Denied(EPERM, PRESERVED)
         if not isinstance(file, Gmem) or not keep or what not in (0, FALLOC_FL_PUNCH_HOLE):
             raise Denied(EOPNOTSUPP, MODES)
-        if not aligned(offset, length):
+        if not aligned(offset, length, order=file.order):
             raise Denied(EINVAL, WHOLE_PAGES)
         if what != FALLOC_FL_PUNCH_HOLE and offset + length > file.size:
             raise Denied(EINVAL, INSIDE)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from guestmem.contract.interface import Exhausted
+from guestmem.contract.syscalls.hugetlb import HugetlbMemfd
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.machine.frame import Content, Frame
@@ -22,19 +23,20 @@ __all__ = ["Booted", "Serial", "SimulatedMachine"]
 
 
 class SimulatedMachine(World):
-    """A host with some files of guest memory, and for each the guest that uses it."""
+    """A host with some files of guest memory, a few of them of huge pages, and for each the guest that uses it."""
 
     geometry = {
         "files": 5,
         "pages": 48,
         "frames": 300,
+        "huge": 2,
         "cpus": 1,
-        "vms": 5,
+        "vms": 7,
         "vcpus": 1,
         "users": 30,
         "block": 0,
         "table": 0,
-        "order": 0,
+        "order": 4,
     }
 
     jobs: ClassVar[list[Callable[[], None]]]
@@ -44,6 +46,7 @@ class SimulatedMachine(World):
     kernel: Kernel = part()
     driver: KvmDriver = part()
     files: list[GuestMemfd] = array("files")
+    huge: list[HugetlbMemfd] = array("huge")
     secrets: list[Secretmem] = array("files")
 
     @thread("users")
@@ -59,7 +62,7 @@ class SimulatedMachine(World):
         self.kernel.machine = self.machine
         self.kernel.signals = True
         self.kernel.wire()
-        for file, guest in zip(self.files, self.machine.guests, strict=True):
+        for file, guest in zip((*self.files, *self.huge), self.machine.guests, strict=True):
             file.kernel = self.kernel
             file.driver = self.driver
             guest.running = True
@@ -76,9 +79,19 @@ class Serial(InTurn):
 
     def __init__(self, folios: list[Folio]) -> None:
         super().__init__("frame", lambda frame: folios[frame].free)
+        self.folios = folios
         self.signal_after: int | None = None
+        self.chose = ""
+
+    def blocked(self, function: Callable[..., Any]) -> None:
+        """A frame that is free does not begin as many as are wanted; another does."""
+        if self.chose != "frame":
+            super().blocked(function)
+        self.chose = ""
+        self.last = (self.last + 1) % len(self.folios)
 
     def choose(self, n: int, label: str) -> int:
+        self.chose = label
         if label == "a signal is pending?":
             return int(self.signal_after == 0)
         if label == "frame" and self.signal_after:
@@ -100,6 +113,8 @@ class Booted:
 
     def __init__(self, **sizes: int) -> None:
         self.world = SimulatedMachine(**sizes)
+        for file in self.world.huge:
+            file.order = sizes.get("order", SimulatedMachine.geometry["order"])
         self.mm = self.world.kernel
         self.cpu = self.world.machine.cpus[0]
         self.serial = Serial(self.mm.folios)

@@ -18,12 +18,13 @@ from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
 from guestmem.machine.frame import Content, is_secret
 from guestmem.machine.guest import Expects, Guest
 from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
-from guestmem.mm.folio import Folio, Kernel, folio_put
+from guestmem.mm.folio import Folio, Kernel, folio_page, folio_put
 from guestmem.mm.secretmem import Secretmem
 
 __all__ = [
     "MODE_BITS",
     "Gmem",
+    "HugeGmem",
     "Kvm",
     "Mapping",
     "Open",
@@ -228,6 +229,8 @@ class Gmem(Placed):
         nodes: by page offset, where a page that is there came from; None: one cannot know.
     """
 
+    order = 0  # its memory comes and goes as 2^order pages
+
     def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
         super().__init__(file.mapping)
         self.vm = vm
@@ -294,8 +297,11 @@ class Gmem(Placed):
     def offer(self, place: Pgoff) -> None:
         """What the guest has in a page is no secret any more: a VMM makes shared what its guest asks it to."""
         folio = self.slots[place]
-        if folio is not None and is_secret(folio.frame.content):
-            folio.frame.content = Content.SHARED
+        if folio is None:
+            return
+        frame = folio_page(self.file.kernel, folio, place)
+        if is_secret(frame.content):
+            frame.content = Content.SHARED
             self.guest.expects[place] = Expects.NOTHING
 
     def punch_hole(self, start: int, end: int) -> int:
@@ -349,8 +355,33 @@ class Gmem(Placed):
             self.file.driver.invalidate_end(self.file, first, last)
 
     def live(self) -> int:
-        """How many stage-2 entries the guest has."""
-        return sum(entry.live for entry in self.guest.entries)
+        """How many stage-2 entries for pages the guest has."""
+        return sum(entry.live and entry.order == 0 for entry in self.guest.entries)
+
+    def blocks(self) -> int:
+        """How many stage-2 entries for more than a page the guest has."""
+        return sum(
+            entry.live and entry.order > 0 and gfn % (1 << entry.order) == 0 for gfn, entry in enumerate(self.guest.entries)
+        )
+
+
+class HugeGmem(Gmem):
+    """A file of huge pages, all of which have their places from the beginning."""
+
+    def __init__(self, vm: Vm, file: GuestMemfd, guest: Guest, size: int, flags: int) -> None:
+        super().__init__(vm, file, guest, size, flags)
+        self.order = file.order
+        for pgoff in range(size // PAGE_SIZE):
+            self.at(pgoff)
+
+    def free(self, place: Pgoff) -> bool:
+        return False
+
+    def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
+        """The library's."""
+        for place in self.used(start, end) if to_shared else ():
+            self.offer(place)
+        return self.file.convert(start, end, to_shared)
 
 
 def only_node(policy: int) -> int | None:

@@ -10,7 +10,7 @@ from guestmem.contract.operations import OPERATIONS
 from guestmem.contract.results import EINTR, EINVAL, EIO, ENOSYS, EPERM, Denied, Failure, Other, Result, Signal, failed
 from guestmem.contract.syscalls.files import NO_SUCH_OPERATION, Files
 from guestmem.contract.syscalls.liveupdate import LiveUpdates
-from guestmem.contract.syscalls.machine import Booted
+from guestmem.contract.syscalls.machine import Booted, SimulatedMachine
 from guestmem.contract.syscalls.mappings import Mappings
 from guestmem.contract.syscalls.numa import Numa
 from guestmem.contract.syscalls.objects import Gmem, Vcpu, Vm
@@ -48,7 +48,7 @@ class SimulatedHost(Host):
 
     def boot(self) -> None:
         """A new machine, with nothing open."""
-        self.kernel = Booted(**self.sizes)
+        self.kernel = Booted(**{**room(self.facts.huge_order), **self.sizes})
         self.task = self.Task(self.kernel, self.facts)
         self.files = self.Files(self.task)
         self.mappings = self.Mappings(self.task, self.files)
@@ -72,6 +72,15 @@ class SimulatedHost(Host):
             if failed(ended):
                 self.boot()
         return ended
+
+
+def room(order: int) -> dict[str, int]:
+    """Sizes of a machine for files of a few huge pages of 2^order pages."""
+    if not order:
+        return {"order": 0, "huge": 0, "vms": SimulatedMachine.geometry["files"]}
+    if order <= SimulatedMachine.geometry["order"]:
+        return {"order": order}
+    return {"order": order, "pages": 2 << order, "frames": 5 << order}
 
 
 class Together:
@@ -180,5 +189,5 @@ class Together:
 def one_file(length: int) -> tuple[SimulatedHost, Result]:
     """A host of its own with a file, and room for all its pages."""
     pages = length // PAGE_SIZE
-    host = SimulatedHost(files=1, vms=1, pages=pages, frames=pages + 1)
+    host = SimulatedHost(files=1, huge=0, vms=1, order=0, pages=pages, frames=pages + 1)
     return host, host.create_guest_memfd(host.create_vm(), length, 0)

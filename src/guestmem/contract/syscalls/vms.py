@@ -6,8 +6,9 @@ from __future__ import annotations
 from guestmem.contract.interface import GUEST_GPA, GUEST_SIZE, GUEST_SLOT, PAGE_SIZE, U64, Unmodelled
 from guestmem.contract.results import EEXIST, EFAULT, EINVAL, ENOENT, MMIO, NO_FAULT, Denied, Errno, Result
 from guestmem.contract.syscalls.files import INSIDE, MAX_LFS_FILESIZE, WHOLE_PAGES, aligned, signed
+from guestmem.contract.syscalls.hugetlb import HugetlbMemfd
 from guestmem.contract.syscalls.mappings import NOT_FAULTABLE
-from guestmem.contract.syscalls.objects import Gmem, Kvm, Slot, Vcpu, Vm
+from guestmem.contract.syscalls.objects import Gmem, HugeGmem, Kvm, Slot, Vcpu, Vm
 from guestmem.contract.syscalls.task import NOT_ITS_IOCTL, Task
 from guestmem.contract.syscalls.users import Users
 from guestmem.linux.system import GIB, REACHED
@@ -84,21 +85,26 @@ class Vms:
         owner = self.task.vm(vm)
         if not self.facts.legal(flags & (U64 - 1), owner.protected):
             raise Denied(EINVAL, FLAGS_KNOWN)
-        if signed(size) <= 0 or not aligned(size):
+        order = self.facts.huge_order if self.facts.of_huge(flags) else 0
+        if signed(size) <= 0 or not aligned(size, order=order):
             raise Denied(EINVAL, SIZE_WHOLE_PAGES)
         self.task.room()
         return self.task.opened(self.new_file(owner, size, flags))
 
     def new_file(self, owner: Vm, size: int, flags: int) -> Gmem:
         """__kvm_gmem_create()."""
-        found = ((f, g) for f, g in zip(self.kernel.world.files, self.kernel.world.machine.guests, strict=True) if not f.open)
+        world, huge = self.kernel.world, self.facts.of_huge(flags)
+        if huge and size // PAGE_SIZE > len(world.huge[0].shared):
+            raise Unmodelled("a file of more huge pages than the simulated host has")
+        pairs = zip((*world.files, *world.huge), world.machine.guests, strict=True)
+        found = ((f, g) for f, g in pairs if not f.open and isinstance(f, HugetlbMemfd) == huge)
         file, guest = next(found, (None, None))
         if file is None or guest is None:
             raise Unmodelled("more open files than the simulated host has")
         err = file.create()
         if err:
             raise Denied(Errno(-err), "the protection can be had")
-        gmem = Gmem(owner, file, guest, size, flags)
+        gmem = (HugeGmem if huge else Gmem)(owner, file, guest, size, flags)
         gmem.no_direct_map = bool(flags & self.facts.no_direct_map)
         owner.files.append(gmem)
         owner.uses += 1
@@ -285,6 +291,8 @@ class Vms:
         gmem = slot.file
         if gmem is None:
             raise Denied(EFAULT, FILE_CLOSED)
+        if not aligned(slot.gpa - slot.pgoff * PAGE_SIZE, order=gmem.order):
+            raise Unmodelled("huge pages in a slot where they are not aligned")
         place = gmem.at(slot.pgoff + (gpa - slot.gpa) // PAGE_SIZE)
         gfn = Gfn(place)
         with self.kernel.running():
@@ -364,8 +372,16 @@ class Vms:
         return 0
 
     def pages_4k(self, vm: Result) -> Result:
+        return sum(gmem.live() for gmem in self.counted(vm).files)
+
+    def pages_huge(self, vm: Result) -> Result:
+        return sum(gmem.blocks() for gmem in self.counted(vm).files)
+
+    def counted(self, vm: Result) -> Vm:
+        """A VM whose stage-2 entries can be told."""
         if isinstance(self.task.file(vm), Vcpu):
             raise Unmodelled("the statistics of a vCPU")
-        if any(isinstance(slot.address, int) for slot in self.task.vm(vm).slots.values()):
+        owner = self.task.vm(vm)
+        if any(isinstance(slot.address, int) for slot in owner.slots.values()):
             raise Unmodelled("entries that MMU notifiers of userspace_addr take away as well")
-        return sum(gmem.live() for gmem in self.task.vm(vm).files)
+        return owner
