@@ -20,6 +20,7 @@ from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm
 from guestmem.machine.arch import Arch
 from guestmem.mm.filemap import Pin
+from guestmem.mm.lru import BatchingKernel
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
 from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
@@ -44,14 +45,14 @@ from guestmem.rules import (
     UNLOADED_UNUSED,
 )
 from guestmem.scenarios.host import GuestMemory
-from guestmem.scenarios.huge import HugeOnKvm, HugeOnTdx
+from guestmem.scenarios.huge import HugeOnKvm, HugeOnSnp, HugeOnTdx
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnSnp, OnTdx, PartsOnKvm, SignalsOnKvm, TwoOnKvm
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.refusing import RefusingHost
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
-from guestmem.scenarios.users import BrokenMemory, Gup, PfnCache
+from guestmem.scenarios.users import BatchesOnKvm, BrokenMemory, Gup, HugeWithBatches, PfnCache
 
 WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
@@ -495,4 +496,25 @@ TWINS = [
         HOST_READS_SECRET,
         0,
     ),
+    Twin(
+        "UndrainedConversion",
+        BatchesOnKvm,
+        GuestMemfd.in_use,
+        "self.kernel.lru_add_drain_all()",
+        "pass",
+        CAUSE,
+        pages=0,
+    ),
+    Twin(
+        "PreparedAgain",
+        HugeOnSnp,
+        Confidential.assign,
+        "if self.owner[pfn] is None:",
+        "if True:",
+        CONTENTS_SURVIVE,
+        pages=0,
+        options={"arch": Arch.X86},
+    ),
+    Twin("UndrainedSplit", HugeWithBatches, GuestMemfd.split, "self.kernel.lru_add_drain_all()", "pass", CAUSE, pages=0),
+    Twin("NeverLeavesTheBatch", BatchesOnKvm, BatchingKernel.lru_add_drain_all, "self.put(before, 1)", "pass", COUNTERS, pages=0),
 ]

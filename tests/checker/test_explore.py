@@ -316,3 +316,46 @@ def test_random_machines_break_what_a_plain_search_says(seed: int, pad: int) -> 
             *_, last = replay(chance(seed, pad), violation.slices)
             assert rule in [verdict.rule for verdict in last.broken]
             assert last.thread == f"actor{actor}"
+
+
+class PanicLast(World):
+    """A function that ends in a panic where it has no result."""
+
+    level: int = bounded(2)
+    noted: bool = False
+
+    @thread
+    def other(self) -> None:
+        while True:
+            self.change()
+
+    @step
+    def change(self) -> None:
+        self.level = 1 - self.level if self.level < 2 else 0
+
+    @thread
+    def only(self) -> None:
+        while True:
+            self.note(self.high())
+
+    def high(self) -> bool:
+        level = self.look()
+        if level == 0:
+            return False
+        if level == 1:
+            return True
+        panic("no such level")
+
+    @step
+    def look(self) -> int:
+        return self.level
+
+    @step
+    def note(self, high: bool) -> None:
+        self.noted = self.noted or high
+
+
+def test_what_only_a_panic_leaves_unassigned_is_no_part_of_a_state() -> None:
+    """Before look(): level and noted; before note(): what it is to note as well.  Not what was noted last."""
+    outcome = Model(PanicLast()).explore()
+    assert (outcome.verdict, outcome.states) == ("holds", 2 * 2 + 2 * 2 * 2)

@@ -48,7 +48,7 @@ def test_check_finds_the_world_of_a_file(tmp_path: Path, capsys: pytest.CaptureF
     [
         (["new", "drivr", "x.py"], "drivr: no such kind of file: use one of driver, hypervisor, library, mm, actor, world"),
         (["new", "driver", "x.txt"], "x.txt: a world is in a Python file: name one, as mydriver.py"),
-        (["new", "driver", "x.py", "--like", "xen"], "xen: no such host: use one of kvm, gunyah, pkvm"),
+        (["new", "driver", "x.py", "--like", "xen"], "xen: no such host: use one of kvm, gunyah, pkvm, snp, tdx, cca"),
         (["new", "driver", "there.py"], "there.py: is there already: name another, or remove it"),
         (["hooks", "x"], "x: no such kind of file: use one of driver, hypervisor, library, mm, actor, world"),
         (["defects", "B2"], "B2: no such defect: use one of B1, B3,"),

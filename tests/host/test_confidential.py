@@ -9,6 +9,7 @@ from guestmem.machine.frame import Content
 from guestmem.machine.guest import Gfn
 from guestmem.machine.machine import Fault
 from guestmem.model import alone
+from guestmem.model.errors import Verdict
 from guestmem.scenarios.hypervisors import OnCca, OnSnp, OnTdx
 
 HOSTS = OnSnp, OnTdx, OnCca
@@ -53,3 +54,25 @@ def test_what_the_host_meets_and_what_a_zap_leaves(
         assert (frame.content is guest.secret) is kept and not frame.stage2
         world.hypervisor.release(frame)
     assert frame.content is Content.ZERO and frame.stage2
+
+
+@pytest.mark.parametrize(("host", "kept"), [(OnSnp, True), (OnTdx, False), (OnCca, False)])
+def test_a_guest_accepts_what_is_new_to_it(host: type[OnSnp | OnTdx | OnCca], kept: bool) -> None:
+    world = host()
+    guest = world.machine.guests[0]
+    frame = world.machine.frames[1]
+    guest.running = True
+    accepted = world.hypervisor.accepted
+    with alone():
+        assert world.hypervisor.assign(guest, Gfn(0), frame, 0) == 0
+        assert not accepted[frame.pfn]
+        assert world.touch_page(guest, Gfn(0)) and accepted[frame.pfn]
+        world.driver.unmap(guest, Gfn(0))
+        assert world.hypervisor.assign(guest, Gfn(0), frame, 0) == 0
+        assert accepted[frame.pfn] is kept
+        world.hypervisor.release(frame)
+        guest.forget(Gfn(0))
+        assert world.hypervisor.assign(guest, Gfn(0), frame, 0) == 0
+        assert not accepted[frame.pfn]
+        with pytest.raises(Verdict, match="contents survive"):
+            world.touch_page(guest, Gfn(0))

@@ -12,7 +12,7 @@ from guestmem.cli.files import may_write, write_whole
 from guestmem.cli.terminal import HOLDS, Usage
 
 KINDS = "driver, hypervisor, library, mm, actor or world"
-LIKE = "kvm, gunyah or pkvm"
+LIKE = "kvm, gunyah, pkvm, snp, tdx or cca"
 
 
 def add(commands: Any) -> None:

@@ -363,6 +363,8 @@ class GuestMemfd(Record):
         err = self.split_direct_map(folio)
         if err:
             return err
+        if folio.refcount != 1 << folio.order:
+            self.kernel.lru_add_drain_all()
         return split_folio(self.kernel, self.mapping, folio, pgoff)
 
     def split_direct_map(self, folio: Folio) -> int:
@@ -433,7 +435,12 @@ class GuestMemfd(Record):
         return 0, 0
 
     def in_use(self, pgoff: Pgoff, folio: Folio) -> bool:
-        """Whether anybody but the page cache has a reference to a page that no process has mapped any more."""
+        """Whether anybody but the page cache has a reference to a page that no process has mapped any more.
+
+        A batch of new folios of some CPU does not count: it is drained, and the file gets no new page meanwhile.
+        """
+        if folio.refcount != 1:
+            self.kernel.lru_add_drain_all()
         return folio.refcount != 1
 
     def take_from_host(self, pgoff: Pgoff, folio: Folio) -> int:

@@ -29,6 +29,8 @@ class Confidential(Hypervisor):
         zap_destroys: what leaves a guest's private stage 2 is gone, and its page zero when it is there again (TDX: PAGE.REMOVE,
             PAGE.AUG and the guest's ACCEPT; CCA: DATA_DESTROY).  Otherwise it is as it was when mapped again (SNP, whose nested
             page tables are the host's and say nothing of whose a page is).
+        accepted: by frame, whether the guest that has it said so (SNP: PVALIDATE; TDX: PAGE.ACCEPT; CCA: RIPAS is RAM).  It does
+            not use a page before, and is told when it runs into one that is not, or not any more.
         owner: which guest has a frame (its entry of the RMP or the PAMT, the state of its granule); None: it is the host's.
         demotes: a block entry is made entries of pages before one of them goes (TDX: PAGE.DEMOTE; CCA: RTT_CREATE).
     """
@@ -37,6 +39,7 @@ class Confidential(Hypervisor):
     zap_destroys: bool = False
     demotes: bool = True
     owner: list[Guest | None] = array("frames")
+    accepted: list[bool] = array("frames")
 
     @step
     def assign(self, guest: Guest, gfn: Gfn, frame: Frame, order: int) -> int:
@@ -53,6 +56,8 @@ class Confidential(Hypervisor):
             self.machine.refuse()
             return -ENOMEM
         for pfn in range(frame.pfn, frame.pfn + (1 << order)):
+            if self.owner[pfn] is None:
+                self.accepted[pfn] = False
             self.owner[pfn] = guest
             self.machine.frames[pfn].stage2 = False
         guest.enter(gfn, frame, order, True)
@@ -72,6 +77,7 @@ class Confidential(Hypervisor):
             frame = guest.entries[at].frame
             if frame is not None:
                 frame.content = Content.ZERO
+                self.accepted[frame.pfn] = False
                 guest.forget(at)
 
     @step

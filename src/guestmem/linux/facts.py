@@ -46,7 +46,7 @@ FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 VM_TYPES = (*range(6), 99, 1 << 20, 1 << 31)
 FLAG_VALUES = tuple(range(4))
 HUGE_SHIFT = 58  # GUESTMEM_HUGETLB_FLAG_SHIFT, as HUGETLB_FLAG_ENCODE_SHIFT is 26
-HUGE_SIZES = (16, 21)  # 64 KiB, 2 MiB
+HUGE_SIZES = (16, 21, 30)  # 64 KiB, 2 MiB, 1 GiB
 
 
 class Facts(NamedTuple):
@@ -533,7 +533,7 @@ def _preserves(file: GuestMemfd | None) -> bool:
     if file is None:
         return False
     try:
-        with Session("guestmem-facts") as session:
+        with Session(f"guestmem-{os.getpid()}-facts") as session:
             session.preserve(file.fileno(), 0)
     except CallError:
         return False

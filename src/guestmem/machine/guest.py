@@ -83,6 +83,10 @@ class Guest(Record):
     def touch(self, gfn: Gfn) -> bool:
         """Write to a page, a secret if it is private.  False: the page is not there, and the vCPU exits."""
         when(self.running and not self.frozen)
+        return self.access(gfn)
+
+    def access(self, gfn: Gfn) -> bool:
+        """The part of ``touch`` that a guest does along with other things."""
         entry = self.entries[gfn]
         if entry.frame is None or not (entry.live or may("the guest's TLB still holds the entry")):
             self.exited += 1

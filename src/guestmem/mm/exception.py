@@ -14,7 +14,7 @@ from guestmem.machine.frame import Content, Frame
 from guestmem.machine.machine import HYP_PANIC, Fault
 from guestmem.mm.direct_map import kernel_page_present
 from guestmem.mm.folio import Kernel
-from guestmem.model import charge, panic, reached
+from guestmem.model import charge, panic
 
 __all__ = [
     "Loaded",
@@ -46,28 +46,20 @@ def do_mem_abort(kernel: Kernel, fault: Fault, frame: Frame, has_entry: bool) ->
 
     ``has_entry``: the faulting instruction has an entry in the exception table.
     """
+    # do_translation_fault -> do_bad_area -> __do_kernel_fault, for S1PTW too; bad_area_nosemaphore -> kernelmode_fixup_or_oops
+    # on x86; do_gpf ("arm64: mm: Handle Granule Protection Faults").
+    consults = fault is Fault.TRANSLATION or fault is Fault.S1PTW or fault is Fault.DENIED
+    # do_sea does not consult the exception table; the protection "fixup" makes it do so.
+    if has_entry and (consults or (fault is Fault.SEA and kernel.fixup_stage2)):
+        fixup_exception()
+        return Loaded.PADDED
     if fault is Fault.TRANSLATION:
-        # do_translation_fault -> do_bad_area -> __do_kernel_fault
-        if has_entry:
-            fixup_exception()
-            return Loaded.PADDED
         panic("unable to handle kernel paging request: the direct map has no entry for the page")
     if fault is Fault.SEA:
-        # do_sea does not consult the exception table; the protection "fixup" makes it do so.
-        if has_entry and kernel.fixup_stage2:
-            fixup_exception()
-            return Loaded.PADDED
         panic("synchronous external abort: the hypervisor gave the page to a guest, and do_sea finds no fixup")
     if fault is Fault.DENIED:
-        # x86: bad_area_nosemaphore -> kernelmode_fixup_or_oops; arm64: do_gpf ("arm64: mm: Handle Granule Protection Faults")
-        if has_entry:
-            fixup_exception()
-            return Loaded.PADDED
         panic("the host ran into a page that its RMP or granule protection table gives to a guest")
     if fault is Fault.S1PTW:
-        if has_entry:
-            fixup_exception()
-            return Loaded.PADDED
         # A spurious fault to stage 1, as AT S1E1R succeeds: the handler asks EL2 for the page.
         if kernel.machine.hypervisor.force_reclaim(frame) == 0:
             return Loaded.DATA
@@ -96,10 +88,7 @@ def load_with_fixup(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:
     fault = kernel.machine.load(cpu, frame)
     if fault is Fault.NONE:
         return Loaded.DATA
-    loaded = do_mem_abort(kernel, fault, frame, has_entry=True)
-    if loaded is Loaded.PADDED:
-        reached("an access is fixed up through the exception table")
-    return loaded
+    return do_mem_abort(kernel, fault, frame, has_entry=True)
 
 
 def load_unaligned_zeropad(kernel: Kernel, cpu: Cpu, frame: Frame) -> Loaded:

@@ -129,6 +129,7 @@ def filemap_grab_folio(kernel: Kernel, mapping: AddressSpace, pgoff: Pgoff, orde
     if filemap_add_folio(mapping, folio, pgoff) != 0:
         folio_put(kernel, folio)
         return -EAGAIN, None
+    kernel.folio_add_lru(folio)
     return 0, folio
 
 

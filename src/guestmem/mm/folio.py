@@ -137,6 +137,12 @@ class Kernel(Record):
                 self.folios[pfn].uptodate = False
             folio.order = 0
 
+    def folio_add_lru(self, folio: Folio) -> None:
+        """Note a folio that is new in a page cache; this kernel has nobody who reclaims."""
+
+    def lru_add_drain_all(self) -> None:
+        """Have all CPUs drop the references that they keep of folios noted; this kernel keeps none."""
+
     def can_set_direct_map(self) -> bool:
         """Whether single pages of the direct map can be changed; if not, the calls that do return 0 and do nothing."""
         return self.arch is not Arch.ARM64_BLOCKS

@@ -34,16 +34,49 @@ class Kind(NamedTuple):
     text: str
 
 
-LIKE = {"kvm": own.OnKvm, "gunyah": own.OnGunyah, "pkvm": own.OnPkvm}
+LIKE = {
+    "kvm": own.OnKvm,
+    "gunyah": own.OnGunyah,
+    "pkvm": own.OnPkvm,
+    "snp": own.OnSnp,
+    "tdx": own.OnTdx,
+    "cca": own.OnCca,
+}
 """The worlds of the hosts, by name."""
 
+CONFIDENTIAL = ("snp", "tdx", "cca")
+
 KINDS = {
-    "driver": Kind("driver", {"kvm": own.KvmDriver, "gunyah": own.GunyahDriver, "pkvm": own.PkvmDriver}, "a hypervisor's driver"),
-    "hypervisor": Kind("hypervisor", {"kvm": own.Hypervisor, "gunyah": own.Gunyah, "pkvm": own.Pkvm}, "a hypervisor"),
+    "driver": Kind(
+        "driver",
+        {
+            "kvm": own.KvmDriver,
+            "gunyah": own.GunyahDriver,
+            "pkvm": own.PkvmDriver,
+            **dict.fromkeys(CONFIDENTIAL, own.ConfidentialDriver),
+        },
+        "a hypervisor's driver",
+    ),
+    "hypervisor": Kind(
+        "hypervisor",
+        {"kvm": own.Hypervisor, "gunyah": own.Gunyah, "pkvm": own.Pkvm, **dict.fromkeys(CONFIDENTIAL, own.Confidential)},
+        "a hypervisor",
+    ),
     "library": Kind("file", dict.fromkeys(LIKE, own.GuestMemfd), "the guest_memfd library"),
     "mm": Kind("kernel", dict.fromkeys(LIKE, own.Kernel), "the host kernel's memory management"),
-    "actor": Kind("", {"kvm": own.OnKvm, "gunyah": own.OnGunyah, "pkvm": own.OnPkvm}, "somebody who acts beside the cast"),
-    "world": Kind("", {"kvm": own.KvmHost, "gunyah": own.GunyahHost, "pkvm": own.PkvmHost}, "a host with a cast of your choice"),
+    "actor": Kind("", dict(LIKE), "somebody who acts beside the cast"),
+    "world": Kind(
+        "",
+        {
+            "kvm": own.KvmHost,
+            "gunyah": own.GunyahHost,
+            "pkvm": own.PkvmHost,
+            "snp": own.SnpHost,
+            "tdx": own.TdxHost,
+            "cca": own.CcaHost,
+        },
+        "a host with a cast of your choice",
+    ),
 }
 
 

@@ -129,8 +129,12 @@ class Vcpus(Caller):
                 self.keep(guest, gfn)
             elif action == 1:
                 self.give(guest, gfn)
-            elif not guest.touch(gfn):
+            elif not self.touch_page(guest, gfn):
                 self.exit(guest, gfn)
+
+    def touch_page(self, guest: Guest, gfn: Gfn) -> bool:
+        """A guest touches a page; False: its stage 2 has none, and the vCPU exits."""
+        return guest.touch(gfn)
 
     def exit(self, guest: Guest, gfn: Gfn) -> None:
         """The vCPU is in the host until its fault is handled."""
@@ -534,7 +538,9 @@ class Zeropad(Host):
         """One step, though it may load twice: the first page is its reader's, who finds it whenever he comes back to it."""
         frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
         when(frame.content is Content.HOST)
-        load_unaligned_zeropad(self.kernel, cpu, frame)
+        loaded = load_unaligned_zeropad(self.kernel, cpu, frame)
+        if frame.next is not None:
+            self.met(frame.next, loaded)
 
 
 class Kcore(Host):
@@ -545,7 +551,7 @@ class Kcore(Host):
         """Somebody reads /proc/kcore."""
         while True:
             frame = self.machine.frames[choose(len(self.machine.frames), "frame")]
-            copy_from_kernel_nofault(self.kernel, self.machine.cpus[cpu + 1], frame)
+            self.met(frame, copy_from_kernel_nofault(self.kernel, self.machine.cpus[cpu + 1], frame))
 
 
 class PlainRead(Host):

@@ -46,7 +46,7 @@ from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, Hibernat
 from guestmem.scenarios.refusing import RefusingHost
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.story import Story
-from guestmem.scenarios.users import BrokenMemory, BrokenOnGunyah, Gup, PfnCache
+from guestmem.scenarios.users import BatchesOnKvm, BrokenMemory, BrokenOnGunyah, Gup, HugeWithBatches, PfnCache
 
 __all__ = ["ARCHES", "PROTECTIONS", "SCENARIOS", "Scenario", "find"]
 
@@ -340,6 +340,14 @@ SCENARIOS = {
             ON_KVM,
             "",
         ),
+        Scenario(
+            "huge-lru-batches",
+            "large folios on KVM, which CPUs keep in batches of the LRU for a while",
+            HugeWithBatches,
+            {},
+            ALWAYS,
+            "",
+        ),
         # ---- confidential computing
         Scenario(
             "snp",
@@ -439,6 +447,7 @@ SCENARIOS = {
             {},
             {"": HOLDS},
         ),
+        Scenario("lru-batches", "CPUs keep new folios in batches of the LRU for a while, on KVM", BatchesOnKvm, {}, ALWAYS, ""),
         Scenario("gup", "long-term pins of the VMM's mapping on KVM", Gup, {}, ALWAYS, ""),
         Scenario(
             "gup-uncounted",

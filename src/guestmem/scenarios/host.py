@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from guestmem.guest_memfd.library import Driver, GuestMemfd, Pm, Protection
 from guestmem.machine.arch import Arch
-from guestmem.machine.frame import Content, Pfn
+from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor, Machine
+from guestmem.mm.exception import Loaded
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, Kernel, folio_end, folio_page
-from guestmem.model import Refused, World, always, array, part, step
+from guestmem.model import Refused, World, always, array, part, reached, step
 from guestmem.rules import CONTENTS_SURVIVE, COUNTERS, FREE_FRAMES, KERNEL_INTACT, OUT_OF_SPECULATION, SINGLE_OWNER, UNHELD_FREE
 
 __all__ = ["CONTENTS_SURVIVE", "GuestMemory", "Host"]
@@ -66,6 +67,11 @@ class Host(World):
     def at_work(self) -> bool:
         """Whether somebody works on folios, so that references are not yet, or not any more, where they are counted."""
         return self.kernel.pm_lock.holder != 0
+
+    def met(self, frame: Frame, loaded: Loaded) -> None:
+        """A load that nobody asked for, with an entry in the exception table, has met a frame."""
+        if loaded is Loaded.PADDED:
+            reached("an access is fixed up through the exception table")
 
     def holders(self, pfn: int) -> int:
         """How many hold a reference to a folio while nobody works on it."""

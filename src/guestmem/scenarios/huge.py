@@ -13,7 +13,7 @@ from guestmem.scenarios.cast import Kcore, PlainRead, RunningVm, Vcpus, Vmm
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.hypervisors import CcaHost, GunyahHost, KvmHost, SnpHost, TdxHost
 
-__all__ = ["HugeOnCca", "HugeOnGunyah", "HugeOnKvm", "HugeOnSnp", "HugeOnTdx", "HugeWithReferences", "Scanner"]
+__all__ = ["Folios", "HugeOnCca", "HugeOnGunyah", "HugeOnKvm", "HugeOnSnp", "HugeOnTdx", "HugeWithReferences", "Scanner"]
 
 
 class Folios(Vcpus):

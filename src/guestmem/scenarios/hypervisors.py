@@ -11,12 +11,13 @@ from guestmem.hypervisors.confidential import Confidential, ConfidentialDriver
 from guestmem.hypervisors.gunyah import EagerGunyahDriver, Gunyah, GunyahDriver
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm, PkvmDriver
-from guestmem.machine.frame import Content
-from guestmem.machine.guest import Gfn, Guest
+from guestmem.machine.frame import Content, Frame
+from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor
+from guestmem.mm.exception import Loaded
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import always, part, reached, require, sometimes, step
-from guestmem.rules import DONE_OR_NOTHING, PAIRED
+from guestmem.model import always, part, reached, require, sometimes, step, when
+from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, PAIRED
 from guestmem.scenarios.cast import (
     Cast,
     CrashDump,
@@ -168,13 +169,31 @@ class ConfidentialHost(KvmHost):
         return sanitising(self.driver, self.hypervisor)
 
     @step
+    def touch_page(self, guest: Guest, gfn: Gfn) -> bool:
+        """A guest accepts a page that is new to it.  One that it has accepted, and must accept again, is not what it was."""
+        when(guest.running and not guest.frozen)
+        entry = guest.entries[gfn]
+        if entry.private and entry.frame is not None and not self.hypervisor.accepted[entry.frame.pfn]:
+            require(guest.expects[gfn] is not Expects.SECRET, CONTENTS_SURVIVE)
+            self.hypervisor.accepted[entry.frame.pfn] = True
+        return guest.access(gfn)
+
+    @step
     def give(self, guest: Guest, gfn: Gfn) -> None:
         """SNP: a page state change; TDX: MapGPA; CCA: RSI_IPA_STATE_SET.  All are requests that the VMM answers."""
         if guest.running and guest.entries[gfn].private:
             guest.offer(gfn, Content.ZERO)
 
 
-class SnpHost(ConfidentialHost):
+class UnfaultingHost(ConfidentialHost):
+    """A host whose loads of a guest's page show noise or zeros, and fault only where the page is out of the direct map."""
+
+    def met(self, frame: Frame, loaded: Loaded) -> None:
+        if not frame.stage2:
+            reached("the kernel runs into a page of a guest, and sees nothing of it")
+
+
+class SnpHost(UnfaultingHost):
     """SEV-SNP: the RMP says whose a page is, and the nested page tables are the host's."""
 
     def host(self) -> Hypervisor:
@@ -183,7 +202,7 @@ class SnpHost(ConfidentialHost):
         return self.hypervisor
 
 
-class TdxHost(ConfidentialHost):
+class TdxHost(UnfaultingHost):
     """TDX: the private stage 2 is the module's, and a page that leaves it loses what is in it.
 
     Attributes:
@@ -233,12 +252,12 @@ class OnPkvm(PkvmHost, Cast):
         reached("a page cannot be discarded")
 
 
-class OnSnp(SnpHost, PlainRead, Process, Vcpus, Vmm):
-    """The standard cast on SEV-SNP, where no load faults, so that none is left to be fixed up."""
+class OnSnp(SnpHost, Cast):
+    """The standard cast on SEV-SNP."""
 
 
-class OnTdx(TdxHost, PlainRead, Process, Vcpus, Vmm):
-    """The same on TDX."""
+class OnTdx(TdxHost, Cast):
+    """The standard cast on TDX."""
 
 
 class OnCca(CcaHost, Cast):

@@ -12,6 +12,7 @@ from guestmem.machine.frame import Content
 from guestmem.mm.exception import kernel_load, kernel_store
 from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
 from guestmem.mm.folio import EHWPOISON, Folio
+from guestmem.mm.lru import BatchingKernel
 from guestmem.model import (
     Mutex,
     Record,
@@ -29,10 +30,22 @@ from guestmem.model import (
     when,
 )
 from guestmem.rules import BROKEN_UNUSED, CAUSE, DONE_OR_NOTHING
-from guestmem.scenarios.cast import Caller, PlainRead, Process, RunningVm, Vcpus
+from guestmem.scenarios.cast import Caller, PlainRead, Process, RunningVm, Vcpus, Vmm
+from guestmem.scenarios.host import GuestMemory
+from guestmem.scenarios.huge import Folios
 from guestmem.scenarios.hypervisors import GunyahHost, KvmHost
 
-__all__ = ["BROKEN_UNUSED", "BrokenMemory", "BrokenOnGunyah", "GpcDriver", "Gup", "PfnCache", "Pinner"]
+__all__ = [
+    "BROKEN_UNUSED",
+    "BatchesOnKvm",
+    "BrokenMemory",
+    "BrokenOnGunyah",
+    "GpcDriver",
+    "Gup",
+    "HugeWithBatches",
+    "PfnCache",
+    "Pinner",
+]
 
 
 class Pinner(Caller):
@@ -87,6 +100,31 @@ class Gup(KvmHost, Pinner, RunningVm, Vcpus):
     """Long-term pins on KVM."""
 
     geometry = {"pages": 1, "frames": 3}
+
+
+class Batches(GuestMemory):
+    """CPUs put new folios on the LRU in batches."""
+
+    kernel: BatchingKernel = part()
+
+    def holders(self, pfn: int) -> int:
+        return super().holders(pfn) + (1 if self.kernel.batch is self.kernel.folios[pfn] else 0)
+
+    @thread
+    def drainer(self) -> None:
+        """Somebody else drains the batches: who migrates or offlines memory, or seals a memfd."""
+        while True:
+            self.kernel.lru_add_drain_all()
+
+
+class BatchesOnKvm(Batches, KvmHost, Vcpus, RunningVm):
+    """New folios in batches, on KVM."""
+
+    geometry = {"pages": 1, "frames": 2}
+
+
+class HugeWithBatches(Batches, KvmHost, Folios, Vmm):
+    """New large folios in batches, on KVM."""
 
 
 class Gpc(Record):

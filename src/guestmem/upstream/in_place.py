@@ -8,19 +8,16 @@ that shows here.
 
 from __future__ import annotations
 
-from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.guest import Guest
 from guestmem.mm.filemap import Pgoff, filemap_grab_folio
+from guestmem.upstream.library_rfc import KeptInDirectMap
 
 __all__ = ["InPlaceV6", "InPlaceV7", "InPlaceV8"]
 
 
-class InPlaceV8(GuestMemfd):
+class InPlaceV8(KeptInDirectMap):
     """Version 8."""
-
-    def unmaps(self) -> bool:
-        return False
 
 
 class InPlaceV7(InPlaceV8):

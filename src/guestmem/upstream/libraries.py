@@ -15,7 +15,7 @@ from guestmem.scenarios.catalogue import Scenario
 from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm
 from guestmem.upstream.direct_map_series import DirectMapV7, DirectMapV12
 from guestmem.upstream.in_place import InPlaceV6, InPlaceV7, InPlaceV8
-from guestmem.upstream.library_rfc import RfcV1, RfcV2
+from guestmem.upstream.library_rfc import RfcV1, RfcV2, ThirdDesign
 
 __all__ = ["HOSTS", "LIBRARIES", "parts", "scenario"]
 
@@ -23,6 +23,7 @@ LIBRARIES: dict[str, type[GuestMemfd]] = {
     "ours": GuestMemfd,
     "rfc-v1": RfcV1,
     "rfc-v2": RfcV2,
+    "third": ThirdDesign,
     "direct-map-v7": DirectMapV7,
     "direct-map-v12": DirectMapV12,
     "v6": InPlaceV6,

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest_memfd library as posted in 2024, twice, and what is wrong in it.
+"""The guest_memfd library as posted in 2024, twice, what followed it, and what is wrong in it.
 
-"[PATCH RFC 0/4] mm: Introduce guest_memfd library", 2024-08-05; version 2, 2024-08-29.
+"[PATCH RFC 0/4] mm: Introduce guest_memfd library", 2024-08-05; version 2, 2024-08-29; mm/guestmem.c of November 2024
+(CodeLinaro-mirror/linux-kernel_gunyah-linux), which was not posted.
 """
 
 from __future__ import annotations
 
-from errno import EAGAIN
+from errno import EAGAIN, EBUSY
 
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.kvm import KvmDriver
@@ -20,7 +21,7 @@ from guestmem.scenarios.cast import Caller, RunningVm, Vcpus
 from guestmem.scenarios.hypervisors import KvmHost, OnGunyah, OnKvm
 from guestmem.scenarios.users import Gup
 
-__all__ = ["B1", "B3", "B5", "B6", "B11", "B12", "B13", "B15", "B17", "KernelUser", "RfcV1", "RfcV2"]
+__all__ = ["B1", "B3", "B5", "B6", "B11", "B12", "B13", "B15", "B17", "KernelUser", "RfcV1", "RfcV2", "ThirdDesign"]
 
 
 # ---- version 1
@@ -231,3 +232,24 @@ class B17(OnGunyah):
 
 class RfcV2(Recounted, Unrestored, RestoredFirst, PrivateDataLeft, RefusalIgnored, NeverFlushed):
     """The library of 2024-08-29."""
+
+
+# ---- what followed
+
+
+class VerdictInverted(GuestMemfd):
+    """error_remove_folio() gives MF_DELAYED where a guest keeps the page, and MF_FAILED where none does."""
+
+    def error_remove_folio(self, pgoff: Pgoff, folio: Folio) -> int:
+        return 0 if super().error_remove_folio(pgoff, folio) else -EBUSY
+
+
+class KeptInDirectMap(GuestMemfd):
+    """Of the direct map the library knows nothing: whoever uses it may."""
+
+    def unmaps(self) -> bool:
+        return False
+
+
+class ThirdDesign(KeptInDirectMap, VerdictInverted):
+    """mm/guestmem.c of November 2024: operations that are attached to the mapping of somebody else's file."""

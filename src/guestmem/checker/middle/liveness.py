@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guestmem.checker.ir import Block, If, Return, Suspend, Var, assigned, expressions, locals_in
+from guestmem.checker.ir import Block, Const, If, Require, Return, Suspend, Var, assigned, expressions, locals_in
 from guestmem.checker.middle.bodies import Bodies
 
 
@@ -31,6 +31,8 @@ class Liveness:
             case Return(values):
                 live |= set().union(*map(locals_in, values))
         for instr in reversed(block.instrs[position:]):
+            if isinstance(instr, Require) and isinstance(instr.condition, Const) and not instr.condition.value:
+                live = set()  # a panic: nothing comes after it
             live -= set(assigned(instr))
             live |= set().union(*map(locals_in, expressions(instr)))
         return live

@@ -26,6 +26,7 @@ from guestmem.linux.uapi import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 __all__ = ["SimulatedHost"]
 
 SOME_PAGES = 3  # that a signal lets through
+LARGEST = 9  # 2 MiB
 OTHER_PROCESS = "a VM is used by the process that made it"
 
 
@@ -75,8 +76,8 @@ class SimulatedHost(Host):
 
 
 def room(order: int) -> dict[str, int]:
-    """Sizes of a machine for files of a few huge pages of 2^order pages."""
-    if not order:
+    """Sizes of a machine for files of a few huge pages of 2^order pages; of no huge pages, if they are too large for it."""
+    if not 0 < order <= LARGEST:
         return {"order": 0, "huge": 0, "vms": SimulatedMachine.geometry["files"]}
     if order <= SimulatedMachine.geometry["order"]:
         return {"order": order}

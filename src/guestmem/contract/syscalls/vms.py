@@ -94,7 +94,7 @@ class Vms:
     def new_file(self, owner: Vm, size: int, flags: int) -> Gmem:
         """__kvm_gmem_create()."""
         world, huge = self.kernel.world, self.facts.of_huge(flags)
-        if huge and size // PAGE_SIZE > len(world.huge[0].shared):
+        if huge and not any(size // PAGE_SIZE <= len(file.shared) for file in world.huge):
             raise Unmodelled("a file of more huge pages than the simulated host has")
         pairs = zip((*world.files, *world.huge), world.machine.guests, strict=True)
         found = ((f, g) for f, g in pairs if not f.open and isinstance(f, HugetlbMemfd) == huge)
