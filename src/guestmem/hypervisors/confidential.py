@@ -100,6 +100,7 @@ class Confidential(Hypervisor):
         """
         charge(Cost.HYPERCALL)
         self.owner[frame.pfn] = None
+        self.accepted[frame.pfn] = False
         frame.content = Content.ZERO
         frame.stage2 = True
 
