@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which rows of the contract notice a change of the model: ``python tools/row_mutants.py [SAMPLE] [FILE]``.
 
-SAMPLE: how many of some 2700 changes, drawn at random (default: 800, some 10 minutes on two idle cores).  FILE: where results
-are kept; a run that was interrupted goes on with those that it has, and a larger sample takes in a smaller one's.
+SAMPLE: how many of some 2700 changes, drawn at random (default: all).  FILE: where results are kept; a run that was interrupted
+goes on with those that it has, and a larger sample takes in a smaller one's.
 
 Every row but those of the groups that wait or race runs on the simulated host with one change in its source, for every
-change that ``guestmem mutate`` knows, in the system calls and in the library and memory management below them.  The
-result goes into docs/contract.md: how many rows notice at least one change, and the names of those that notice none.
+change that ``guestmem mutate`` knows, in the system calls and in the library and memory management below them.  Rows that
+have noticed a change run again only where one that has not does.  The result goes into docs/contract.md: how many rows
+notice at least one change, and the names of those that notice none.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -21,8 +23,7 @@ import random
 import re
 import signal
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing import Pool
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -40,6 +41,7 @@ MUTATED = (
 )
 SLOW = {"limits", "concurrency"}
 CRUDE = 100  # rows that fail: then the model is broken, and not wrong in one thing
+ROUND = 40  # changes after which it is seen which rows are still missing
 SECONDS = 12  # of what takes two
 DOCUMENT = Path(__file__).parents[1] / "docs" / "contract.md"
 BLOCK = re.compile(r"(<!-- row mutants: python tools/row_mutants.py -->\n).*?(<!-- end -->)", re.S)
@@ -68,14 +70,14 @@ def module_of(path: Path) -> str:
     return ".".join(("guestmem", *path.relative_to(SOURCE).with_suffix("").parts))
 
 
-def notice(job: tuple[str, str, str]) -> list[str]:
-    """The rows that fail with a changed module; the first is enough where the host cannot go on."""
+def notice(job: tuple[str, str, str], missing: set[str]) -> list[str]:
+    """The rows that fail with a changed module; none, if none of those that are missing does."""
     name, source, path = job
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(SECONDS)
-        wanted = [row for row in rows() if row.group not in SLOW]
+        wanted = sorted((row for row in rows() if row.group not in SLOW), key=lambda row: row.name not in missing)
         try:
             for loaded in [one for one in sys.modules if one == name or one.startswith("guestmem.contract.syscalls")]:
                 del sys.modules[loaded]
@@ -83,7 +85,9 @@ def notice(job: tuple[str, str, str]) -> list[str]:
             from guestmem.contract.syscalls.simulated_host import SimulatedHost
 
             host, many = SimulatedHost(), 0
-            for row in wanted:
+            for number, row in enumerate(wanted):
+                if number == len(missing) and many == 0:
+                    break
                 os.write(writing, f"?{row.name}\n".encode())  # to blame if it never ends
                 failed = judge(row, host)[0] == FAIL
                 os.write(writing, f"{'!' if failed else '='}\n".encode())
@@ -118,14 +122,19 @@ def digest(job: tuple[str, str, str]) -> str:
     return hashlib.sha256(f"{job[0]} {job[1]}".encode()).hexdigest()
 
 
-def block(noticed: Counter[str], made: int, unnoticed: int, broken: int) -> str:
+def missing(known: Iterable[list[str]]) -> list[str]:
+    """The rows that have noticed no change yet."""
+    noticed = {name for names in known if not crude(names) for name in names}
+    return [row.name for row in rows() if row.group not in SLOW and row.name not in noticed]
+
+
+def block(never: list[str], made: int, broken: int) -> str:
     """What the document says."""
     names = [row.name for row in rows() if row.group not in SLOW]
-    never = [name for name in names if not noticed[name]]
     lines = [
         f"{len(rows())} rows, of which {len(rows()) - len(names)} wait or race and were left out here. Of the other "
-        f"{len(names)}, {len(names) - len(never)} notice at least one of {made} changes of the model, {len(never)} none; "
-        f"{unnoticed} changes no row notices. {broken} more changes break over {CRUDE} rows at once and do not count.",
+        f"{len(names)}, {len(names) - len(never)} notice at least one of {made} changes of the model, {len(never)} none. "
+        f"{broken} more changes break over {CRUDE} rows at once and do not count.",
         "",
     ]
     if never:
@@ -137,25 +146,25 @@ def block(noticed: Counter[str], made: int, unnoticed: int, broken: int) -> str:
 def main() -> int:
     """Run all, and put the result into the document."""
     everything = [(path, one) for path in MUTATED for one in mutants(path.read_text(), path.name)]
-    sample = int(sys.argv[1]) if sys.argv[1:] else 800
     random.Random(0).shuffle(everything)
+    sample = int(sys.argv[1]) if sys.argv[1:] else len(everything)
     jobs = {digest(job): job for job in (changed(*one) for one in everything[:sample])}
     kept = Path(sys.argv[2]) if sys.argv[2:] else Path(os.devnull)
     known = dict(json.loads(line) for line in (kept.read_text().splitlines() if kept.exists() else ()))
     left = [key for key in jobs if key not in known]
     with Pool(os.cpu_count()) as pool, kept.open("a") as file:
-        told = pool.imap(notice, [jobs[key] for key in left], chunksize=1)
-        for number, (key, names) in enumerate(zip(left, told, strict=True), 1):
-            known[key] = names
-            print(json.dumps([key, names]), file=file, flush=True)
-            if number % 100 == 0:
-                print(f"{number} of {len(left)} changes", file=sys.stderr)
+        for start in range(0, len(left), ROUND):
+            keys = left[start : start + ROUND]
+            look = functools.partial(notice, missing=set(missing(known.values())))
+            for key, names in zip(keys, pool.map(look, [jobs[key] for key in keys], chunksize=1), strict=True):
+                known[key] = names
+                print(json.dumps([key, names]), file=file, flush=True)
+            print(f"{start + len(keys)} of {len(left)} changes", file=sys.stderr)
     each = [known[key] for key in jobs]
-    broken, unnoticed = sum(map(crude, each)), sum(not names for names in each)
-    noticed = Counter(name for names in each if not crude(names) for name in names)
+    broken = sum(map(crude, each))
     text = DOCUMENT.read_text()
     assert BLOCK.search(text), "docs/contract.md has no place for it"
-    made = block(noticed, len(jobs) - broken, unnoticed, broken)
+    made = block(missing(each), len(jobs) - broken, broken)
     DOCUMENT.write_text(BLOCK.sub(lambda found: found[1] + made + found[2], text))
     print(made)
     return 0
