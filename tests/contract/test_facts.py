@@ -38,7 +38,7 @@ MACHINES = {
     "write(2), with the first new flag": NEW._replace(flags=7, writes=4, no_direct_map=0),
     "memory that the direct map does not have": NEW._replace(flags=7, writes=0),
     "no userfaultfd": NEW._replace(userfaults=0),
-    "huge pages of 2 MiB": NEW._replace(huge=32 | 21 << HUGE_SHIFT),
+    "huge pages of 128 KiB, another flag": NEW._replace(huge=32 | 17 << HUGE_SHIFT),
     "no huge pages, nothing preserved": NEW._replace(huge=0, preserves=False),
     "userfaultfd for pages that are there": NEW._replace(userfaults=4),
     "no new flag": NEW._replace(flags=3, writes=0, no_direct_map=0),
