@@ -122,7 +122,7 @@ def digest(job: tuple[str, str, str]) -> str:
     return hashlib.sha256(f"{job[0]} {job[1]}".encode()).hexdigest()
 
 
-def missing(known: Iterable[list[str]]) -> list[str]:
+def still_missing(known: Iterable[list[str]]) -> list[str]:
     """The rows that have noticed no change yet."""
     noticed = {name for names in known if not crude(names) for name in names}
     return [row.name for row in rows() if row.group not in SLOW and row.name not in noticed]
@@ -155,7 +155,7 @@ def main() -> int:
     with Pool(os.cpu_count()) as pool, kept.open("a") as file:
         for start in range(0, len(left), ROUND):
             keys = left[start : start + ROUND]
-            look = functools.partial(notice, missing=set(missing(known.values())))
+            look = functools.partial(notice, missing=set(still_missing(known.values())))
             for key, names in zip(keys, pool.map(look, [jobs[key] for key in keys], chunksize=1), strict=True):
                 known[key] = names
                 print(json.dumps([key, names]), file=file, flush=True)
@@ -164,7 +164,7 @@ def main() -> int:
     broken = sum(map(crude, each))
     text = DOCUMENT.read_text()
     assert BLOCK.search(text), "docs/contract.md has no place for it"
-    made = block(missing(each), len(jobs) - broken, broken)
+    made = block(still_missing(each), len(jobs) - broken, broken)
     DOCUMENT.write_text(BLOCK.sub(lambda found: found[1] + made + found[2], text))
     print(made)
     return 0

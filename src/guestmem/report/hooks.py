@@ -34,49 +34,32 @@ class Kind(NamedTuple):
     text: str
 
 
-LIKE = {
-    "kvm": own.OnKvm,
-    "gunyah": own.OnGunyah,
-    "pkvm": own.OnPkvm,
-    "snp": own.OnSnp,
-    "tdx": own.OnTdx,
-    "cca": own.OnCca,
-}
-"""The worlds of the hosts, by name."""
+class Like(NamedTuple):
+    """What a host has that yours can be like: the world with the standard cast, the one without, the driver, the hypervisor."""
 
-CONFIDENTIAL = ("snp", "tdx", "cca")
+    cast: type[Record]
+    host: type[Record]
+    driver: type[Record]
+    hypervisor: type[Record]
+
+
+LIKE = {
+    "kvm": Like(own.OnKvm, own.KvmHost, own.KvmDriver, own.Hypervisor),
+    "gunyah": Like(own.OnGunyah, own.GunyahHost, own.GunyahDriver, own.Gunyah),
+    "pkvm": Like(own.OnPkvm, own.PkvmHost, own.PkvmDriver, own.Pkvm),
+    "snp": Like(own.OnSnp, own.SnpHost, own.ConfidentialDriver, own.Confidential),
+    "tdx": Like(own.OnTdx, own.TdxHost, own.ConfidentialDriver, own.Confidential),
+    "cca": Like(own.OnCca, own.CcaHost, own.ConfidentialDriver, own.Confidential),
+}
+"""The hosts, by name."""
 
 KINDS = {
-    "driver": Kind(
-        "driver",
-        {
-            "kvm": own.KvmDriver,
-            "gunyah": own.GunyahDriver,
-            "pkvm": own.PkvmDriver,
-            **dict.fromkeys(CONFIDENTIAL, own.ConfidentialDriver),
-        },
-        "a hypervisor's driver",
-    ),
-    "hypervisor": Kind(
-        "hypervisor",
-        {"kvm": own.Hypervisor, "gunyah": own.Gunyah, "pkvm": own.Pkvm, **dict.fromkeys(CONFIDENTIAL, own.Confidential)},
-        "a hypervisor",
-    ),
+    "driver": Kind("driver", {name: like.driver for name, like in LIKE.items()}, "a hypervisor's driver"),
+    "hypervisor": Kind("hypervisor", {name: like.hypervisor for name, like in LIKE.items()}, "a hypervisor"),
     "library": Kind("file", dict.fromkeys(LIKE, own.GuestMemfd), "the guest_memfd library"),
     "mm": Kind("kernel", dict.fromkeys(LIKE, own.Kernel), "the host kernel's memory management"),
-    "actor": Kind("", dict(LIKE), "somebody who acts beside the cast"),
-    "world": Kind(
-        "",
-        {
-            "kvm": own.KvmHost,
-            "gunyah": own.GunyahHost,
-            "pkvm": own.PkvmHost,
-            "snp": own.SnpHost,
-            "tdx": own.TdxHost,
-            "cca": own.CcaHost,
-        },
-        "a host with a cast of your choice",
-    ),
+    "actor": Kind("", {name: like.cast for name, like in LIKE.items()}, "somebody who acts beside the cast"),
+    "world": Kind("", {name: like.host for name, like in LIKE.items()}, "a host with a cast of your choice"),
 }
 
 
@@ -200,7 +183,7 @@ WORLD = """
 def new_file(kind: str, like: str, name: str) -> str:
     """A file of a user, which changes nothing as it stands.  ``name``: how it will be called.  Raises :class:`Refused`."""
     base = base_of(kind, like)
-    host = LIKE[like].__name__
+    host = LIKE[like].cast.__name__
     head = f'"""My {kind}, to be changed.  Check it: guestmem check {name}"""\n\nfrom __future__ import annotations\n\n'
     field = KINDS[kind].field
     asks = PKVM if like == "pkvm" else ""

@@ -72,20 +72,15 @@ def test_size(host: Host, pages: int, more: int) -> None:
     "flags name a size that there is, and no memory that begins shared",
     SERIES,
     {
-        "INIT_SHARED": (INIT_SHARED, 0),
-        "8 KiB": (0, 13),
-        "2^63": (0, 63),
-        "size alone": (0, -1),
+        "INIT_SHARED": lambda flags: flags | INIT_SHARED,
+        "8 KiB": lambda flags: flags % (1 << HUGE_SHIFT) | 13 << HUGE_SHIFT,
+        "2^63": lambda flags: flags % (1 << HUGE_SHIFT) | 63 << HUGE_SHIFT,
+        "size alone": lambda flags: flags >> HUGE_SHIFT << HUGE_SHIFT,
     },
 )
-def test_flags(host: Host, flags: int, size: int) -> None:
+def test_flags(host: Host, wrong: Callable[[int], int]) -> None:
     owner = capable(host)
-    given = host.facts.huge
-    if size > 0:
-        given = given & ((1 << HUGE_SHIFT) - 1) | size << HUGE_SHIFT
-    elif size < 0:
-        given = given >> HUGE_SHIFT << HUGE_SHIFT
-    expect(host.create_guest_memfd(owner, size_of(host), MMAP | flags | given), EINVAL)
+    expect(host.create_guest_memfd(owner, size_of(host), MMAP | wrong(host.facts.huge)), EINVAL)
 
 
 @row("st_blksize is a huge page", f"{SELFTEST}, test_file_size()")
@@ -98,23 +93,23 @@ def test_fstat(host: Host) -> None:
     "what is allocated or punched is whole huge pages",
     f"{SELFTEST}, test_fallocate(), test_invalid_punch_hole()",
     {
-        f"{name}, {what}": (mode, *range_)
+        f"{name}, {what}": (mode, where)
         for name, mode in (("allocate", KEEP), ("punch", PUNCH))
-        for what, range_ in {
-            "a page": (0, 0, 0, P),
-            "from a page on": (0, P, 1, 0),
-            "a page less": (0, 0, 1, -P),
-            "a page more": (0, 0, 1, P),
-            "a byte": (0, 0, 0, 1),
-            "from a byte on": (0, 1, 1, 0),
-            "around": (0, P, 0, P),
+        for what, where in {
+            "a page": lambda size: (0, P),
+            "from a page on": lambda size: (P, size),
+            "a page less": lambda size: (0, size - P),
+            "a page more": lambda size: (0, size + P),
+            "a byte": lambda size: (0, 1),
+            "from a byte on": lambda size: (1, size),
+            "around": lambda size: (P, P),
         }.items()
     },
 )
-def test_unaligned(host: Host, mode: int, pages: int, more: int, long: int, longer: int) -> None:
+def test_unaligned(host: Host, mode: int, where: Callable[[int], tuple[int, int]]) -> None:
     _, fd, _, size = huge(host)
     ok(host.fallocate(fd, KEEP, 0, size))
-    expect(host.fallocate(fd, mode, pages * size + more, long * size + longer), EINVAL)
+    expect(host.fallocate(fd, mode, *where(size)), EINVAL)
     expect(host.cachestat(fd, 0, 0), size // P)
 
 

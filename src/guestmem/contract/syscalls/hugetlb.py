@@ -8,7 +8,7 @@ from errno import EAGAIN
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.guest import Gfn, Guest
-from guestmem.mm.filemap import Pgoff, filemap_grab_folio, split_folio, unmap_mapping_page
+from guestmem.mm.filemap import Pgoff, folio_start, unmap_mapping_page
 
 __all__ = ["HugetlbMemfd"]
 
@@ -30,19 +30,21 @@ class HugetlbMemfd(GuestMemfd):
                 return err
         return 0
 
+    def order_at(self, pgoff: Pgoff) -> int:
+        return self.order
+
     def bring(self, cpu: Cpu, pgoff: Pgoff) -> int:
         """Have a huge page in the file, split at once where a part is shared (__maybe_split_fresh_folio)."""
-        start = pgoff - pgoff % (1 << self.order)
         with self.mapping.invalidate_lock.exclusive:
             if self.mapping.slots[pgoff] is not None:
                 return 0
-            err, folio = filemap_grab_folio(self.kernel, self.mapping, Pgoff(start), self.order)
+            err, folio = self.grab_folio(cpu, pgoff, True)
             if folio is None:
                 return err
-            self.initialise(cpu, folio)
             self.put_folio(folio)
+            start = folio_start(folio, pgoff)
             if any(self.shared[at] for at in range(start, start + (1 << self.order))):
-                return split_folio(self.kernel, self.mapping, folio, Pgoff(start))
+                return self.split(pgoff)
         return 0
 
     def convert(self, start: int, end: int, to_shared: bool) -> tuple[int, int]:
