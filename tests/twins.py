@@ -45,9 +45,20 @@ from guestmem.rules import (
     UNLOADED_UNUSED,
 )
 from guestmem.scenarios.host import GuestMemory
-from guestmem.scenarios.huge import HugeOnKvm, HugeOnSnp, HugeOnTdx
+from guestmem.scenarios.huge import HugeOnKvm, HugeOnSnp, HugeOnTdx, HugePartsOnKvm, MisalignedOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
-from guestmem.scenarios.hypervisors import EagerOnGunyah, OnGunyah, OnKvm, OnSnp, OnTdx, PartsOnKvm, SignalsOnKvm, TwoOnKvm
+from guestmem.scenarios.hypervisors import (
+    EagerOnGunyah,
+    OnGunyah,
+    OnKvm,
+    OnSnp,
+    OnTdx,
+    PartsOnKvm,
+    SignalsOnKvm,
+    SlotsOnGunyah,
+    SlotsOnKvm,
+    TwoOnKvm,
+)
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.refusing import RefusingHost
@@ -217,7 +228,14 @@ TWINS = [
         DONE_OR_NOTHING,
         pages=0,
     ),
-    Twin("BoundTwice", TwoOnKvm, GuestMemfd.bind, "err = self.may_bind(guest, pgoff)", "err = 0", SINGLE_OWNER),
+    Twin(
+        "BoundTwice",
+        TwoOnKvm,
+        GuestMemfd.bind,
+        "err = self.may_bind(guest, pgoff, Gfn(gfn + pgoff - start))",
+        "err = 0",
+        SINGLE_OWNER,
+    ),
     Twin(
         "NotInvalidated",
         OnKvm,
@@ -468,6 +486,55 @@ TWINS = [
     ),
     Twin("NotEnded", OnKvm, GuestMemfd.take_back, "self.driver.invalidate_end(self, pgoff, pgoff + 1)", "pass", PAIRED),
     Twin("NotZapped", OnKvm, KvmDriver.unmap, "guest.zap(gfn)", "pass", FREED_UNUSED),
+    # ---- gfns and page offsets
+    Twin(
+        "GfnForPgoff",
+        SlotsOnKvm,
+        KvmDriver.invalidate_begin,
+        "self.unmap(guest, file.gfn[pgoff])",
+        "self.unmap(guest, Gfn(pgoff))",
+        FREED_UNUSED,
+        0,
+    ),
+    Twin(
+        "GfnForPgoffLent",
+        SlotsOnGunyah,
+        GunyahDriver.prepare_accessible,
+        "return self.reclaim_page(guest, file.gfn[pgoff], frame)",
+        "return self.reclaim_page(guest, Gfn(pgoff), frame)",
+        CAUSE,
+        0,
+    ),
+    Twin(
+        "GfnTaken", SlotsOnKvm, GuestMemfd.may_bind, "if taken or self.bound[pgoff]:", "if self.bound[pgoff]:", DONE_OR_NOTHING, 0
+    ),
+    Twin(
+        "StaysBound",
+        SlotsOnKvm,
+        GuestMemfd.unbind,
+        "self.bound[pgoff] = False",
+        "self.bound[pgoff] = pgoff > start",
+        DONE_OR_NOTHING,
+        0,
+    ),
+    Twin(
+        "MoreThanBound",
+        HugePartsOnKvm,
+        GuestMemfd.mapping_order,
+        "if not self.bound[at] or self.owner[at] is not self.owner[pgoff] or self.gfn[at] != first + at - start:",
+        "if False:",
+        SINGLE_OWNER,
+        0,
+    ),
+    Twin(
+        "MisalignedBlock",
+        MisalignedOnKvm,
+        GuestMemfd.mapping_order,
+        "if first % (1 << folio.order) != 0:",
+        "if False:",
+        DONE_OR_NOTHING,
+        0,
+    ),
     # ---- more who act
     Twin(
         "GrabbedAnyway",

@@ -10,10 +10,16 @@ import pytest
 from guestmem.checker import Model
 from guestmem.machine.arch import Arch
 from guestmem.model import alone
+from guestmem.scenarios.cast import RunningVm, Vcpus
+from guestmem.scenarios.hypervisors import KvmHost
 from guestmem.scenarios.secretmem import Unsplittable
 from twins import TWINS, Twin
 
 Recorded = Callable[..., None]
+
+
+class RunningOnKvm(KvmHost, Vcpus, RunningVm):
+    """A VM on KVM, and its VMM."""
 
 
 def good_name(twin: Twin) -> str:
@@ -44,3 +50,10 @@ def test_the_bad_twin_is_caught(twin: Twin, recorded: Recorded) -> None:
     steps = min((v.steps for v in outcome.violations if v.rule == twin.rule), default=None)
     assert twin.rule in outcome.missed or steps is not None, sorted({(v.steps, v.rule) for v in outcome.violations})
     recorded(f"bad twin {twin.name}", steps=steps, states=outcome.states)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_gfn_taken_for_a_page_offset_shows_where_they_differ(shifted: bool) -> None:
+    twin = next(twin for twin in TWINS if twin.name == "GfnForPgoff")._replace(world=RunningOnKvm, options={"shifted": shifted})
+    world = twin.build(twin.variant())
+    assert Model(world).explore().verdict == ("violated" if shifted else "holds")

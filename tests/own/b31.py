@@ -1,8 +1,8 @@
-from guestmem.own import Guest, GuestMemfd, PartsOnKvm, Pgoff, part
+from guestmem.own import Gfn, Guest, GuestMemfd, PartsOnKvm, Pgoff, part
 
 
 class Mine(GuestMemfd):
-    def may_bind(self, guest: Guest, pgoff: Pgoff) -> int:
+    def may_bind(self, guest: Guest, pgoff: Pgoff, gfn: Gfn) -> int:
         return 0
 
 

@@ -36,7 +36,7 @@ from guestmem.mm.filemap import (
     split_folio,
     unmap_mapping_page,
 )
-from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_put, folio_put_refs, has_hwpoison
+from guestmem.mm.folio import EHWPOISON, Folio, Kernel, folio_end, folio_page, folio_put, folio_put_refs, has_hwpoison
 from guestmem.mm.module import Module, module_put, try_module_get
 from guestmem.mm.signal import signal_pending
 from guestmem.model import Record, array, bounded, charge, guards, part, step
@@ -79,7 +79,10 @@ class Driver(Record):
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
         """Let a guest reach a page, as its own or shared with the host as ``file.shared`` says."""
-        guest.map(Gfn(folio_start(folio, pgoff)), folio.frame, folio.order, private=not file.shared[pgoff])
+        order = file.mapping_order(pgoff, folio)
+        gfn = file.gfn[pgoff]
+        frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
+        guest.map(Gfn(gfn - gfn % (1 << order)), frame, order, private=not file.shared[pgoff])
         return 0
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
@@ -122,8 +125,9 @@ class GuestMemfd(Record):
         preserved: the next kernel gets the file as it is (live update); nothing comes or goes until that is cancelled.
         open: somebody has the file.
         shared: by page offset, whether the host may use the page; otherwise it is private to the guest.
-        bound: by page offset, whether a guest has the page, at the gfn of the same number.
+        bound: by page offset, whether a guest has the page.
         owner: by page offset, which guest has it; after unbinding, whose secret may still be in it.
+        gfn: by page offset, where the guest has the page that is bound.
     """
 
     kernel: Kernel
@@ -138,8 +142,9 @@ class GuestMemfd(Record):
     shared: list[bool] = array("pages")
     bound: list[bool] = array("pages")
     owner: list[Guest | None] = array("pages")
+    gfn: list[Gfn] = array("pages")
 
-    @guards("shared", "bound", "owner", "preserved")
+    @guards("shared", "bound", "owner", "gfn", "preserved")
     def converting(self) -> bool:
         """Nobody adds a page, or decides by these, meanwhile."""
         return self.mapping.invalidate_lock.writing()
@@ -169,40 +174,66 @@ class GuestMemfd(Record):
             self.open = True
         return 0
 
-    def bind(self, guest: Guest, start: int, end: int) -> int:
-        """Give a guest the pages start <= pgoff < end.  -EINVAL: none; -EBADF: no file; -EEXIST, -EBUSY: as ``may_bind``."""
+    def bind(self, guest: Guest, start: int, end: int, gfn: Gfn) -> int:
+        """Give a guest the pages start <= pgoff < end, from ``gfn`` on.
+
+        -EINVAL: none; -EBADF: no file; -EEXIST, -EBUSY: as ``may_bind``.
+        """
         if start >= end:
             return -EINVAL
         with self.mapping.invalidate_lock.exclusive:
             if not self.open:
                 return -EBADF
             for pgoff in Pgoff.span(start, end):
-                err = self.may_bind(guest, pgoff)
+                err = self.may_bind(guest, pgoff, Gfn(gfn + pgoff - start))
                 if err:
                     return err
             for pgoff in Pgoff.span(start, end):
                 self.bound[pgoff] = True
                 self.owner[pgoff] = guest
+                self.gfn[pgoff] = Gfn(gfn + pgoff - start)
         return 0
 
-    def may_bind(self, guest: Guest, pgoff: Pgoff) -> int:
-        """0, or -EEXIST for a page that has a guest, -EBUSY for one in which another guest may have left a secret."""
-        if self.bound[pgoff]:
+    def may_bind(self, guest: Guest, pgoff: Pgoff, gfn: Gfn) -> int:
+        """0, or -EEXIST: the page has a guest, or the gfn a page; -EBUSY: another guest may have left a secret in the page."""
+        taken, _ = self.find(guest, gfn)
+        if taken or self.bound[pgoff]:
             return -EEXIST
         before = self.owner[pgoff]
         if self.mapping.slots[pgoff] is not None and before is not None and before is not guest:
             return -EBUSY
         return 0
 
-    def unbind(self, guest: Guest) -> int:
-        """Take its pages from a guest that runs no more; they stay in the file.  Where the driver fails, it stays bound."""
+    def find(self, guest: Guest, gfn: Gfn) -> tuple[bool, Pgoff]:
+        """Whether a guest has a page of the file at a gfn, and which."""
+        for pgoff in Pgoff.span(0, len(self.bound)):
+            if self.bound[pgoff] and self.owner[pgoff] is guest and self.gfn[pgoff] == gfn:
+                return True, pgoff
+        return False, Pgoff(0)
+
+    def mapping_order(self, pgoff: Pgoff, folio: Folio) -> int:
+        """The order of the entry by which a guest may have a page: its folio's, if it has all of that in one aligned piece."""
+        start = folio_start(folio, pgoff)
+        first = self.gfn[start]
+        if first % (1 << folio.order) != 0:
+            return 0
+        for at in Pgoff.span(start, start + (1 << folio.order)):
+            if not self.bound[at] or self.owner[at] is not self.owner[pgoff] or self.gfn[at] != first + at - start:
+                return 0
+        return folio.order
+
+    def unbind(self, guest: Guest, start: int, end: int) -> int:
+        """Take those of the pages start <= pgoff < end from a guest that it has; they stay in the file.
+
+        Where the driver fails, as Gunyah's and pKVM's do while the guest runs, all stay bound.
+        """
         with self.mapping.invalidate_lock.exclusive:
-            for pgoff in Pgoff.span(0, len(self.bound)):
+            for pgoff in Pgoff.span(start, end):
                 if self.bound[pgoff] and self.owner[pgoff] is guest:
                     err = self.take_back(pgoff)
                     if err:
                         return err
-            for pgoff in Pgoff.span(0, len(self.bound)):
+            for pgoff in Pgoff.span(start, end):
                 if self.owner[pgoff] is guest:
                     self.bound[pgoff] = False
         return 0
@@ -311,7 +342,10 @@ class GuestMemfd(Record):
         """A guest touches a page that its stage 2 does not have.  -EFAULT: it has no such page."""
         charge(Cost.GUEST_FAULT)
         with self.mapping.invalidate_lock.shared:
-            return self.provide_page(cpu, guest, Pgoff(gfn))
+            found, pgoff = self.find(guest, gfn)
+            if not found:
+                return -EFAULT
+            return self.provide_page(cpu, guest, pgoff)
 
     def provide_page(self, cpu: Cpu, guest: Guest, pgoff: Pgoff) -> int:
         """Let a guest have a page, if it is bound to it; the invalidate lock is held."""
@@ -581,6 +615,7 @@ class GuestMemfd(Record):
                         self.lose(pgoff, folio)
                 self.bound[pgoff] = False
                 self.owner[pgoff] = None
+                self.gfn[pgoff] = Gfn(0)
                 self.shared[pgoff] = False
             self.open = False
             self.preserved = False

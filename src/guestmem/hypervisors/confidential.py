@@ -15,7 +15,7 @@ from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Content, Frame
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Hypervisor, Machine
-from guestmem.mm.filemap import Pgoff, folio_start
+from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, folio_page
 from guestmem.model import array, charge, may, step
 
@@ -114,16 +114,19 @@ class ConfidentialDriver(KvmDriver):
         """A private page becomes the guest's when it touches it, at the size of the folio."""
         if file.shared[pgoff]:
             return super().provide(file, guest, pgoff, folio)
-        if guest.entries[pgoff].live:
+        gfn = file.gfn[pgoff]
+        if guest.entries[gfn].live:
             return 0
-        return self.hypervisor.assign(guest, Gfn(folio_start(folio, pgoff)), folio.frame, folio.order)
+        order = file.mapping_order(pgoff, folio)
+        frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
+        return self.hypervisor.assign(guest, Gfn(gfn - gfn % (1 << order)), frame, order)
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
         """As KVM does.  All blocks are demoted before anything is zapped: conversions ask for pages one by one."""
         for pgoff in Pgoff.span(start, end):
             guest = file.owner[pgoff]
-            if guest is not None and self.hypervisor.demotes and guest.entries[pgoff].order > 0:
-                err = self.hypervisor.demote(guest, Gfn(pgoff))
+            if guest is not None and self.hypervisor.demotes and guest.entries[file.gfn[pgoff]].order > 0:
+                err = self.hypervisor.demote(guest, file.gfn[pgoff])
                 if err:
                     return err, pgoff
         return super().invalidate_begin(file, start, end)

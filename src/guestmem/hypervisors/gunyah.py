@@ -145,9 +145,10 @@ class GunyahDriver(Driver):
 
         All of a large folio, unless the guest has some of it already.
         """
-        if guest.entries[pgoff].live:
+        gfn = file.gfn[pgoff]
+        if guest.entries[gfn].live:
             return 0  # another vCPU was faster
-        order = folio.order
+        order = file.mapping_order(pgoff, folio)
         if any(self.provided[pfn] for pfn in range(folio.frame.pfn, folio_end(folio))):
             order = 0
         frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
@@ -155,11 +156,11 @@ class GunyahDriver(Driver):
         err = self.donate(guest, frame, order, private)
         if err:
             return err
-        first = Pgoff(pgoff - pgoff % (1 << order))
-        err = self.hypervisor.addrspace_map(guest, Gfn(first), frame, order, private)
+        first = Gfn(gfn - gfn % (1 << order))
+        err = self.hypervisor.addrspace_map(guest, first, frame, order, private)
         if err:
-            for at in Pgoff.span(first, first + (1 << order)):
-                self.reclaim_page(guest, at, folio_page(file.kernel, folio, at))
+            for at in Gfn.span(first, first + (1 << order)):
+                self.reclaim_page(guest, at, file.kernel.machine.frames[frame.pfn + at - first])
         return err
 
     def donate(self, guest: Guest, frame: Frame, order: int, private: bool) -> int:
@@ -172,10 +173,10 @@ class GunyahDriver(Driver):
                 self.provided[pfn] = True
         return err
 
-    def reclaim_page(self, guest: Guest, pgoff: Pgoff, frame: Frame) -> int:
+    def reclaim_page(self, guest: Guest, gfn: Gfn, frame: Frame) -> int:
         """gunyah_vm_reclaim_folio: unmap, take the donation back.  An error leaves the rest to the next attempt."""
-        if guest.entries[pgoff].live:
-            err = self.hypervisor.addrspace_unmap(guest, Gfn(pgoff))
+        if guest.entries[gfn].live:
+            err = self.hypervisor.addrspace_unmap(guest, gfn)
             if err:
                 return err
         err = self.hypervisor.donate_to_host(guest, frame)
@@ -199,7 +200,7 @@ class GunyahDriver(Driver):
         frame = folio_page(file.kernel, folio, pgoff)
         if not self.provided[frame.pfn]:
             return 0
-        return self.reclaim_page(guest, pgoff, frame)
+        return self.reclaim_page(guest, file.gfn[pgoff], frame)
 
 
 class EagerGunyahDriver(GunyahDriver):

@@ -18,9 +18,9 @@ class KvmDriver(Driver):
         for pgoff in Pgoff.span(start, end):
             guest = file.owner[pgoff]
             if guest is not None:
-                guest.invalidating[pgoff] = True
-                if guest.entries[pgoff].live:
-                    self.unmap(guest, Gfn(pgoff))
+                guest.invalidating[file.gfn[pgoff]] = True
+                if file.bound[pgoff] and guest.entries[file.gfn[pgoff]].live:
+                    self.unmap(guest, file.gfn[pgoff])
         return 0, 0
 
     def unmap(self, guest: Guest, gfn: Gfn) -> None:
@@ -33,4 +33,4 @@ class KvmDriver(Driver):
         for pgoff in Pgoff.span(start, end):
             guest = file.owner[pgoff]
             if guest is not None:
-                guest.invalidating[pgoff] = False
+                guest.invalidating[file.gfn[pgoff]] = False

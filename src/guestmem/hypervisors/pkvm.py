@@ -115,12 +115,13 @@ class PkvmDriver(Driver):
 
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
         """Donate the page.  -EFAULT: the VMM has it as shared, or the guest lost it to a forced reclaim."""
-        if guest.entries[pgoff].live:
+        entry = guest.entries[file.gfn[pgoff]]
+        if entry.live:
             return 0
-        if file.shared[pgoff] or guest.entries[pgoff].poison:
+        if file.shared[pgoff] or entry.poison:
             file.kernel.machine.refuse()
             return -EFAULT
-        return self.hypervisor.host_donate_guest(guest, Gfn(pgoff), folio_page(file.kernel, folio, pgoff))
+        return self.hypervisor.host_donate_guest(guest, file.gfn[pgoff], folio_page(file.kernel, folio, pgoff))
 
     def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """Nothing to do for what the guest has shared or never had; -EPERM otherwise."""
@@ -129,6 +130,9 @@ class PkvmDriver(Driver):
     def reclaim(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio) -> int:
         """Take the page for good; -EBUSY while the VM runs, unless the guest has lost it before."""
         guest = file.owner[pgoff]
-        if guest is None or not (guest.entries[pgoff].live or (guest.entries[pgoff].poison and not guest.running)):
+        if guest is None or not file.bound[pgoff]:
             return 0
-        return self.hypervisor.host_reclaim_page_guest(guest, Gfn(pgoff))
+        entry = guest.entries[file.gfn[pgoff]]
+        if not (entry.live or (entry.poison and not guest.running)):
+            return 0
+        return self.hypervisor.host_reclaim_page_guest(guest, file.gfn[pgoff])

@@ -23,7 +23,7 @@ from guestmem.mm.exception import (
 )
 from guestmem.mm.filemap import Pgoff, Pin, user_access
 from guestmem.mm.folio import EHWPOISON, Folio, alloc_folio, folio_put, has_hwpoison
-from guestmem.model import Index, alone, choose, may, part, reached, require, sometimes, step, thread, when
+from guestmem.model import Index, alone, array, choose, may, part, reached, require, sometimes, step, thread, when
 from guestmem.rules import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import GuestMemory, Host
 
@@ -33,10 +33,12 @@ __all__ = [
     "CrashDump",
     "FileUser",
     "Kcore",
+    "OpenFile",
     "Parts",
     "PlainRead",
     "Process",
     "RunningVm",
+    "Slots",
     "Tenant",
     "TwoThreads",
     "Vcpus",
@@ -139,18 +141,15 @@ class Vcpus(Caller):
     def exit(self, guest: Guest, gfn: Gfn) -> None:
         """The vCPU is in the host until its fault is handled."""
         err = self.file.guest_fault(self.machine.cpus[0], guest, gfn)
-        require(self.may_fault(err, Pgoff(gfn), self.given(guest, gfn)), CAUSE)
+        given, pgoff = self.file.find(guest, gfn)
+        require(self.may_fault(err, pgoff, given), CAUSE)
         require(err != 0 or guest.entries[gfn].live or guest.entries[gfn].poison, DONE_OR_NOTHING)
         require(not self.locked(), NO_LOCK_HELD)
         guest.exited -= 1
         if err:
             reached("a guest cannot have a page")
-        if not self.given(guest, gfn):
+        if not given:
             self.strayed()
-
-    def given(self, guest: Guest, gfn: Gfn) -> bool:
-        """Whether a guest has a page of the file there."""
-        return self.file.bound[gfn] and self.file.owner[gfn] is guest
 
     def strayed(self) -> None:
         """A guest touched what it was not given."""
@@ -225,8 +224,8 @@ class FileUser(Caller):
             owner = self.file.owner[pgoff]
             if err == 0:
                 require(self.file.mapping.slots[pgoff] is None, DONE_OR_NOTHING)
-                if owner is not None:
-                    owner.expects[pgoff] = Expects.NOTHING
+                if owner is not None and self.file.bound[pgoff]:
+                    owner.expects[self.file.gfn[pgoff]] = Expects.NOTHING
         if err == 0 and there:
             reached("a page is discarded")
         if err:
@@ -254,8 +253,8 @@ class FileUser(Caller):
         for pgoff in Pgoff.span(start, end):
             require(self.file.shared[pgoff] == to_shared, DONE_OR_NOTHING)
             owner = self.file.owner[pgoff]
-            if owner is not None and not to_shared:
-                owner.gave[pgoff] = False
+            if owner is not None and self.file.bound[pgoff] and not to_shared:
+                owner.gave[self.file.gfn[pgoff]] = False
 
     def conversion_failed(self) -> None:
         """A conversion did not go through."""
@@ -276,13 +275,13 @@ class VmOwner(FileUser):
 
     def start_or_stop(self, guest: Guest) -> None:
         """Give a VM memory and run it; or tear it down, and take its memory, again if the driver refused."""
-        if guest.running or self.has_pages(guest):
+        if guest.running or self.pages_of(guest) > 0:
             if guest.running:
                 self.machine.hypervisor.vm_stop(guest)
             reaches = not guest.empty()
-            err = self.file.unbind(guest)
+            err = self.file.unbind(guest, 0, len(self.file.bound))
             require(self.caused(err), CAUSE)
-            require(self.has_pages(guest) == (err != 0), DONE_OR_NOTHING)
+            require((self.pages_of(guest) > 0) == (err != 0), DONE_OR_NOTHING)
             if err:
                 self.unbinding_failed()
             elif reaches:
@@ -294,19 +293,25 @@ class VmOwner(FileUser):
 
     def start_with_memory(self, guest: Guest) -> None:
         """Give a VM the file, and run it."""
-        self.start(guest, 0, len(self.file.bound))
+        further = 1 if self.shifted else 0
+        last = len(self.file.bound) - further
+        self.start(guest, 0, last, Gfn(further))
+        if self.shifted:
+            self.start(guest, last, last + 1, Gfn(0))
 
-    def start(self, guest: Guest, start: int, end: int) -> None:
-        """Give a VM the pages start <= pgoff < end of the file, and run it."""
+    def start(self, guest: Guest, start: int, end: int, gfn: Gfn) -> None:
+        """Give a VM the pages start <= pgoff < end of the file, from ``gfn`` on, and run it."""
         before = self.file.owner[start]
-        err = self.file.bind(guest, start, end)
-        given = err == -EEXIST and any(self.file.bound[pgoff] for pgoff in Pgoff.span(start, end))
+        had = self.pages_of(guest)
+        err = self.file.bind(guest, start, end, gfn)
+        given = err == -EEXIST and self.given(guest, start, end, gfn)
         secret = err == -EBUSY and self.has_secret_of_another(guest, start, end)
         require(self.range_taken(err, start, end) or given or secret, CAUSE)
-        for pgoff in Pgoff.span(0, len(self.file.bound)):
-            mine = self.file.bound[pgoff] and self.file.owner[pgoff] is guest
-            require(mine == (err == 0 and start <= pgoff < end), DONE_OR_NOTHING)
+        require(self.pages_of(guest) == had + (end - start if err == 0 else 0), DONE_OR_NOTHING)
         if err == 0:
+            for pgoff in Pgoff.span(start, end):
+                found, at = self.file.find(guest, Gfn(gfn + pgoff - start))
+                require(found and at == pgoff, DONE_OR_NOTHING)
             guest.running = True
             self.started(guest, before)
 
@@ -324,9 +329,21 @@ class VmOwner(FileUser):
                 return True
         return False
 
-    def has_pages(self, guest: Guest) -> bool:
-        """Whether a guest is bound to pages of the file."""
-        return any(self.file.bound[pgoff] and self.file.owner[pgoff] is guest for pgoff in Pgoff.span(0, len(self.file.bound)))
+    def given(self, guest: Guest, start: int, end: int, gfn: Gfn) -> bool:
+        """Whether a page of the range has a guest, or the guest a page where one would be."""
+        for pgoff in Pgoff.span(start, end):
+            taken, _ = self.file.find(guest, Gfn(gfn + pgoff - start))
+            if taken or self.file.bound[pgoff]:
+                return True
+        return False
+
+    def pages_of(self, guest: Guest) -> Pages:
+        """How many pages of the file a guest has."""
+        count = 0
+        for pgoff in Pgoff.span(0, len(self.file.bound)):
+            if self.file.bound[pgoff] and self.file.owner[pgoff] is guest:
+                count += 1
+        return Pages(count)
 
 
 class Vmm(VmOwner):
@@ -405,7 +422,7 @@ class Parts(OpenFile):
 
     def start_with_memory(self, guest: Guest) -> None:
         start = choose(len(self.file.bound), "start")
-        self.start(guest, start, self.end_after(start))
+        self.start(guest, start, self.end_after(start), Gfn(start))
 
     def strayed(self) -> None:
         reached("a guest touches what it was not given")
@@ -413,6 +430,68 @@ class Parts(OpenFile):
     @sometimes("two VMs run on parts of one file")
     def parts(self) -> bool:
         return sum(1 for guest in self.machine.guests if guest.running) > 1
+
+
+class Slots(OpenFile):
+    """A VMM that gives a VM parts of its file at any gfn, and takes parts back while the VM runs.
+
+    Attributes:
+        unplugged: by gfn, the VMM is taking the page there from its guest.
+    """
+
+    must_show = ["a page is discarded", "a page is taken from a running guest"]
+    ladder: ClassVar[list[dict[str, Any]]] = [rung for rung in GuestMemory.ladder if not {"vms", "shifted"} & {*rung}]
+
+    unplugged: list[bool] = array("pages")
+
+    def keeps(self, guest: Guest, gfn: Gfn) -> bool:
+        return self.unplugged[gfn] or super().keeps(guest, gfn)
+
+    def end_after(self, start: int) -> int:
+        return start + choose(len(self.file.shared) - start + 1, "pages")
+
+    def start_with_memory(self, guest: Guest) -> None:
+        start = choose(len(self.file.bound), "start")
+        end = self.end_after(start)
+        self.start(guest, start, end, Gfn(choose(len(self.file.bound) - max(end - start, 1) + 1, "gfn")))
+
+    def operate(self, cpu: Cpu) -> None:
+        guest = self.machine.guests[0]
+        what = choose(4, "add a slot, delete a slot, punch, another operation")
+        if what == 3:
+            super().operate(cpu)
+        elif what == 2:
+            self.punch_some()
+        elif guest.running and what == 1:
+            start = choose(len(self.file.bound), "start")
+            self.delete(guest, start, self.end_after(start))
+        elif guest.running:
+            self.start_with_memory(guest)
+        require(not self.locked(), NO_LOCK_HELD)
+
+    def delete(self, guest: Guest, start: int, end: int) -> None:
+        """Take pages from a guest; what it kept there stays in the file, for when it has them again."""
+        had = self.pages_of(guest)
+        for pgoff in Pgoff.span(start, end):
+            if self.file.bound[pgoff] and self.file.owner[pgoff] is guest:
+                self.unplugged[self.file.gfn[pgoff]] = True
+        err = self.file.unbind(guest, start, end)
+        require(self.caused(err), CAUSE)
+        for gfn in Gfn.span(0, len(self.unplugged)):
+            if self.unplugged[gfn]:
+                self.forgotten(guest, gfn, err)
+        if err == 0 and self.pages_of(guest) != had:
+            reached("a page is taken from a running guest")
+
+    def forgotten(self, guest: Guest, gfn: Gfn, err: int) -> None:
+        """A page was taken from a guest, or was not."""
+        found, _ = self.file.find(guest, gfn)
+        require(found == (err != 0), DONE_OR_NOTHING)
+        if err == 0:
+            require(guest.entries[gfn].frame is None, DONE_OR_NOTHING)
+            guest.expects[gfn] = Expects.NOTHING
+            guest.gave[gfn] = False
+        self.unplugged[gfn] = False
 
 
 class TwoThreads(OpenFile):
@@ -438,8 +517,16 @@ class RunningVm(FileUser):
         super().setup()
         with alone():
             self.file.create()
-            self.file.bind(self.machine.guests[0], 0, len(self.file.bound))
+            self.bind_all(self.machine.guests[0])
         self.machine.guests[0].running = True
+
+    def bind_all(self, guest: Guest) -> None:
+        """Give the VM its memory."""
+        further = 1 if self.shifted else 0
+        last = len(self.file.bound) - further
+        self.file.bind(guest, 0, last, Gfn(further))
+        if self.shifted:
+            self.file.bind(guest, last, last + 1, Gfn(0))
 
 
 class Tenant(Host):

@@ -16,7 +16,16 @@ from guestmem.machine.arch import Arch
 from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
-from guestmem.scenarios.huge import HugeOnCca, HugeOnGunyah, HugeOnKvm, HugeOnSnp, HugeOnTdx, HugeWithReferences
+from guestmem.scenarios.huge import (
+    HugeOnCca,
+    HugeOnGunyah,
+    HugeOnKvm,
+    HugeOnSnp,
+    HugeOnTdx,
+    HugePartsOnKvm,
+    HugeWithReferences,
+    MisalignedOnKvm,
+)
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
@@ -33,6 +42,8 @@ from guestmem.scenarios.hypervisors import (
     PaddedOnKvm,
     PartsOnKvm,
     SignalsOnKvm,
+    SlotsOnGunyah,
+    SlotsOnKvm,
     TwoOnGunyah,
     TwoOnKvm,
     TwoThreadsOnGunyah,
@@ -313,6 +324,10 @@ SCENARIOS = {
         Scenario("kvm-two-threads", "a VMM of two threads on KVM, that work on one file", TwoThreadsOnKvm, {}, ALWAYS, ""),
         Scenario("gunyah-two-threads", "a VMM of two threads on Gunyah, that work on one file", TwoThreadsOnGunyah, {}, ALWAYS),
         Scenario("kvm-parts", "two VMs on KVM that have parts of one file, and touch all of it", PartsOnKvm, {}, ALWAYS, ""),
+        Scenario("kvm-slots", "a VM on KVM that has parts of a file at any gfn, while it runs", SlotsOnKvm, {}, ALWAYS, ""),
+        Scenario("gunyah-slots", "a VM on Gunyah that has parts of a file at any gfn, while it runs", SlotsOnGunyah, {}, ALWAYS),
+        Scenario("huge-parts", "two VMs on KVM, each with a page of one large folio", HugePartsOnKvm, {}, ALWAYS, ""),
+        Scenario("huge-misaligned", "a large folio on KVM at a gfn where a block cannot be", MisalignedOnKvm, {}, ALWAYS, ""),
         Scenario(
             "kvm-blocks",
             "KVM on a direct map of block entries, one of which has two pages of a file",

@@ -155,16 +155,19 @@ class GuestMemory(Host):
     Attributes:
         protection: the library's policy.
         batched: see ``GuestMemfd``.
+        shifted: a guest has the file in two slots, each page one gfn further on and the last at gfn 0.
         discarding: by page offset, the VMM is punching a hole there.
     """
 
-    # One page is cheap; two show a wrong trim, two VMs a half-done bind; only with four frames do two pages of the file
-    # lie in one block entry.  What x86 splits is split alike by arm64 with BBML2, which every hypervisor has.
+    # One page is cheap; two show a wrong trim, shifted a gfn taken for a page offset, two VMs a half-done bind; only with
+    # four frames do two pages of the file lie in one block entry.  What x86 splits is split alike by arm64 with BBML2, which
+    # every hypervisor has.
     ladder: ClassVar[list[dict[str, Any]]] = [
         {"pages": 1, "frames": 2},
         {"pages": 1, "frames": 2, "arch": Arch.ARM64_BBML2},
         {"pages": 1, "frames": 2, "vms": 2},
         {"pages": 2, "frames": 3},
+        {"pages": 2, "frames": 3, "shifted": True},
         {"pages": 2, "frames": 3, "vms": 2},
         {"pages": 2, "frames": 4, "arch": Arch.ARM64_BBML2},
         {"pages": 3, "frames": 4},
@@ -173,11 +176,17 @@ class GuestMemory(Host):
     file: GuestMemfd = part()
     protection: Protection = Protection.NONE
     batched: bool = False
+    shifted: bool = False
     discarding: list[bool] = array("pages")
 
     def interfered(self, err: int) -> bool:
         """Whether somebody else may have been the cause of an error, and be gone by now."""
         return False
+
+    def offered(self, pgoff: Pgoff) -> bool:
+        """Whether the guest that has a page has offered it to the host."""
+        guest = self.file.owner[pgoff]
+        return guest is not None and self.file.bound[pgoff] and guest.gave[self.file.gfn[pgoff]]
 
     # ---- what a hypervisor's scenario says
 
@@ -234,7 +243,7 @@ class GuestMemory(Host):
     @always(CONTENTS_SURVIVE)
     def contents(self) -> bool:
         return all(
-            guest.expects[gfn] is Expects.NOTHING or self.discarding[gfn] or self.keeps(guest, gfn)
+            guest.expects[gfn] is Expects.NOTHING or self.keeps(guest, gfn)
             for guest in self.machine.guests
             for gfn in Gfn.span(0, len(guest.entries))
         )
@@ -244,11 +253,14 @@ class GuestMemory(Host):
         return self.file
 
     def keeps(self, guest: Guest, gfn: Gfn) -> bool:
-        """Whether what a guest put into a page is still where it, or the host, will find it."""
+        """Whether what a guest put into a page is still where it, or the host, will find it; true of what the VMM discards."""
         file = self.file_of(guest)
-        folio = file.mapping.slots[gfn]
-        if folio is None or not file.bound[gfn]:
+        found, pgoff = file.find(guest, gfn)
+        folio = file.mapping.slots[pgoff]
+        if found and self.discarding[pgoff]:
+            return True
+        if folio is None or not found:
             return False
         if guest.expects[gfn] is Expects.SECRET:
-            return folio_page(self.kernel, folio, gfn).content is guest.secret
-        return folio_page(self.kernel, folio, gfn).content is Content.SHARED
+            return folio_page(self.kernel, folio, pgoff).content is guest.secret
+        return folio_page(self.kernel, folio, pgoff).content is Content.SHARED

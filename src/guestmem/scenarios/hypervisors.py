@@ -26,6 +26,7 @@ from guestmem.scenarios.cast import (
     PlainRead,
     Process,
     RunningVm,
+    Slots,
     TwoThreads,
     Vcpus,
     Vmm,
@@ -53,6 +54,8 @@ __all__ = [
     "PartsOnKvm",
     "PkvmHost",
     "SignalsOnKvm",
+    "SlotsOnGunyah",
+    "SlotsOnKvm",
     "SnpHost",
     "TdxHost",
     "TwoOnGunyah",
@@ -98,8 +101,7 @@ class KvmHost(GuestMemory):
 
     def may_share(self, pgoff: Pgoff) -> bool:
         """What the guest has asked for, or what no guest ever had."""
-        owner = self.file.owner[pgoff]
-        return owner is None or owner.gave[pgoff]
+        return self.file.owner[pgoff] is None or self.offered(pgoff)
 
 
 class GunyahHost(GuestMemory):
@@ -154,8 +156,7 @@ class PkvmHost(GuestMemory):
 
     def may_share(self, pgoff: Pgoff) -> bool:
         """Where guests wait for an answer: what the guest has asked for, or what no guest ever had."""
-        owner = self.file.owner[pgoff]
-        return not self.asks or owner is None or owner.gave[pgoff]
+        return not self.asks or self.file.owner[pgoff] is None or self.offered(pgoff)
 
 
 class ConfidentialHost(KvmHost):
@@ -297,6 +298,21 @@ class PartsOnKvm(KvmHost, Parts):
     """Two VMs on KVM that have parts of a file."""
 
     geometry = {"vms": 2}
+
+
+class SlotsOnKvm(KvmHost, Slots):
+    """A VM on KVM that has parts of a file at any gfn."""
+
+
+class SlotsOnGunyah(GunyahHost, Slots):
+    """A VM on Gunyah that has parts of a file at any gfn."""
+
+    must_show = ["a page of a running guest cannot be taken"]
+
+    def forgotten(self, guest: Guest, gfn: Gfn, err: int) -> None:
+        super().forgotten(guest, gfn, err)
+        if err:
+            reached("a page of a running guest cannot be taken")
 
 
 class BlocksOnKvm(KvmHost, PlainRead, Kcore, Vcpus, RunningVm):

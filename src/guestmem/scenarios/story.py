@@ -49,8 +49,8 @@ class Story(GunyahHost, Tenant, Zeropad):
 
         # Two drivers, one library.
         require(self.file.create() == 0 and self.kvm_file.create() == 0, "files can be created")
-        self.file.bind(gunyah_vm, 0, 2)
-        self.kvm_file.bind(kvm_vm, 0, 2)
+        self.file.bind(gunyah_vm, 0, 2, Gfn(0))
+        self.kvm_file.bind(kvm_vm, 0, 2, Gfn(0))
         gunyah_vm.running = True
         kvm_vm.running = True
 

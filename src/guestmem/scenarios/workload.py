@@ -69,7 +69,7 @@ def price(scenario: Scenario, protection: object, arch: object, workload: Worklo
             refused += _perform(world, operation) != 0
         guest = world.machine.guests[0]
         world.machine.hypervisor.vm_stop(guest)
-        refused += world.file.unbind(guest) != 0
+        refused += world.file.unbind(guest, 0, len(world.file.bound)) != 0
         world.file.release()
     costs = {kind.name.lower(): n for kind, n in runner.costs.items()}
     if refused:
@@ -83,7 +83,7 @@ def _begin(world: Cast, shared: bool) -> None:
     if shared:
         world.file.convert(0, len(world.file.shared), True)
     guest = world.machine.guests[0]
-    world.file.bind(guest, 0, len(world.file.bound))
+    world.file.bind(guest, 0, len(world.file.bound), Gfn(0))
     guest.running = True
 
 

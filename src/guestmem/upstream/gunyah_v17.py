@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from errno import EFAULT
+
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
 from guestmem.machine.cpu import Cpu
@@ -70,7 +72,8 @@ class LeftLocked(GuestMemfd):
 
     def guest_fault(self, cpu: Cpu, guest: Guest, gfn: Gfn) -> int:
         self.mapping.invalidate_lock.down_read()
-        err = self.provide_page(cpu, guest, Pgoff(gfn))
+        found, pgoff = self.find(guest, gfn)
+        err = self.provide_page(cpu, guest, pgoff) if found else -EFAULT
         if err == 0:
             self.mapping.invalidate_lock.up_read()
         return err
@@ -85,7 +88,7 @@ class B26(OnGunyah):
 class BoundTwice(GuestMemfd):
     """The test for an overlap cannot be true."""
 
-    def may_bind(self, guest: Guest, pgoff: Pgoff) -> int:
+    def may_bind(self, guest: Guest, pgoff: Pgoff, gfn: Gfn) -> int:
         return 0
 
 

@@ -16,7 +16,7 @@ from guestmem.contract.spans import Spans
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.linux.uapi import GUEST_MEMFD_FLAG_INIT_SHARED
 from guestmem.machine.frame import Content, is_secret
-from guestmem.machine.guest import Expects, Guest
+from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.mm.filemap import AddressSpace, Pgoff, unmap_mapping_page
 from guestmem.mm.folio import Folio, Kernel, folio_page, folio_put
 from guestmem.mm.secretmem import Secretmem
@@ -248,7 +248,7 @@ class Gmem(Placed):
         if self.file.shared[place] != bool(self.shared.at(pgoff)):
             self.file.convert(place, place + 1, not self.file.shared[place])
         if any(slot.pgoff <= pgoff < slot.pgoff + slot.pages for slot in self.bindings()):
-            self.file.bind(self.guest, place, place + 1)
+            self.file.bind(self.guest, place, place + 1, Gfn(place))
 
     def free(self, place: Pgoff) -> bool:
         return super().free(place) and not self.file.bound[place]
@@ -324,20 +324,17 @@ class Gmem(Placed):
         Two ranges overlap only if one has the first page of the other, and the first page of each gets a place.
         """
         self.at(start)
-        return next((err for place in self.used(start, end) if (err := self.file.may_bind(self.guest, place))), 0)
+        return next((err for place in self.used(start, end) if (err := self.file.may_bind(self.guest, place, Gfn(place)))), 0)
 
     def bind(self, slot: Slot) -> None:
         """The library's ``bind``, of the pages of a slot that have a place."""
         for first, last in runs(self.used(slot.pgoff, slot.pgoff + slot.pages)):
-            self.file.bind(self.guest, first, last)
+            self.file.bind(self.guest, first, last, Gfn(first))
 
     def unbind(self, slot: Slot) -> int:
-        """The library's ``unbind``: of a slot that was deleted, so others stay bound."""
-        err = self.file.unbind(self.guest)
-        for other in self.bindings():
-            if other is not slot:
-                self.bind(other)
-        return err
+        """The library's ``unbind``, of the pages of a slot that have a place."""
+        ranges = runs(self.used(slot.pgoff, slot.pgoff + slot.pages))
+        return next((err for first, last in ranges if (err := self.file.unbind(self.guest, first, last))), 0)
 
     def zap(self) -> None:
         """Let the guest's stage 2 have nothing of the file (kvm_mmu_zap_all_fast)."""
