@@ -20,6 +20,7 @@ from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm
 from guestmem.machine.arch import Arch
 from guestmem.mm.filemap import Pin
+from guestmem.mm.lifetime import Srcu
 from guestmem.mm.lru import BatchingKernel
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
@@ -43,9 +44,10 @@ from guestmem.rules import (
     SINGLE_OWNER,
     UNHELD_FREE,
     UNLOADED_UNUSED,
+    USED_ALIVE,
 )
 from guestmem.scenarios.host import GuestMemory
-from guestmem.scenarios.huge import HugeOnKvm, HugeOnSnp, HugeOnTdx, HugePartsOnKvm, MisalignedOnKvm
+from guestmem.scenarios.huge import HalfwayOnGunyah, HugeOnKvm, HugeOnSnp, HugeOnTdx, HugePartsOnKvm, MisalignedOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
     EagerOnGunyah,
@@ -64,6 +66,7 @@ from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKv
 from guestmem.scenarios.refusing import RefusingHost
 from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
 from guestmem.scenarios.users import BatchesOnKvm, BrokenMemory, Gup, HugeWithBatches, PfnCache
+from guestmem.upstream.kvm_guest_memfd import Memslots
 
 WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
@@ -486,6 +489,29 @@ TWINS = [
     ),
     Twin("NotEnded", OnKvm, GuestMemfd.take_back, "self.driver.invalidate_end(self, pgoff, pgoff + 1)", "pass", PAIRED),
     Twin("NotZapped", OnKvm, KvmDriver.unmap, "guest.zap(gfn)", "pass", FREED_UNUSED),
+    # ---- objects that live and die
+    Twin("NoGracePeriod", Memslots, Memslots.delete, "self.srcu.synchronize()", "pass", USED_ALIVE, 0),
+    Twin("WaitsForNobody", Memslots, Srcu.begin, "self.awaited[thread] = reads", "self.awaited[thread] = False", USED_ALIVE, 0),
+    Twin(
+        "FileNotHeld",
+        Memslots,
+        Memslots.get_file,
+        "return slot.file and self.file.get_unless_zero()",
+        "return slot.file",
+        USED_ALIVE,
+        0,
+    ),
+    # ---- hypercalls that fail half way
+    Twin("HalfGiven", HalfwayOnGunyah, GunyahDriver.donate, "elif order > 0:", "elif False:", CAUSE, 0),
+    Twin(
+        "HalfForgotten",
+        HalfwayOnGunyah,
+        GunyahDriver.take_back_given,
+        "self.provided[pfn] = err != 0 and err != -EPERM",
+        "self.provided[pfn] = False",
+        CAUSE,
+        0,
+    ),
     # ---- gfns and page offsets
     Twin(
         "GfnForPgoff",

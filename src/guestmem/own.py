@@ -19,6 +19,7 @@ from guestmem.machine.machine import Enforcement, Hypervisor, Machine
 from guestmem.mm.exception import copy_from_kernel_nofault, kernel_load, kernel_store, load_unaligned_zeropad, read_present_page
 from guestmem.mm.filemap import AddressSpace, Pgoff, Pin, filemap_grab_folio, filemap_lock_folio
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_page, folio_put, folio_try_get
+from guestmem.mm.lifetime import Object, Srcu
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import (
     Index,
@@ -117,6 +118,7 @@ __all__ = [
     "KvmHost",
     "Machine",
     "Mutex",
+    "Object",
     "OnCca",
     "OnGunyah",
     "OnKvm",
@@ -142,6 +144,7 @@ __all__ = [
     "SecretMemory",
     "Secretmem",
     "SnpHost",
+    "Srcu",
     "TdxHost",
     "TwoOnGunyah",
     "TwoOnKvm",

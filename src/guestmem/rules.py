@@ -18,6 +18,7 @@ RETURNED_CLEAN = "a frame given back holds no secret"
 FREE_FRAMES = "a free frame is in the direct map, owned by the host, mapped by no guest, flagged by nobody"
 SINGLE_OWNER = "a page has at most one private owner"
 FREED_UNUSED = "a folio is freed only when nothing refers to it or maps it"
+USED_ALIVE = "nothing is used after it was freed"
 UNHELD_FREE = "a folio that nobody holds is free"
 COUNTERS = "counters equal the holders they count"
 DONE_OR_NOTHING = "success means done, failure means nothing changed"
@@ -41,6 +42,7 @@ RULES = {
     FREE_FRAMES: "The next user of a free frame can map it and use it as ordinary memory.",
     SINGLE_OWNER: "No two guests have the same frame as private.",
     FREED_UNUSED: "When a folio is freed no page cache, page table or guest still has it.",
+    USED_ALIVE: "Files, slots and what else has references live as long as anybody uses them, and are freed once.",
     UNHELD_FREE: "When the last reference is dropped the folio goes back to the allocator: none leaks.",
     COUNTERS: "References to folios and modules, and open files that forbid an image of memory, are counted exactly.",
     DONE_OR_NOTHING: "An operation that fails leaves everything as it was, or gives a page up for good: it is never used again.",

@@ -17,7 +17,7 @@ from guestmem.machine.guest import Gfn, Guest
 from guestmem.machine.machine import Hypervisor, Machine
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, folio_end, folio_page
-from guestmem.model import Record, array, charge, may, step
+from guestmem.model import Record, array, charge, choose, may, reached, step
 
 __all__ = ["EagerGunyahDriver", "Gunyah", "GunyahDriver"]
 
@@ -43,9 +43,11 @@ class Gunyah(Hypervisor):
     Attributes:
         machine: whose frames these are.
         owners: by frame number, the extent that owns the frame.
+        halfway: a call over several frames that is refused may have done some of them by then.
     """
 
     machine: Machine
+    halfway: bool = False
     owners: list[Owner] = array("frames")
 
     @step
@@ -55,14 +57,26 @@ class Gunyah(Hypervisor):
         for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
             if self.owners[pfn].extent is not Extent.HOST:
                 return -EPERM
+        err = 0
+        done = 1 << order
         if may("memextent_donate to the guest is refused"):
-            self.machine.refuse()
-            return -ENOMEM
-        for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+            err = -ENOMEM
+            done = self.done_when_refused(order)
+        for pfn in Pfn.span(frame.pfn, frame.pfn + done):
             self.owners[pfn].extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
             self.owners[pfn].guest = guest
             self.machine.frames[pfn].stage2 = not private
-        return 0
+        return err
+
+    def done_when_refused(self, order: int) -> int:
+        """How many of 2^order frames a call has done that is refused."""
+        self.machine.refuse()
+        if order == 0 or not self.halfway:
+            return 0
+        done = choose(1 << order, "frames done before")
+        if done > 0:
+            reached("a hypercall fails half way")
+        return done
 
     @step
     def donate_to_host(self, guest: Guest, frame: Frame) -> int:
@@ -90,7 +104,8 @@ class Gunyah(Hypervisor):
             if owner.guest is not guest or private != (owner.extent is Extent.GUEST_PRIVATE):
                 return -EPERM
         if may("addrspace_map is refused"):
-            self.machine.refuse()
+            for page in range(self.done_when_refused(order)):
+                guest.enter(Gfn(gfn + page), self.machine.frames[frame.pfn + page], 0, private)
             return -ENOMEM
         guest.enter(gfn, frame, order, private)
         return 0
@@ -164,14 +179,24 @@ class GunyahDriver(Driver):
         return err
 
     def donate(self, guest: Guest, frame: Frame, order: int, private: bool) -> int:
-        """Donate frames, if they are not donated from an attempt before."""
+        """Donate frames, if they are not donated from an attempt before; all or none of them."""
         if self.provided[frame.pfn]:
             return 0
         err = self.hypervisor.donate_to_guest(guest, frame, order, private)
-        if err == 0:
-            for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+        for pfn in Pfn.span(frame.pfn, frame.pfn + (1 << order)):
+            if err == 0:
                 self.provided[pfn] = True
+            elif order > 0:
+                self.take_back_given(guest, pfn)
         return err
+
+    def take_back_given(self, guest: Guest, pfn: Pfn) -> None:
+        """Take back a frame that a failed donation may have given away; -EPERM: it has not.
+
+        What is refused counts as provided, so that it comes back with the page.
+        """
+        err = self.hypervisor.donate_to_host(guest, self.hypervisor.machine.frames[pfn])
+        self.provided[pfn] = err != 0 and err != -EPERM
 
     def reclaim_page(self, guest: Guest, gfn: Gfn, frame: Frame) -> int:
         """gunyah_vm_reclaim_folio: unmap, take the donation back.  An error leaves the rest to the next attempt."""

@@ -17,6 +17,7 @@ from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
 from guestmem.scenarios.huge import (
+    HalfwayOnGunyah,
     HugeOnCca,
     HugeOnGunyah,
     HugeOnKvm,
@@ -339,6 +340,13 @@ SCENARIOS = {
         # ---- large folios
         Scenario("huge-split", "a large folio on KVM, split when a part of it is shared", HugeOnKvm, {}, ON_KVM, ""),
         Scenario("huge-split-gunyah", "a large folio on Gunyah, split when a part of it is shared", HugeOnGunyah, {}, ON_GUNYAH),
+        Scenario(
+            "huge-halfway",
+            "large folios on Gunyah, whose hypercalls over several pages may fail half way",
+            HalfwayOnGunyah,
+            {},
+            ALWAYS,
+        ),
         Scenario(
             "huge-split-x86",
             "a large folio on KVM that leaves the direct map as a block, whose split may fail",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.guest import Gfn, Guest
+from guestmem.machine.machine import Hypervisor
 from guestmem.mm.filemap import Pgoff, xa_load
 from guestmem.mm.folio import Folio, folio_put, folio_try_get
 from guestmem.model import choose, reached, require, sometimes, thread
@@ -18,6 +19,7 @@ from guestmem.scenarios.hypervisors import CcaHost, GunyahHost, KvmHost, SnpHost
 
 __all__ = [
     "Folios",
+    "HalfwayOnGunyah",
     "HugeOnCca",
     "HugeOnGunyah",
     "HugeOnKvm",
@@ -85,6 +87,16 @@ class MisalignedOnKvm(KvmHost, Vcpus, RunningVm):
 
 class HugeOnGunyah(GunyahHost, Huge, Vmm):
     """Large folios on Gunyah."""
+
+
+class HalfwayOnGunyah(GunyahHost, Folios, RunningVm):
+    """Large folios on Gunyah, whose hypercalls over several pages may fail half way."""
+
+    must_show = ["a hypercall fails half way"]
+
+    def host(self) -> Hypervisor:
+        self.halfway = True
+        return super().host()
 
 
 class HugeOnSnp(SnpHost, PlainRead, Folios, Vmm):

@@ -105,14 +105,20 @@ class KvmHost(GuestMemory):
 
 
 class GunyahHost(GuestMemory):
-    """Gunyah."""
+    """Gunyah.
+
+    Attributes:
+        halfway: a hypercall over several frames that is refused may have done some of them by then.
+    """
 
     hypervisor: Gunyah = part()
     driver: GunyahDriver = part()
+    halfway: bool = False
 
     def host(self) -> Hypervisor:
         self.hypervisor.enforcement = Enforcement.SEA
         self.hypervisor.machine = self.machine
+        self.hypervisor.halfway = self.halfway
         return self.hypervisor
 
     def client(self) -> Driver:

@@ -6,50 +6,50 @@ virt/kvm/guest_memfd.c; ae431059e75d ("KVM: guest_memfd: Remove bindings on mems
 
 from __future__ import annotations
 
-from guestmem.model import Mutex, Record, RwSem, World, always, array, part, reached, require, step, thread, when
-from guestmem.rules import FREED_UNUSED, SINGLE_OWNER
+from guestmem.mm.lifetime import Object, Srcu
+from guestmem.model import Mutex, Record, RwSem, World, always, array, part, reached, step, thread, when
+from guestmem.rules import SINGLE_OWNER
 
 __all__ = ["B48", "B49", "Memslots", "Populating"]
 
 
-class Memslot(Record):
+class Memslot(Object):
     """A memory slot (struct kvm_memory_slot).
 
     Attributes:
-        live: it is in the VM's slots; memory that was freed otherwise.
+        listed: it is in the VM's slots, where vCPUs find it.
         file: it has the file as its memory (gmem.file).
     """
 
-    live: bool = False
+    listed: bool = False
     file: bool = False
 
 
-class GmemFile(Record):
-    """A file of guest memory (struct file, struct gmem_file), of which user space has one descriptor.
+class GmemFile(Object):
+    """A file of guest memory (struct file, struct gmem_file).
 
     Attributes:
-        open: user space has the descriptor.
-        released: kvm_gmem_release() has run.
         bindings: the slots that the file knows of.
     """
 
-    open: bool = True
-    released: bool = False
     bindings: list[bool] = array("slots")
 
 
 class Memslots(World):
-    """One closes a file of guest memory while another deletes the slots that have it."""
+    """One closes a file of guest memory, another deletes the slots that have it, while a guest faults on them."""
 
-    geometry = {"slots": 1}
+    geometry = {"slots": 1, "references": 2}
 
     slots_lock: Mutex = part()
+    srcu: Srcu = part()
     file: GmemFile = part()
     slots: list[Memslot] = array("slots")
 
     def setup(self) -> None:
+        self.file.make()
         for number, slot in enumerate(self.slots):
-            slot.live = True
+            slot.make()
+            slot.listed = True
             slot.file = True
             self.file.bindings[number] = True
 
@@ -59,25 +59,29 @@ class Memslots(World):
 
     @thread
     def closer(self) -> None:
-        """close(2), then kvm_gmem_release()."""
-        self.put_file()
+        """close(2)."""
+        self.fput()
+
+    def fput(self) -> None:
+        """Drop a reference to the file, which ends with the last."""
+        if self.file.put():
+            self.release()
+            reached("the file is released")
+
+    def release(self) -> None:
+        """kvm_gmem_release()."""
         with self.slots_lock:
             for number, slot in enumerate(self.slots):
                 if self.file.bindings[number]:
-                    self.forget_file(slot)
-                    self.file.bindings[number] = False
-            self.file.released = True
-            reached("the file is released")
+                    self.unbind(number, slot)
+        self.file.free()
 
     @step
-    def put_file(self) -> None:
-        """fput(), the last: from here on nobody gets a reference."""
-        self.file.open = False
-
-    @step
-    def forget_file(self, slot: Memslot) -> None:
-        """WRITE_ONCE(slot->gmem.file, NULL)."""
-        require(slot.live, FREED_UNUSED)
+    def unbind(self, number: int, slot: Memslot) -> None:
+        """File and slot forget each other; the lock is held."""
+        self.file.use()
+        slot.use()
+        self.file.bindings[number] = False
         slot.file = False
 
     @thread
@@ -85,25 +89,56 @@ class Memslots(World):
         """KVM_SET_USER_MEMORY_REGION2 with size 0, for each slot."""
         for number, slot in enumerate(self.slots):
             with self.slots_lock:
-                if slot.file and (self.file_is_live() or self.unbinds_dying()):
-                    self.file.bindings[number] = False
-                    slot.file = False
-                self.free(slot)
+                self.delete(number, slot)
         reached("the slots are deleted")
+
+    def delete(self, number: int, slot: Memslot) -> None:
+        """kvm_set_memslot(), kvm_free_memslot()."""
+        slot.listed = False
+        self.srcu.synchronize()
+        if slot.file and (self.file_is_live() or self.unbinds_dying()):
+            self.unbind(number, slot)
+        slot.free()
 
     @step
     def file_is_live(self) -> bool:
         """get_file_active(): whether somebody still has a reference."""
-        return self.file.open
+        return self.file.refcount > 0
+
+    @thread
+    def vcpu(self) -> None:
+        """A guest faults on its slots."""
+        for slot in self.slots:
+            got = False
+            with self.srcu.reading:
+                if self.find(slot):
+                    got = self.get_file(slot)
+                    if got:
+                        self.get_pfn(slot)
+            if got:
+                self.fput()
 
     @step
-    def free(self, slot: Memslot) -> None:
-        """kfree()."""
-        slot.live = False
+    def find(self, slot: Memslot) -> bool:
+        """gfn_to_memslot()."""
+        return slot.listed
+
+    @step
+    def get_file(self, slot: Memslot) -> bool:
+        """kvm_gmem_get_file(): a reference, if the slot has a file that lives."""
+        slot.use()
+        return slot.file and self.file.get_unless_zero()
+
+    @step
+    def get_pfn(self, slot: Memslot) -> None:
+        """kvm_gmem_get_pfn()."""
+        slot.use()
+        self.file.use()
+        reached("a guest faults on a slot")
 
     @always(SINGLE_OWNER)
     def known_to_both(self) -> bool:
-        return not self.file.released or not any(slot.file and slot.live for slot in self.slots)
+        return self.file.live or not any(slot.file and slot.live for slot in self.slots)
 
 
 class B48(Memslots):
