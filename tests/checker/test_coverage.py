@@ -25,10 +25,11 @@ CASES = Path(__file__).parents[1] / "silence"
 UNMAP = ["--protection", "unmap", "--pages", "1"]
 
 LOST = "guestmem: {file}:12: Mine.prepare_accesible overrides nothing: Driver has prepare_accessible\n"
+LOST_PART = "guestmem: {file}:9: W.drivr overrides nothing: GunyahHost has driver\n"
 UNPLUGGED = "guestmem: {file}:10: class Mine is used by nothing: write driver: Mine = part() in W\n"
 
 
-@pytest.mark.parametrize(("case", "line"), [("misspelt", LOST), ("not_plugged_in", UNPLUGGED)])
+@pytest.mark.parametrize(("case", "line"), [("misspelt", LOST), ("misspelt_part", LOST_PART), ("not_plugged_in", UNPLUGGED)])
 def test_a_driver_that_nothing_hears_is_refused(case: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = CASES / f"{case}.py"
     assert cli.main(["check", f"{file}:W", *UNMAP]) == 2

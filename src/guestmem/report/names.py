@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from guestmem.checker.frontend.classes import refuse_lost_overrides
 from guestmem.checker.frontend.source import shown_file
 from guestmem.guest_memfd.library import Protection
 from guestmem.machine.arch import Arch
@@ -38,7 +39,9 @@ def arch(name: str | Arch) -> Arch:
 def scenario(named: str | type[World]) -> Scenario:
     """The scenario or defect with a name, the world ``file.py:Name`` of a file, or a world of yours.  Raises :class:`Refused`."""
     if isinstance(named, str):
-        return DEFECTS[named].scenario if named in DEFECTS else find(named)
+        found = DEFECTS[named].scenario if named in DEFECTS else find(named)
+        refuse_lost_overrides(found.world)
+        return found
     methods = (inspect.unwrap(method) for method in vars(named).values() if inspect.isfunction(method))
     file = next((method.__code__.co_filename for method in methods), named.__module__)
     return Scenario(f"{shown_file(file)}:{named.__name__}", (named.__doc__ or "").partition("\n")[0], named)

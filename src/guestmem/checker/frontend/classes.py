@@ -37,14 +37,21 @@ def users(cls: type[Record]) -> list[type[Record]]:
     return [base for base in cls.__mro__ if issubclass(base, Record) and not is_own(base.__module__)]
 
 
-def refuse_lost_overrides(world: World) -> None:
-    """Refuse what looks like an override and is none, in the classes of a world.
+def parts_of(cls: type[Record]) -> Iterator[type[Record]]:
+    """The class of a record and those of its parts."""
+    yield cls
+    for field in cls.fields().values():
+        if isinstance(field.type, RefType) and (field.kind == "part" or field.parts):
+            yield from parts_of(field.type.cls)
+
+
+def refuse_lost_overrides(world: type[World]) -> None:
+    """Refuse what looks like an override and is none, in a world and the classes of its parts.
 
     A method or field that nothing uses and whose name is nearly that of one in a base class; a method that takes other
     parameters than the one it overrides; a plain attribute that would set a field.
     """
-    present = dict.fromkeys(type(record) for record in records_of(world))
-    for cls in present:
+    for cls in dict.fromkeys(parts_of(world)):
         for mine in users(cls):
             _Overrides(cls, mine).refuse()
 

@@ -56,7 +56,7 @@ def read(pools: Pools) -> Program:
     """The threads and properties of a world, and what they call.  Raises :class:`Refused`."""
     world = pools.world
     cls = type(world)
-    refuse_lost_overrides(world)
+    refuse_lost_overrides(cls)
     if not world.threads:
         raise Refused(cls.__qualname__, "a world without threads", "mark a method with @thread")
     if len(world.threads) > MOST_THREADS:
