@@ -24,7 +24,7 @@ from guestmem.mm.lifetime import Srcu
 from guestmem.mm.lru import BatchingKernel
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import World, part
-from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
+from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC, NO_SLEEP
 from guestmem.rules import (
     BROKEN_UNUSED,
     CAUSE,
@@ -499,6 +499,15 @@ TWINS = [
         "return slot.file and self.file.get_unless_zero()",
         "return slot.file",
         USED_ALIVE,
+        0,
+    ),
+    Twin(
+        "FaultsUnderLock",
+        PfnCache,
+        PfnCache.used,
+        "kernel_store(self.kernel, cpu, folio.frame, Content.SHARED)",
+        "self.user_fault(cpu, gpc.pgoff)",
+        NO_SLEEP,
         0,
     ),
     # ---- hypercalls that fail half way

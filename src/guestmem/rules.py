@@ -5,7 +5,7 @@ A constant is the sentence that a violation prints; :data:`RULES` says of each w
 which every model has, are in :mod:`guestmem.model.errors`.
 """
 
-from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC
+from guestmem.model.errors import GUARDED, NO_DEADLOCK, NO_PANIC, NO_SLEEP
 
 __all__ = ["RULES"]
 
@@ -54,5 +54,6 @@ RULES = {
     UNLOADED_UNUSED: "A driver's code stays as long as anybody may call it.",
     REFUSED: "No image of memory is made, and no driver unloaded, while a guest has pages that only the driver can take back.",
     GUARDED: "A field that a lock guards changes only while the thread holds the lock ([which lock guards what](steps.md)).",
+    NO_SLEEP: "Whoever holds a spin lock takes no mutex or semaphore, allocates nothing and waits for no grace period.",
     NO_DEADLOCK: "No thread waits for ever for something that nobody will do.",
 }

@@ -17,7 +17,22 @@ from guestmem.mm.folio import (
     folio_ref_unfreeze,
     folio_try_get,
 )
-from guestmem.model import Index, Record, RwSem, array, charge, current, guards, may, panic, part, reached, require, step
+from guestmem.model import (
+    Index,
+    Record,
+    RwSem,
+    array,
+    charge,
+    current,
+    guards,
+    may,
+    might_sleep,
+    panic,
+    part,
+    reached,
+    require,
+    step,
+)
 from guestmem.model.errors import GUARDED
 
 __all__ = [
@@ -202,7 +217,8 @@ def map_user(mapping: AddressSpace, pgoff: Pgoff, folio: Folio) -> None:
 
 
 def unmap_mapping_page(mapping: AddressSpace, pgoff: Pgoff) -> None:
-    """Remove a page from the VMM's page table, and from TLBs (unmap_mapping_pages)."""
+    """Remove a page from the VMM's page table, and from TLBs (unmap_mapping_pages, which takes i_mmap_rwsem)."""
+    might_sleep(mapping.invalidate_lock.preempt)
     if mapping.user[pgoff].live:
         clear_user(mapping, pgoff)
         flush_user(mapping, pgoff)

@@ -10,7 +10,22 @@ from guestmem.machine.arch import Arch
 from guestmem.machine.cost import Cost
 from guestmem.machine.frame import Frame, Pfn, is_secret
 from guestmem.machine.machine import Machine
-from guestmem.model import Mutex, Record, array, bounded, charge, choose, guards, may, part, require, step, when
+from guestmem.model import (
+    Mutex,
+    Preempt,
+    Record,
+    array,
+    bounded,
+    charge,
+    choose,
+    guards,
+    may,
+    might_sleep,
+    part,
+    require,
+    step,
+    when,
+)
 from guestmem.rules import FREED_UNUSED, RETURNED_CLEAN
 
 __all__ = [
@@ -80,6 +95,7 @@ class Kernel(Record):
         pm_lock: held to set that, having looked at what is open, and to open what may not be when it is set.
         signals: signals arrive at threads that are in the kernel.
         pgtable_split_lock: one splits block entries of the direct map at a time (cpa_lock on x86).
+        preempt: who must not sleep.
     """
 
     machine: Machine
@@ -93,6 +109,7 @@ class Kernel(Record):
     pm_lock: Mutex = part()
     signals: bool = False
     pgtable_split_lock: Mutex = part()
+    preempt: Preempt = part()
 
     @guards("hibernating")
     def deciding_on_power(self) -> bool:
@@ -142,6 +159,7 @@ class Kernel(Record):
 
     def lru_add_drain_all(self) -> None:
         """Have all CPUs drop the references that they keep of folios noted; this kernel keeps none."""
+        might_sleep(self.preempt)
 
     def can_set_direct_map(self) -> bool:
         """Whether single pages of the direct map can be changed; if not, the calls that do return 0 and do nothing."""
@@ -205,6 +223,7 @@ def free_run(kernel: Kernel, pfn: int, order: int) -> bool:
 @step
 def alloc_folio(kernel: Kernel, order: int) -> Folio | None:
     """Allocate frames, any that are free; None when there are none, or when the allocation fails (folio_alloc)."""
+    might_sleep(kernel.preempt)
     return kernel.alloc(order)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects that live and die, and readers for whom their end waits (struct kref, SRCU)."""
 
-from guestmem.model import Record, array, bounded, current, guard, require, step, when
+from guestmem.model import Preempt, Record, array, bounded, current, guard, might_sleep, require, step, when
 from guestmem.rules import USED_ALIVE
 
 __all__ = ["Object", "Srcu"]
@@ -70,6 +70,7 @@ class Srcu(Record):
 
     readers: list[bool] = array("threads")
     awaited: list[bool] = array("threads")
+    preempt: Preempt | None = None
 
     reading = guard("read_lock", "read_unlock")
 
@@ -86,6 +87,7 @@ class Srcu(Record):
 
     def synchronize(self) -> None:
         """Wait until all readers have gone that are there now; not for those who come later."""
+        might_sleep(self.preempt)
         self.begin()
         self.wait()
 

@@ -28,6 +28,7 @@ class BatchingKernel(Kernel):
 
     @step
     def lru_add_drain_all(self) -> None:
+        super().lru_add_drain_all()
         before = self.batch
         self.batch = None
         if before is not None:

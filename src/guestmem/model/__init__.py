@@ -3,7 +3,7 @@
 
 from guestmem.model.control import alone, charge, choose, current, exported_to, guard, may, panic, reached, require, step, when
 from guestmem.model.errors import Deadlock, Refused, Verdict
-from guestmem.model.lock import Mutex, RwSem
+from guestmem.model.lock import Mutex, Preempt, RwSem, SpinLock, might_sleep
 from guestmem.model.record import Index, Record, array, bounded, guards, part
 from guestmem.model.world import World, always, sometimes, thread
 
@@ -11,9 +11,11 @@ __all__ = [
     "Deadlock",
     "Index",
     "Mutex",
+    "Preempt",
     "Record",
     "Refused",
     "RwSem",
+    "SpinLock",
     "Verdict",
     "World",
     "alone",
@@ -27,6 +29,7 @@ __all__ = [
     "guard",
     "guards",
     "may",
+    "might_sleep",
     "panic",
     "part",
     "reached",

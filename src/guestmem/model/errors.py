@@ -42,5 +42,6 @@ NOT_REACHED = "what the checker has found out of reach is not reached"  # were i
 NO_DEADLOCK = "no deadlock; a wait ends"
 HOLDER_RELEASES = "a lock is released by the thread that holds it"
 TAKEN_ONCE = "a thread does not take a lock it already holds"
+NO_SLEEP = "nobody sleeps while he holds a spin lock"
 GUARDED = "what a lock guards is changed only under it"
 ALWAYS_A_STEP = "a thread goes on until its next step"

@@ -14,8 +14,8 @@ from guestmem.mm.filemap import Pgoff, Pin, follow_pfnmap
 from guestmem.mm.folio import EHWPOISON, Folio
 from guestmem.mm.lru import BatchingKernel
 from guestmem.model import (
-    Mutex,
     Record,
+    SpinLock,
     always,
     array,
     choose,
@@ -135,7 +135,7 @@ class Gpc(Record):
         valid: ``folio`` is what the guest has at ``pgoff``.
     """
 
-    lock: Mutex = part()
+    lock: SpinLock = part()
     pgoff: Pgoff = Pgoff(0)
     valid: bool = False
     folio: Folio | None = None
