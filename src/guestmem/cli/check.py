@@ -60,6 +60,7 @@ def add(commands: Any) -> None:
     check.add_argument("--show", choices=("tree", "ir", "c"), help="print what the world is translated to, and explore nothing")
     check.add_argument("--save-trace", metavar="FILE", help="write the counterexample, for `guestmem explain`")
     check.add_argument("--save-test", metavar="FILE", help="write a test for pytest that fails as long as this happens")
+    check.add_argument("--syz", metavar="FILE", help="write the counterexample as system calls, a program for syzkaller")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=run)
 
@@ -77,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         may_write(arguments.save_trace, "--save-trace")
     if arguments.save_test:
         may_write(arguments.save_test, "--save-test")
+    if arguments.syz:
+        may_write(arguments.syz, "--syz")
     report = check.Check(
         scenario,
         given,
@@ -106,6 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
         save(arguments.save_trace, report.saved())
     if arguments.save_test and report.rule:
         write_whole(arguments.save_test, as_test(report.saved()), "--save-test")
+    if arguments.syz and report.rule:
+        write_whole(arguments.syz, report.as_syz(), "--syz")
     return EXIT[report.verdict]
 
 

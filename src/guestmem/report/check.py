@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from guestmem.report import names
 from guestmem.report.explain import Saved, lines, saved
 from guestmem.report.names import plain, text
 from guestmem.report.silence import Watch, silence_json, silence_lines
+from guestmem.report.syz import program
 from guestmem.scenarios.catalogue import Scenario
 from guestmem.scenarios.climb import Breach, Climb, Rung
 
@@ -160,6 +162,14 @@ class Check:
         if self._worst is None:
             raise Refused(self.what, "no rule is broken", "explain a check that is violated")
         return saved(self.scenario.name, self._decisive.options, self._worst[1])
+
+    def as_syz(self) -> str:
+        """The same as a program for syzkaller.  Raises :class:`Refused` also where its steps are no system calls."""
+        if self._worst is None:
+            raise Refused(self.what, "no rule is broken", "write a program of a check that is violated")
+        _, violation = self._worst
+        build = functools.partial(self.scenario.build, **self._decisive.options)
+        return program(self.scenario.name, build, violation.rule, violation.slices)
 
     @property
     def _asked(self) -> str:
