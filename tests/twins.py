@@ -567,8 +567,8 @@ TWINS = [
         GuestMemfd.mapping_order,
         "if first % (1 << folio.order) != 0:",
         "if False:",
-        DONE_OR_NOTHING,
-        0,
+        CONTENTS_SURVIVE,
+        4,
     ),
     # ---- more who act
     Twin(
