@@ -38,7 +38,8 @@ def add(commands: Any) -> None:
         "--library",
         nargs="+",
         metavar="L",
-        help="posted libraries on kvm, gunyah, pkvm-asks: ours, rfc-v1, rfc-v2, third, direct-map-v7, direct-map-v12, v6, v7, v8",
+        help="posted libraries on kvm, gunyah, pkvm-asks: ours, rfc-v1, rfc-v2, third, direct-map-v7, direct-map-v12, "
+        "kvm-6.18, v6, v7, v8",
     )
     compare.add_argument("--mask", action="store_true", help="with --library: which of its defects hides which")
     compare.add_argument("--trace", metavar="FILE", help="price the operations in this text of trace events")

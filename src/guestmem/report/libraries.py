@@ -11,7 +11,7 @@ from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.report import names
 from guestmem.report.check import explored
 from guestmem.report.together import explorations
-from guestmem.upstream.libraries import HOSTS, LIBRARIES, parts, scenario
+from guestmem.upstream.libraries import HOSTS, LIBRARIES, fits, parts, scenario
 
 __all__ = ["Broken", "Cell", "Layer", "Libraries", "Mask", "compare_libraries", "mask"]
 
@@ -44,6 +44,8 @@ class Cell(NamedTuple):
 
 def _explored(name: str, made_of: tuple[type[GuestMemfd], ...], host: str, memory: int) -> Cell:
     """Explore past what is broken, so that no rule hides another by being broken first."""
+    if not all(fits(piece, host) for piece in made_of):
+        return Cell(name, host, "is KVM's own", 0, [], [])
     library = made_of[0] if len(made_of) == 1 else type("Library", made_of, {"__module__": __name__})
     wanted = scenario(name, library, host)
     check = explored(wanted, all_rules=True, memory=memory)

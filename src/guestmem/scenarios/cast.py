@@ -253,8 +253,10 @@ class FileUser(Caller):
         for pgoff in Pgoff.span(start, end):
             require(self.file.shared[pgoff] == to_shared, DONE_OR_NOTHING)
             owner = self.file.owner[pgoff]
-            if owner is not None and self.file.bound[pgoff] and not to_shared:
-                owner.gave[self.file.gfn[pgoff]] = False
+            if owner is not None and self.file.bound[pgoff]:
+                require(self.agrees(owner, self.file.gfn[pgoff], to_shared), DONE_OR_NOTHING)
+                if not to_shared:
+                    owner.gave[self.file.gfn[pgoff]] = False
 
     def conversion_failed(self) -> None:
         """A conversion did not go through."""

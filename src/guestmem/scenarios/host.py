@@ -195,6 +195,11 @@ class GuestMemory(Host):
 
     # ---- what a hypervisor's scenario says
 
+    def agrees(self, guest: Guest, gfn: Gfn, shared: bool) -> bool:
+        """Whether a guest has a page as the file says since a conversion, if it has it already."""
+        entry = guest.entries[gfn]
+        return not entry.live or entry.private != shared
+
     def client(self) -> Driver:
         """The driver; called by ``setup``, after the hypervisor is ready."""
         raise NotImplementedError

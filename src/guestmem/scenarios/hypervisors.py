@@ -147,6 +147,10 @@ class PkvmHost(GuestMemory):
         self.hypervisor.asks = self.asks
         return self.hypervisor
 
+    def agrees(self, guest: Guest, gfn: Gfn, shared: bool) -> bool:
+        """What is shared a guest decides by itself, and the host hears of it."""
+        return True
+
     def client(self) -> Driver:
         return sanitising(self.driver, self.hypervisor)
 

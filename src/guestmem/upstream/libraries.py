@@ -15,9 +15,10 @@ from guestmem.scenarios.catalogue import Scenario
 from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm
 from guestmem.upstream.direct_map_series import DirectMapV7, DirectMapV12
 from guestmem.upstream.in_place import InPlaceV6, InPlaceV7, InPlaceV8
+from guestmem.upstream.kvm_6_18 import Kvm618, OtherMemory
 from guestmem.upstream.library_rfc import RfcV1, RfcV2, ThirdDesign
 
-__all__ = ["HOSTS", "LIBRARIES", "parts", "scenario"]
+__all__ = ["HOSTS", "LIBRARIES", "fits", "parts", "scenario"]
 
 LIBRARIES: dict[str, type[GuestMemfd]] = {
     "ours": GuestMemfd,
@@ -26,6 +27,7 @@ LIBRARIES: dict[str, type[GuestMemfd]] = {
     "third": ThirdDesign,
     "direct-map-v7": DirectMapV7,
     "direct-map-v12": DirectMapV12,
+    "kvm-6.18": Kvm618,
     "v6": InPlaceV6,
     "v7": InPlaceV7,
     "v8": InPlaceV8,
@@ -46,6 +48,12 @@ class PopulatedKvm(Populates, OnKvm):
     """The standard cast on KVM, with populate."""
 
 
+class PopulatedKvm618(OtherMemory, PopulatedKvm):
+    """The standard cast on KVM 6.18, with populate."""
+
+    file: Kvm618 = part()
+
+
 class PopulatedGunyah(Populates, OnGunyah):
     """The standard cast on Gunyah, with populate."""
 
@@ -55,7 +63,15 @@ HOSTS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "gunyah": (PopulatedGunyah, {}),
     "pkvm-asks": (OnPkvm, {"asks": True}),
 }
+OWN: dict[type[GuestMemfd], dict[str, tuple[type[Any], dict[str, Any]]]] = {Kvm618: {"kvm": (PopulatedKvm618, {"frames": 3})}}
+"""Libraries that are part of a hypervisor, and their hosts; a page in the file and one beside it need a frame more."""
+
 SMALL = {"pages": 1, "frames": 2}
+
+
+def fits(library: type[GuestMemfd], host: str) -> bool:
+    """Whether there is such a library on a host."""
+    return host in OWN.get(library, HOSTS)
 
 
 def parts(library: type[GuestMemfd]) -> list[type[GuestMemfd]]:
@@ -66,8 +82,8 @@ def parts(library: type[GuestMemfd]) -> list[type[GuestMemfd]]:
 
 def scenario(name: str, library: type[GuestMemfd], host: str) -> Scenario:
     """A library on one of ``HOSTS``, where its pages leave the direct map if it knows how."""
-    base, options = HOSTS[host]
+    base, options = OWN.get(library, HOSTS)[host]
     members = {"__module__": __name__, "__annotations__": {"file": library}, "file": part()}
     world = type(f"{library.__name__}On{base.__name__}", (base,), members)
-    given = {**options, "protection": Protection.UNMAP}
-    return Scenario(f"{name} on {host}", (library.__doc__ or "").partition("\n")[0], world, given, small=SMALL)
+    given = {**SMALL, **options, "protection": Protection.UNMAP}
+    return Scenario(f"{name} on {host}", (library.__doc__ or "").partition("\n")[0], world, given)
