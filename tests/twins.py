@@ -515,8 +515,8 @@ TWINS = [
     Twin(
         "HalfForgotten",
         HalfwayOnGunyah,
-        GunyahDriver.take_back_given,
-        "self.provided[pfn] = err != 0 and err != -EPERM",
+        GunyahDriver.donate,
+        "self.provided[pfn] = back != 0 and back != -EPERM",
         "self.provided[pfn] = False",
         CAUSE,
         0,

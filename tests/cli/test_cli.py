@@ -178,7 +178,7 @@ class Careless(GunyahDriver):
     def prepare_accessible(self, file: GuestMemfd, pgoff: Pgoff, folio: Folio | None) -> int:
         guest = file.owner[pgoff]
         if folio is not None and guest is not None and self.provided[folio.frame.pfn]:
-            self.reclaim_page(guest, pgoff, folio.frame)
+            self.reclaim_page(guest, file.gfn[pgoff], folio.frame)
         return 0
 
 class Renamed(GunyahDriver):

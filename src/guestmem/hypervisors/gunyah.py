@@ -179,7 +179,10 @@ class GunyahDriver(Driver):
         return err
 
     def donate(self, guest: Guest, frame: Frame, order: int, private: bool) -> int:
-        """Donate frames, if they are not donated from an attempt before; all or none of them."""
+        """Donate frames, if they are not donated from an attempt before; all or none of them.
+
+        What a failed call has given away is taken back (-EPERM: it was not), or counts as provided, to come back later.
+        """
         if self.provided[frame.pfn]:
             return 0
         err = self.hypervisor.donate_to_guest(guest, frame, order, private)
@@ -187,16 +190,9 @@ class GunyahDriver(Driver):
             if err == 0:
                 self.provided[pfn] = True
             elif order > 0:
-                self.take_back_given(guest, pfn)
+                back = self.hypervisor.donate_to_host(guest, self.hypervisor.machine.frames[pfn])
+                self.provided[pfn] = back != 0 and back != -EPERM
         return err
-
-    def take_back_given(self, guest: Guest, pfn: Pfn) -> None:
-        """Take back a frame that a failed donation may have given away; -EPERM: it has not.
-
-        What is refused counts as provided, so that it comes back with the page.
-        """
-        err = self.hypervisor.donate_to_host(guest, self.hypervisor.machine.frames[pfn])
-        self.provided[pfn] = err != 0 and err != -EPERM
 
     def reclaim_page(self, guest: Guest, gfn: Gfn, frame: Frame) -> int:
         """gunyah_vm_reclaim_folio: unmap, take the donation back.  An error leaves the rest to the next attempt."""

@@ -219,6 +219,8 @@ class GuestMemory(Host):
     def setup(self) -> None:
         super().setup()
         # Only do_sea() needs to learn it: the abort that pKVM injects is handled like any other.
+        if self.shifted and self.geometry["pages"] < 2:
+            raise Refused("shifted", "one page has nowhere to go", "use at least 2 pages")
         needs_fixup = self.machine.hypervisor.enforcement is Enforcement.SEA
         self.kernel.fixup_stage2 = needs_fixup and self.protection in (Protection.FIXUP, Protection.UNMAP_FIXUP)
         self.file.kernel = self.kernel
