@@ -16,6 +16,7 @@ from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor, Machine
+from guestmem.machine.word import U32, u32
 from guestmem.mm.exception import copy_from_kernel_nofault, kernel_load, kernel_store, load_unaligned_zeropad, read_present_page
 from guestmem.mm.filemap import AddressSpace, Pgoff, Pin, filemap_grab_folio, filemap_lock_folio
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_page, folio_put, folio_try_get
@@ -85,6 +86,7 @@ __all__ = [
     "ENOMEM",
     "EOPNOTSUPP",
     "EPERM",
+    "U32",
     "AddressSpace",
     "Arch",
     "BlocksOnKvm",
@@ -185,5 +187,6 @@ __all__ = [
     "sometimes",
     "step",
     "thread",
+    "u32",
     "when",
 ]

@@ -23,8 +23,8 @@ from guestmem.model.world import World
 WORD = 64
 #: Bits of the widest field.
 WIDEST_FIELD = 62
-#: A local wider than this, kept across a step, is taken for one without bounds.
-WIDEST_LOCAL = 24
+#: A local wider than this, kept across a step, has no bounds.
+WIDEST_LOCAL = WIDEST_FIELD
 
 
 @dataclass
