@@ -7,7 +7,7 @@ import pytest
 
 from guestmem.checker import Model
 from guestmem.mm.lifetime import Object, Srcu
-from guestmem.model import Mutex, Preempt, RwSem, SpinLock, World, choose, part, reached, step, thread
+from guestmem.model import Mutex, Preempt, Refused, RwSem, SpinLock, World, choose, part, reached, step, thread
 from guestmem.model.errors import NO_SLEEP
 from guestmem.rules import USED_ALIVE
 
@@ -110,10 +110,6 @@ class Sleeps(World):
     sem: RwSem = part()
     srcu: Srcu = part()
 
-    def setup(self) -> None:
-        for lock in (self.spin, self.other, self.mutex, self.sem, self.srcu):
-            lock.preempt = self.preempt
-
     def inner(self) -> None:
         with self.other:
             self.work()
@@ -171,3 +167,16 @@ class SleepsInBetween(Sleeps):
 def test_who_holds_a_spin_lock_does_not_sleep(world: Any) -> None:
     assert broken(Sleeps()) == set()
     assert broken(world()) == {NO_SLEEP}
+
+
+def test_spin_locks_are_counted() -> None:
+    class Uncounted(World):
+        spin: SpinLock = part()
+
+        @thread
+        def user(self) -> None:
+            with self.spin:
+                pass
+
+    with pytest.raises(Refused, match="spin: a spin lock in a world that counts none: add preempt: Preempt = part"):
+        Uncounted()

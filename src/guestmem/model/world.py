@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast, overload
 
 from guestmem.model.errors import Refused
+from guestmem.model.lock import Preempt, SpinLock
 from guestmem.model.record import Array, Record, RefType, check_value, evaluate, show
 
 __all__ = ["World", "always", "sometimes", "thread"]
@@ -122,6 +123,7 @@ class World(Record):
                 known = ", ".join([*sizes, *(f.name for f in self.fields().values() if f.kind == "scalar")])
                 raise Refused(type(self).__name__, f"{name!r} is no size or option of it", f"use one of: {known}")
             setattr(self, name, value)
+        _count_spin_locks(self)
         self.setup()
         _check_references(self)
 
@@ -160,6 +162,18 @@ def records_of(root: Record) -> Iterator[Record]:
         elif field.kind == "array" and field.parts:
             for element in value:
                 yield from records_of(element)
+
+
+def _count_spin_locks(world: World) -> None:
+    """Tell all locks of a world, and what else asks, who holds spin locks."""
+    records = list(records_of(world))
+    counter = next((record for record in records if isinstance(record, Preempt)), None)
+    for record in records:
+        field = record.fields().get("preempt")
+        if field is not None and field.kind == "scalar":
+            record.preempt = counter
+        if counter is None and isinstance(record, SpinLock):
+            raise Refused(str(record), "a spin lock in a world that counts none", "add preempt: Preempt = part() to the world")
 
 
 def _check_references(world: World) -> None:

@@ -13,9 +13,7 @@ from guestmem.machine.machine import Enforcement, Hypervisor, Machine
 from guestmem.mm.exception import Loaded
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, Kernel, folio_end, folio_page
-from guestmem.mm.lifetime import Srcu
-from guestmem.model import Mutex, Refused, RwSem, World, always, array, part, reached, step
-from guestmem.model.world import records_of
+from guestmem.model import Refused, World, always, array, part, reached, step
 from guestmem.rules import CONTENTS_SURVIVE, COUNTERS, FREE_FRAMES, KERNEL_INTACT, OUT_OF_SPECULATION, SINGLE_OWNER, UNHELD_FREE
 
 __all__ = ["CONTENTS_SURVIVE", "GuestMemory", "Host"]
@@ -57,9 +55,6 @@ class Host(World):
             for frame in self.machine.frames:
                 frame.order = self.geometry["block"]
         self.kernel.wire()
-        for record in records_of(self):
-            if isinstance(record, Mutex | RwSem | Srcu):
-                record.preempt = self.kernel.preempt
         if len(self.machine.guests) > len(SECRETS):
             raise Refused(type(self).__name__, f"{len(self.machine.guests)} VMs", f"use at most {len(SECRETS)}")
         for guest, secret in zip(self.machine.guests, SECRETS, strict=False):
