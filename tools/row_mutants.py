@@ -80,7 +80,7 @@ def notice(job: tuple[str, str, str], missing: set[str]) -> list[str] | None:
         try:
             for loaded in [one for one in sys.modules if one == name or one.startswith("guestmem.contract.syscalls")]:
                 del sys.modules[loaded]
-            sys.meta_path.insert(0, Loader(name, source, path))  # type: ignore[arg-type]
+            sys.meta_path.insert(0, Loader(name, source, path))
             from guestmem.contract.syscalls.simulated_host import SimulatedHost
 
             host, many = SimulatedHost(), 0

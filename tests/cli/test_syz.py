@@ -30,7 +30,8 @@ def parsed(text: str) -> int:
 
 def calls_of(text: str) -> list[str]:
     """The names of the calls of a program; each line is parsed, and each variable is there when it is used."""
-    names, known = [], set()
+    names: list[str] = []
+    known: set[str] = set()
     for line in text.splitlines():
         if line.startswith("#"):
             continue
