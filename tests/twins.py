@@ -309,7 +309,7 @@ TWINS = [
         )
     ),
     Twin("NotReleased", OnSnp, ConfidentialDriver.prepare_accessible, "self.hypervisor.release(frame)", "pass", FREE_FRAMES),
-    Twin("NotDestroyed", OnTdx, ConfidentialDriver.unmap, "self.hypervisor.destroy(guest, gfn)", "pass", HOST_WRITES_PRIVATE),
+    Twin("NotDestroyed", OnTdx, ConfidentialDriver.unmap, "self.hypervisor.destroy(guest, gfn)", "pass", DONE_OR_NOTHING),
     Twin("NotWiped", OnSnp, Confidential.release, "frame.content = Content.ZERO", "pass", RETURNED_CLEAN),
     Twin("NotDemoted", HugeOnTdx, Confidential.demote, "return -ENOMEM", "return 0", CONTENTS_SURVIVE, 0),
     Twin(
@@ -427,7 +427,7 @@ TWINS = [
     ),
     Twin("GivenUp", OnGunyah, GuestMemfd.release, "if self.take_back_folio(pgoff, folio) == 0:", "if False:", CAUSE),
     Twin("WrongError", PartsOnKvm, GuestMemfd.may_bind, "return -EEXIST", "return -EBUSY", CAUSE, 0),
-    Twin("NoPage", PartsOnKvm, GuestMemfd.provide_page, "return -EFAULT", "return 0", DONE_OR_NOTHING, 0),
+    Twin("NoPage", PartsOnKvm, GuestMemfd.guest_fault, "return -EFAULT", "return 0", DONE_OR_NOTHING, 0),
     Twin(
         "NoMemory",
         SecretMemory,
@@ -574,9 +574,9 @@ TWINS = [
     Twin(
         "GrabbedAnyway",
         PartsOnKvm,
-        GuestMemfd.provide_page,
+        GuestMemfd.guest_fault,
         "return -EFAULT",
-        "err, _ = self.grab_folio(cpu, pgoff, True)\n            return -EFAULT",
+        "err, _ = self.grab_folio(cpu, pgoff, True)\n                return -EFAULT",
         NO_LOCK_HELD,
         0,
     ),

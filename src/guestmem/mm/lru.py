@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guestmem.mm.folio import Folio, Kernel
-from guestmem.model import reached, step
+from guestmem.model import might_sleep, reached, step
 
 __all__ = ["BatchingKernel"]
 
@@ -28,7 +28,7 @@ class BatchingKernel(Kernel):
 
     @step
     def lru_add_drain_all(self) -> None:
-        super().lru_add_drain_all()
+        might_sleep(self.preempt)
         before = self.batch
         self.batch = None
         if before is not None:
