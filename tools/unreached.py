@@ -14,11 +14,10 @@ REASONS = {
     "Kernel.set_direct_map_valid": "where single pages cannot be changed no file is created that would ask for it",
     "Kernel.alloc": "frame 0 is the host kernel's own",
     **dict.fromkeys(
-        ("Object.make", "Object.use", "Object.get_unless_zero", "Object.put", "Object.free", "Srcu.begin", "Srcu.wait"),
-        "files, slots and VMs live and die in upstream/kvm_guest_memfd.py, and in files of users",
-    ),
-    **dict.fromkeys(
-        ("Srcu.read_lock", "Srcu.read_unlock", "Srcu.synchronize"),
+        (
+            *("Object.make", "Object.use", "Object.get_unless_zero", "Object.put", "Object.free"),
+            *("Srcu.read_lock", "Srcu.read_unlock", "Srcu.synchronize", "Srcu.begin", "Srcu.wait"),
+        ),
         "files, slots and VMs live and die in upstream/kvm_guest_memfd.py, and in files of users",
     ),
     **dict.fromkeys(("Object.get", "u32"), "for files of users (tests/host/test_lifetime.py, tests/language/test_words.py)"),

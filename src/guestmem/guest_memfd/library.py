@@ -16,7 +16,7 @@ from errno import EAGAIN, EBADF, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, ENODEV, E
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
-from guestmem.machine.frame import Content
+from guestmem.machine.frame import Content, Frame
 from guestmem.machine.guest import Gfn, Guest
 from guestmem.mm.direct_map import (
     flush_tlb_all,
@@ -80,9 +80,8 @@ class Driver(Record):
     def provide(self, file: GuestMemfd, guest: Guest, pgoff: Pgoff, folio: Folio) -> int:
         """Let a guest reach a page, as its own or shared with the host as ``file.shared`` says."""
         order = file.mapping_order(pgoff, folio)
-        gfn = file.gfn[pgoff]
-        frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
-        guest.map(Gfn(gfn - gfn % (1 << order)), frame, order, private=not file.shared[pgoff])
+        gfn, frame = file.block(pgoff, folio, order)
+        guest.map(gfn, frame, order, private=not file.shared[pgoff])
         return 0
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
@@ -221,6 +220,12 @@ class GuestMemfd(Record):
             if not self.bound[at] or self.owner[at] is not self.owner[pgoff] or self.gfn[at] != first + at - start:
                 return 0
         return folio.order
+
+    def block(self, pgoff: Pgoff, folio: Folio, order: int) -> tuple[Gfn, Frame]:
+        """Gfn and frame of the first of the 2^order pages that an entry has of which one is at ``pgoff``."""
+        size = 1 << order
+        gfn = self.gfn[pgoff]
+        return Gfn(gfn - gfn % size), folio_page(self.kernel, folio, pgoff - pgoff % size)
 
     def unbind(self, guest: Guest, start: int, end: int) -> int:
         """Take those of the pages start <= pgoff < end from a guest that it has; they stay in the file.

@@ -114,12 +114,11 @@ class ConfidentialDriver(KvmDriver):
         """A private page becomes the guest's when it touches it, at the size of the folio."""
         if file.shared[pgoff]:
             return super().provide(file, guest, pgoff, folio)
-        gfn = file.gfn[pgoff]
-        if guest.entries[gfn].live:
+        if guest.entries[file.gfn[pgoff]].live:
             return 0
         order = file.mapping_order(pgoff, folio)
-        frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
-        return self.hypervisor.assign(guest, Gfn(gfn - gfn % (1 << order)), frame, order)
+        gfn, frame = file.block(pgoff, folio, order)
+        return self.hypervisor.assign(guest, gfn, frame, order)
 
     def invalidate_begin(self, file: GuestMemfd, start: int, end: int) -> tuple[int, int]:
         """As KVM does.  All blocks are demoted before anything is zapped: conversions ask for pages one by one."""

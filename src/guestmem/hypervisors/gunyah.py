@@ -160,22 +160,20 @@ class GunyahDriver(Driver):
 
         All of a large folio, unless the guest has some of it already.
         """
-        gfn = file.gfn[pgoff]
-        if guest.entries[gfn].live:
+        if guest.entries[file.gfn[pgoff]].live:
             return 0  # another vCPU was faster
         order = file.mapping_order(pgoff, folio)
         if any(self.provided[pfn] for pfn in range(folio.frame.pfn, folio_end(folio))):
             order = 0
-        frame = folio_page(file.kernel, folio, pgoff - pgoff % (1 << order))
+        gfn, frame = file.block(pgoff, folio, order)
         private = not file.shared[pgoff]
         err = self.donate(guest, frame, order, private)
         if err:
             return err
-        first = Gfn(gfn - gfn % (1 << order))
-        err = self.hypervisor.addrspace_map(guest, first, frame, order, private)
+        err = self.hypervisor.addrspace_map(guest, gfn, frame, order, private)
         if err:
-            for at in Gfn.span(first, first + (1 << order)):
-                self.reclaim_page(guest, at, file.kernel.machine.frames[frame.pfn + at - first])
+            for at in Gfn.span(gfn, gfn + (1 << order)):
+                self.reclaim_page(guest, at, file.kernel.machine.frames[frame.pfn + at - gfn])
         return err
 
     def donate(self, guest: Guest, frame: Frame, order: int, private: bool) -> int:

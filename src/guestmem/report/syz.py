@@ -7,7 +7,6 @@ stands as a comment where it comes; calls that another one comes into are ``(asy
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,11 @@ from guestmem.model import Refused, World
 from guestmem.model.schedule import Schedule, Slice
 from guestmem.scenarios.host import GuestMemory
 
-__all__ = ["Unsayable", "program"]
+__all__ = ["program"]
 
 PAGE = 0x1000
 MAPPING = 0x7F0000800000  # where the VMM has the file
 ARGUMENTS = 0x7F0000000000
-PUNCH, KEEP = 0x3, 0x1  # FALLOC_FL_KEEP_SIZE, with FALLOC_FL_PUNCH_HOLE
-PRIVATE = 0x8  # KVM_MEMORY_ATTRIBUTE_PRIVATE
 NAME, NO_NAME = r"'/dev/kvm\x00'", r"'\x00'"
 ACCESS = "user_access"
 WATCHED = {
@@ -48,10 +45,6 @@ WATCHED = {
     "touch": Guest,
     "gup_fast": filemap.Pin,
 }
-
-
-class Unsayable(Refused):
-    """A counterexample that has no system calls."""
 
 
 @dataclass
@@ -111,12 +104,12 @@ def record(world: World, slices: Sequence[Slice]) -> list[Call]:
 
 
 def program(what: str, build: Any, rule: str, slices: Sequence[Slice]) -> str:
-    """A counterexample as a program.  Raises :class:`Unsayable` where there is no file, or no KVM."""
+    """A counterexample as a program.  Raises :class:`Refused` where there is no file, or no KVM."""
     world = build()
     if not isinstance(world, GuestMemory):
-        raise Unsayable(what, "has no file of guest memory", "leave out --syz")
+        raise Refused(what, "has no file of guest memory", "leave out --syz")
     if isinstance(world.machine.hypervisor, Gunyah):
-        raise Unsayable(what, "runs on Gunyah, whose calls syzkaller does not know", "leave out --syz")
+        raise Refused(what, "runs on Gunyah, whose calls syzkaller does not know", "leave out --syz")
     return "\n".join(_Writer(world, rule, slices).lines(build)) + "\n"
 
 
@@ -233,8 +226,7 @@ class _Writer:
             if call.result is not False:
                 yield f"# {who}: the guest writes to gfn {given['gfn']}, which its stage 2 has"
         elif name == "guest_fault":
-            size = ctypes.sizeof(ctypes.c_uint64) * 8
-            where = self.pointer(f"{{{given['gfn'] * PAGE:#x}, 0x1000}}", size)
+            where = self.pointer(f"{{{given['gfn'] * PAGE:#x}, 0x1000}}", 64)
             vcpu = f"r{2 + 2 * self.number(given['guest'])}"
             yield f"ioctl$KVM_PRE_FAULT_MEMORY({vcpu}, {uapi.KVM_PRE_FAULT_MEMORY:#x}, {where})"
         elif name == "create":
@@ -259,6 +251,7 @@ class _Writer:
     def on_range(self, name: str, offset: int, size: int, to_shared: bool | None) -> str:
         """A conversion, a hole, an allocation."""
         if name == "convert":
-            given = self.pointer(f"{{{offset:#x}, {size:#x}, {0 if to_shared else PRIVATE:#x}}}", 128)
+            given = self.pointer(f"{{{offset:#x}, {size:#x}, {0 if to_shared else uapi.KVM_MEMORY_ATTRIBUTE_PRIVATE:#x}}}", 128)
             return f"ioctl$KVM_SET_MEMORY_ATTRIBUTES2({self.file}, {KVM_SET_MEMORY_ATTRIBUTES2:#x}, {given})"
-        return f"fallocate({self.file}, {PUNCH if name == 'punch_hole' else KEEP:#x}, {offset:#x}, {size:#x})"
+        mode = uapi.FALLOC_FL_KEEP_SIZE | (uapi.FALLOC_FL_PUNCH_HOLE if name == "punch_hole" else 0)
+        return f"fallocate({self.file}, {mode:#x}, {offset:#x}, {size:#x})"

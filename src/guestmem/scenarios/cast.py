@@ -39,6 +39,7 @@ __all__ = [
     "Process",
     "RunningVm",
     "Slots",
+    "Strays",
     "Tenant",
     "TwoThreads",
     "Vcpus",
@@ -159,6 +160,15 @@ class Vcpus(Caller):
         return any(what is Expects.SECRET for guest in self.machine.guests for what in guest.expects)
 
 
+class Strays(Vcpus):
+    """Guests that touch what is not theirs."""
+
+    must_show = ["a guest touches what it was not given"]
+
+    def strayed(self) -> None:
+        reached("a guest touches what it was not given")
+
+
 class FileUser(Caller):
     """A VMM that does with pages of its file what is legal, in any order."""
 
@@ -269,6 +279,18 @@ class FileUser(Caller):
                 count += 1
         return Pages(count)
 
+    def start_with_memory(self, guest: Guest) -> None:
+        """Give a VM the file, and run it."""
+        further = 1 if self.shifted else 0
+        last = len(self.file.bound) - further
+        self.start(guest, 0, last, Gfn(further))
+        if self.shifted:
+            self.start(guest, last, last + 1, Gfn(0))
+
+    def start(self, guest: Guest, start: int, end: int, gfn: Gfn) -> None:
+        """Give a VM the pages start <= pgoff < end of the file, from ``gfn`` on, and run it."""
+        raise NotImplementedError
+
 
 class VmOwner(FileUser):
     """A VMM that starts and stops VMs as well."""
@@ -293,16 +315,7 @@ class VmOwner(FileUser):
                 guest.reset()
             self.start_with_memory(guest)
 
-    def start_with_memory(self, guest: Guest) -> None:
-        """Give a VM the file, and run it."""
-        further = 1 if self.shifted else 0
-        last = len(self.file.bound) - further
-        self.start(guest, 0, last, Gfn(further))
-        if self.shifted:
-            self.start(guest, last, last + 1, Gfn(0))
-
     def start(self, guest: Guest, start: int, end: int, gfn: Gfn) -> None:
-        """Give a VM the pages start <= pgoff < end of the file, from ``gfn`` on, and run it."""
         before = self.file.owner[start]
         had = self.pages_of(guest)
         err = self.file.bind(guest, start, end, gfn)
@@ -408,10 +421,10 @@ class OpenFile(VmOwner, Vcpus):
         require(not self.locked(), NO_LOCK_HELD)
 
 
-class Parts(OpenFile):
+class Parts(Strays, OpenFile):
     """A VMM that gives VMs parts of a file, or none of it, and guests that touch what is not theirs."""
 
-    must_show = ["a page is discarded", "a guest touches what it was not given"]
+    must_show = ["a page is discarded"]
 
     def operate(self, cpu: Cpu) -> None:
         if choose(2, "punch, another operation") == 0:
@@ -425,9 +438,6 @@ class Parts(OpenFile):
     def start_with_memory(self, guest: Guest) -> None:
         start = choose(len(self.file.bound), "start")
         self.start(guest, start, self.end_after(start), Gfn(start))
-
-    def strayed(self) -> None:
-        reached("a guest touches what it was not given")
 
     @sometimes("two VMs run on parts of one file")
     def parts(self) -> bool:
@@ -519,16 +529,11 @@ class RunningVm(FileUser):
         super().setup()
         with alone():
             self.file.create()
-            self.bind_all(self.machine.guests[0])
-        self.machine.guests[0].running = True
+            self.start_with_memory(self.machine.guests[0])
 
-    def bind_all(self, guest: Guest) -> None:
-        """Give the VM its memory."""
-        further = 1 if self.shifted else 0
-        last = len(self.file.bound) - further
-        self.file.bind(guest, 0, last, Gfn(further))
-        if self.shifted:
-            self.file.bind(guest, last, last + 1, Gfn(0))
+    def start(self, guest: Guest, start: int, end: int, gfn: Gfn) -> None:
+        self.file.bind(guest, start, end, gfn)
+        guest.running = True
 
 
 class Tenant(Host):

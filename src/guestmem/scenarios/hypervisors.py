@@ -91,9 +91,13 @@ class KvmHost(GuestMemory):
 
     @step
     def give(self, guest: Guest, gfn: Gfn) -> None:
-        """KVM_HC_MAP_GPA_RANGE."""
+        """KVM_HC_MAP_GPA_RANGE.  SNP: a page state change; TDX: MapGPA; CCA: RSI_IPA_STATE_SET.  The VMM answers."""
         if guest.running and guest.entries[gfn].private:
-            guest.offer(gfn, Content.SHARED)
+            guest.offer(gfn, self.leaves())
+
+    def leaves(self) -> Content:
+        """What a guest leaves in a page that it offers."""
+        return Content.SHARED
 
     @always(PAIRED)
     def invalidation_ended(self) -> bool:
@@ -189,11 +193,8 @@ class ConfidentialHost(KvmHost):
             self.hypervisor.accepted[entry.frame.pfn] = True
         return guest.access(gfn)
 
-    @step
-    def give(self, guest: Guest, gfn: Gfn) -> None:
-        """SNP: a page state change; TDX: MapGPA; CCA: RSI_IPA_STATE_SET.  All are requests that the VMM answers."""
-        if guest.running and guest.entries[gfn].private:
-            guest.offer(gfn, Content.ZERO)
+    def leaves(self) -> Content:
+        return Content.ZERO
 
 
 class UnfaultingHost(ConfidentialHost):

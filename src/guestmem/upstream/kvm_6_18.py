@@ -12,12 +12,12 @@ from errno import EFAULT, ENOMEM
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
-from guestmem.machine.guest import Gfn, Guest
+from guestmem.machine.guest import Guest
 from guestmem.mm.exception import kernel_store
 from guestmem.mm.filemap import Pgoff, map_user, unmap_mapping_page
 from guestmem.mm.folio import Folio, alloc_folio, folio_put
 from guestmem.model import array, charge, part, step
-from guestmem.scenarios.host import GuestMemory
+from guestmem.scenarios.hypervisors import KvmHost
 from guestmem.upstream.library_rfc import KeptInDirectMap
 
 __all__ = ["Kvm618", "OtherMemory"]
@@ -97,7 +97,7 @@ class Kvm618(KeptInDirectMap):
             folio_put(self.kernel, folio)
 
 
-class OtherMemory(GuestMemory):
+class OtherMemory(KvmHost):
     """A host of such a file.  What a guest leaves in a page that becomes shared stays in the file, where nobody looks."""
 
     file: Kvm618 = part()
@@ -106,8 +106,5 @@ class OtherMemory(GuestMemory):
         own = sum(1 for folio in self.file.anonymous if folio is self.kernel.folios[pfn])
         return super().holders(pfn) + own
 
-    @step
-    def give(self, guest: Guest, gfn: Gfn) -> None:
-        """KVM_HC_MAP_GPA_RANGE."""
-        if guest.running and guest.entries[gfn].private:
-            guest.offer(gfn, Content.ZERO)
+    def leaves(self) -> Content:
+        return Content.ZERO

@@ -21,10 +21,8 @@ from guestmem.model.record import Array, Field
 from guestmem.model.world import World
 
 WORD = 64
-#: Bits of the widest field.
-WIDEST_FIELD = 62
-#: A local wider than this, kept across a step, has no bounds.
-WIDEST_LOCAL = WIDEST_FIELD
+#: Bits of the widest field, and of the widest local that is kept across a step: what is wider has no bounds.
+WIDEST = 62
 
 
 @dataclass
@@ -100,8 +98,8 @@ class Layout:
             interval = pools.interval(declared.type)
             count = pools.room(declared)
             width = width_of(interval)
-            if width > WIDEST_FIELD:
-                raise Refused(f"{declared!r}", f"a field of {width} bits", f"narrow its range to {WIDEST_FIELD} bits")
+            if width > WIDEST:
+                raise Refused(f"{declared!r}", f"a field of {width} bits", f"narrow its range to {WIDEST} bits")
             per_word = WORD // width if width else max(count, 1)
             bits = Bits(0, 0, width, count, per_word, interval[0])
             self.fields[declared] = bits
@@ -168,7 +166,7 @@ def _area(body: ThreadBody, intervals: Intervals) -> tuple[Area, list[int]]:
         for var in boundary.live:
             interval = intervals.of.get(var, (0, 0))
             width = width_of(interval)
-            if width > WIDEST_LOCAL:
+            if width > WIDEST:
                 function, place, _ = boundary.stack[-1]
                 raise Refused(
                     str(place),
