@@ -16,6 +16,7 @@ from guestmem.machine.arch import Arch
 from guestmem.model import Refused, Verdict, World
 from guestmem.model.errors import NO_DEADLOCK, NO_PANIC
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, HOST_READS_SECRET, HOST_WRITES_PRIVATE
+from guestmem.scenarios.boot import BootOnGunyah
 from guestmem.scenarios.huge import (
     HalfwayOnGunyah,
     HugeOnCca,
@@ -327,6 +328,7 @@ SCENARIOS = {
         Scenario("kvm-parts", "two VMs on KVM that have parts of one file, and touch all of it", PartsOnKvm, {}, ALWAYS, ""),
         Scenario("kvm-slots", "a VM on KVM that has parts of a file at any gfn, while it runs", SlotsOnKvm, {}, ALWAYS, ""),
         Scenario("gunyah-slots", "a VM on Gunyah that has parts of a file at any gfn, while it runs", SlotsOnGunyah, {}, ALWAYS),
+        Scenario("gunyah-boot", "a VM on Gunyah that starts from a memory parcel, or does not", BootOnGunyah, {}, ALWAYS),
         Scenario("huge-parts", "two VMs on KVM, each with a page of one large folio", HugePartsOnKvm, {}, ALWAYS, ""),
         Scenario("huge-misaligned", "a large folio on KVM at a gfn where a block cannot be", MisalignedOnKvm, {}, ALWAYS, ""),
         Scenario(
