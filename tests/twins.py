@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from guestmem.guest_memfd.library import GuestMemfd, Pm, Protection
 from guestmem.hypervisors.confidential import Confidential, ConfidentialDriver
 from guestmem.hypervisors.gunyah import Gunyah, GunyahDriver
+from guestmem.hypervisors.gunyah_vm import GunyahVm
 from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm
 from guestmem.machine.arch import Arch
@@ -46,6 +47,7 @@ from guestmem.rules import (
     UNLOADED_UNUSED,
     USED_ALIVE,
 )
+from guestmem.scenarios.boot import BootOnGunyah
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.huge import HalfwayOnGunyah, HugeOnKvm, HugeOnSnp, HugeOnTdx, HugePartsOnKvm, MisalignedOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
@@ -519,6 +521,39 @@ TWINS = [
         "self.provided[pfn] = back != 0 and back != -EPERM",
         "self.provided[pfn] = False",
         CAUSE,
+        0,
+    ),
+    # ---- parcels and notifications of Gunyah's resource manager
+    Twin(
+        "ParcelForgotten",
+        BootOnGunyah,
+        GunyahVm.fill_parcel,
+        "self.driver.parcelled[frame.pfn] = True",
+        "self.driver.parcelled[frame.pfn] = False",
+        FREE_FRAMES,
+        0,
+    ),
+    Twin("ParcelKept", BootOnGunyah, GunyahVm.share_parcel, "self.empty_parcel()", "pass", CAUSE, 0),
+    Twin("HandleKept", BootOnGunyah, GunyahVm.start, "self.drop_parcel()", "pass", CAUSE, 0),
+    Twin("StaysPaged", BootOnGunyah, GunyahVm.start, "self.paged_to_parcel()", "pass", CAUSE, 0),
+    Twin(
+        "ReclaimedBeforeReset",
+        BootOnGunyah,
+        GunyahVm.put,
+        "if self.status is Status.READY or self.status is Status.INIT_FAILED:",
+        "if False:",
+        CAUSE,
+        0,
+    ),
+    Twin("NeverReset", BootOnGunyah, GunyahVm.put, "if self.status is Status.EXITED:", "if False:", CAUSE, 0),
+    Twin("NeverWoken", BootOnGunyah, BootOnGunyah.notifications, "self.vm.status_wait.wake_up()", "pass", NO_DEADLOCK, 0),
+    Twin(
+        "WakeUpLost",
+        BootOnGunyah,
+        GunyahVm.wait,
+        "self.status_wait.schedule()",
+        "self.status_wait.prepare(); self.status_wait.schedule()",
+        NO_DEADLOCK,
         0,
     ),
     # ---- gfns and page offsets

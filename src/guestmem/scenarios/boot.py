@@ -42,7 +42,6 @@ class BootOnGunyah(GunyahHost, FileUser, Vcpus):
         with alone():
             self.file.create()
 
-
     def interfered(self, err: int) -> bool:
         if err == -EBUSY and any(self.driver.parcelled):
             reached("a page in a parcel is refused")
@@ -71,7 +70,7 @@ class BootOnGunyah(GunyahHost, FileUser, Vcpus):
         """End the VM, and have its memory back, at the next attempt where it was refused."""
         err = self.vm.put()
         while err:
-            require(self.caused(err), CAUSE)
+            require(self.caused(err) and err != -EBUSY, CAUSE)
             err = self.vm.put()
         require(self.vm.guest.empty() and self.vm.status is Status.NONE, DONE_OR_NOTHING)
         require(not any(self.driver.parcelled) and not any(self.driver.provided), DONE_OR_NOTHING)
