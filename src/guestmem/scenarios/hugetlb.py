@@ -7,8 +7,9 @@ from guestmem.guest_memfd.hugetlb import Hugetlb1G
 from guestmem.mm.hugetlb import HugetlbKernel
 from guestmem.model import always, part, sometimes
 from guestmem.rules import COUNTERS, FREE_FRAMES, UNHELD_FREE, USED_ALIVE
-from guestmem.scenarios.cast import Process, Vmm
+from guestmem.scenarios.cast import Vcpus, Vmm
 from guestmem.scenarios.host import GuestMemory
+from guestmem.scenarios.huge import Scanner
 from guestmem.scenarios.hypervisors import KvmHost
 
 __all__ = ["HugetlbHost", "HugetlbOnKvm"]
@@ -84,8 +85,8 @@ class HugetlbHost(GuestMemory):
         return not self.file.open and any(pool.has[pfn] and folio.refcount > 0 for pfn, folio in enumerate(self.kernel.folios))
 
 
-class HugetlbOnKvm(HugetlbHost, KvmHost, Process, Vmm):
-    """Huge pages of hugetlb on KVM, which a user of the VMM's mapping may hold when the file goes."""
+class HugetlbOnKvm(HugetlbHost, KvmHost, Scanner, Vcpus, Vmm):
+    """Huge pages of hugetlb on KVM, which a speculative reference may hold when the file goes."""
 
     must_show = ["a large folio is split", "pages are merged into a large folio", "a huge page comes home that was split"]
 
