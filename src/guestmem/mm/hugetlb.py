@@ -8,7 +8,7 @@ from errno import EAGAIN, EEXIST, ENOMEM
 from guestmem.machine.machine import Machine
 from guestmem.mm.filemap import AddressSpace, Pgoff, split_off
 from guestmem.mm.folio import Folio, Kernel
-from guestmem.model import Record, array, bounded, may, part, reached, step
+from guestmem.model import Record, array, bounded, may, reached, step
 
 __all__ = ["HugetlbKernel", "HugetlbPool", "add_split"]
 
@@ -102,7 +102,7 @@ class HugetlbKernel(Kernel):
         pool: it.
     """
 
-    pool: HugetlbPool = part()
+    pool: HugetlbPool
 
     def available(self, pfn: int, order: int) -> bool:
         return self.pool.has[pfn] == (order > 0) and super().available(pfn, order)

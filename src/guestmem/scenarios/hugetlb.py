@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from guestmem.guest_memfd.hugetlb import Hugetlb1G
-from guestmem.mm.hugetlb import HugetlbKernel
+from guestmem.mm.hugetlb import HugetlbKernel, HugetlbPool
 from guestmem.model import always, part, sometimes
 from guestmem.rules import COUNTERS, FREE_FRAMES, UNHELD_FREE, USED_ALIVE
 from guestmem.scenarios.cast import Vcpus, Vmm
@@ -21,11 +21,13 @@ class HugetlbHost(GuestMemory):
     geometry = {"pages": 2, "frames": 4, "order": 1}
 
     kernel: HugetlbKernel = part()
+    pool: HugetlbPool = part()
     file: Hugetlb1G = part()
 
     def setup(self) -> None:
         super().setup()
-        pool = self.kernel.pool
+        pool = self.pool
+        self.kernel.pool = pool
         pool.machine = self.machine
         pool.order = self.geometry["order"]
         for pfn in range(1 << pool.order, len(self.kernel.folios), 1 << pool.order):
@@ -38,7 +40,7 @@ class HugetlbHost(GuestMemory):
 
     @always(COUNTERS)
     def huge_pages(self) -> bool:
-        pool = self.kernel.pool
+        pool = self.pool
         return self.at_work() or (
             pool.free == sum(1 for home in pool.home if home)
             and pool.reserved <= pool.free
@@ -52,7 +54,7 @@ class HugetlbHost(GuestMemory):
     @always(FREE_FRAMES)
     def whole_at_home(self) -> bool:
         """What is at home is whole, and nobody's."""
-        pool = self.kernel.pool
+        pool = self.pool
         return all(
             not pool.home[pool.head(pfn)] or (folio.free and pool.folded[pool.head(pfn)])
             for pfn, folio in enumerate(self.kernel.folios)
@@ -62,9 +64,10 @@ class HugetlbHost(GuestMemory):
     @always(UNHELD_FREE)
     def none_astray(self) -> bool:
         """A huge page that nobody uses is at home."""
-        pool = self.kernel.pool
+        pool = self.pool
         return self.at_work() or all(
-            pool.home[pool.head(pfn)] or any(not other.free and pool.head(at) == pool.head(pfn) for at, other in enumerate(self.kernel.folios))
+            pool.home[pool.head(pfn)]
+            or any(not other.free and pool.head(at) == pool.head(pfn) for at, other in enumerate(self.kernel.folios))
             for pfn in range(len(pool.has))
             if pool.has[pfn]
         )
@@ -72,7 +75,7 @@ class HugetlbHost(GuestMemory):
     @always(USED_ALIVE)
     def tails_unwritten(self) -> bool:
         """Nobody has a reference to a tail page that has no struct page of its own."""
-        pool = self.kernel.pool
+        pool = self.pool
         return all(
             folio.refcount == 0 or pool.head(pfn) == pfn or not pool.folded[pool.head(pfn)]
             for pfn, folio in enumerate(self.kernel.folios)
@@ -81,7 +84,7 @@ class HugetlbHost(GuestMemory):
 
     @sometimes("a huge page is out after its file is gone")
     def outlives(self) -> bool:
-        pool = self.kernel.pool
+        pool = self.pool
         return not self.file.open and any(pool.has[pfn] and folio.refcount > 0 for pfn, folio in enumerate(self.kernel.folios))
 
 

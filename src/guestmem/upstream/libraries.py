@@ -76,7 +76,7 @@ OWN: dict[type[GuestMemfd], dict[str, tuple[type[Any], dict[str, Any]]]] = {
     Kvm618: {"kvm": (PopulatedKvm618, {"frames": 3})},
     HugetlbRfc: {"kvm": (PopulatedHugetlb, {"pages": 2, "frames": 4})},
 }
-"""Libraries that are part of a hypervisor, and their hosts: a page in the file and one beside it need a frame more, a huge page two."""
+"""Libraries that are part of a hypervisor, and their hosts; a page in the file and one beside it need a frame more."""
 
 SMALL = {"pages": 1, "frames": 2}
 
