@@ -10,7 +10,7 @@ from guestmem.machine.guest import Guest
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import may, part, require
 from guestmem.rules import CAUSE
-from guestmem.scenarios.cast import Kcore, Vcpus, VmOwner
+from guestmem.scenarios.cast import Kcore, VmOwner
 from guestmem.scenarios.catalogue import Scenario
 from guestmem.scenarios.hugetlb import HugetlbOnKvm
 from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm
@@ -57,7 +57,7 @@ class PopulatedKvm618(OtherMemory, PopulatedKvm):
     file: Kvm618 = part()
 
 
-class PopulatedHugetlb(Populates, Kcore, Vcpus, HugetlbOnKvm):
+class PopulatedHugetlb(Populates, Kcore, HugetlbOnKvm):
     """Huge pages of hugetlb on KVM, with populate."""
 
     file: HugetlbRfc = part()
