@@ -57,7 +57,7 @@ class PopulatedKvm618(OtherMemory, PopulatedKvm):
     file: Kvm618 = part()
 
 
-class PopulatedHugetlb(Populates, Kcore, HugetlbOnKvm):
+class PopulatedHugetlb(HugetlbOnKvm, Populates, Kcore):
     """Huge pages of hugetlb on KVM, with populate."""
 
     file: HugetlbRfc = part()
