@@ -21,6 +21,7 @@ from guestmem.hypervisors.kvm import KvmDriver
 from guestmem.hypervisors.pkvm import Pkvm
 from guestmem.machine.arch import Arch
 from guestmem.mm.filemap import Pin
+from guestmem.mm.hugetlb import HugetlbKernel, HugetlbPool
 from guestmem.mm.lifetime import Srcu
 from guestmem.mm.lru import BatchingKernel
 from guestmem.mm.secretmem import Secretmem
@@ -50,6 +51,7 @@ from guestmem.rules import (
 from guestmem.scenarios.boot import BootOnGunyah
 from guestmem.scenarios.host import GuestMemory
 from guestmem.scenarios.huge import HalfwayOnGunyah, HugeOnKvm, HugeOnSnp, HugeOnTdx, HugePartsOnKvm, MisalignedOnKvm
+from guestmem.scenarios.hugetlb import HugetlbOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
     EagerOnGunyah,
@@ -654,4 +656,39 @@ TWINS = [
     ),
     Twin("UndrainedSplit", HugeWithBatches, GuestMemfd.split, "self.kernel.lru_add_drain_all()", "pass", CAUSE, pages=0),
     Twin("NeverLeavesTheBatch", BatchesOnKvm, BatchingKernel.lru_add_drain_all, "self.put(before, 1)", "pass", COUNTERS, pages=0),
+    # ---- huge pages of hugetlb
+    Twin(
+        "MergedWhileShared",
+        HugetlbOnKvm,
+        GuestMemfd.merge,
+        "if pgoff == max(first, start) and not any(self.shared[at] for at in Pgoff.span(first, first + size)):",
+        "if pgoff == max(first, start):",
+        RETURNED_CLEAN,
+        2,
+        {"frames": 4},
+    ),
+    Twin("FoldedWhileSplit", HugetlbOnKvm, HugetlbPool.unfold, "self.folded[pfn] = False", "pass", USED_ALIVE, 2, {"frames": 4}),
+    Twin(
+        "NeverComesHome",
+        HugetlbOnKvm,
+        HugetlbKernel.folio_put_hugetlb,
+        "self.pool.come_home(pfn)",
+        "if self.pool.lent[pfn]:\n                self.pool.come_home(pfn)",
+        UNHELD_FREE,
+        2,
+        {"frames": 4},
+    ),
+    Twin(
+        "HomeInParts",
+        HugetlbOnKvm,
+        HugetlbKernel.folio_put_hugetlb,
+        "if all(self.folios[at].free for at in range(pfn, pfn + (1 << self.pool.order))):",
+        "if True:",
+        FREE_FRAMES,
+        2,
+        {"frames": 4},
+    ),
+    Twin("HomeUnfolded", HugetlbOnKvm, HugetlbPool.come_home, "self.folded[pfn] = True", "pass", FREE_FRAMES, 2, {"frames": 4}),
+    Twin("ReservationKept", HugetlbOnKvm, HugetlbPool.unreserve, "self.reserved = 0", "pass", COUNTERS, 2, {"frames": 4}),
+    Twin("ReservationLost", HugetlbOnKvm, HugetlbPool.come_home, "self.reserved += 1", "pass", COUNTERS, 2, {"frames": 4}),
 ]

@@ -275,7 +275,7 @@ class GuestMemfd(Record):
             return -EAGAIN, None
         if self.preserved and self.mapping.slots[pgoff] is None:
             return -EPERM, None
-        err, folio = filemap_grab_folio(self.kernel, self.mapping, pgoff, self.order_at(pgoff))
+        err, folio = self.find_or_create(cpu, pgoff)
         if folio is None:
             return err, None
         if has_hwpoison(self.kernel, folio):
@@ -289,6 +289,10 @@ class GuestMemfd(Record):
                 self.put_folio(folio)
                 return err, None
         return 0, folio
+
+    def find_or_create(self, cpu: Cpu, pgoff: Pgoff) -> tuple[int, Folio | None]:
+        """The folio at ``pgoff``, locked, with a reference; new if there is none.  -ENOMEM; -EAGAIN: a race was lost."""
+        return filemap_grab_folio(self.kernel, self.mapping, pgoff, self.order_at(pgoff))
 
     def initialise(self, cpu: Cpu, folio: Folio) -> None:
         """Clear a new folio; it is locked."""
@@ -449,8 +453,12 @@ class GuestMemfd(Record):
                     self.shared[pgoff] = to_shared
             if self.order > 0:
                 self.merge(start, end)
-            self.driver.invalidate_end(self, start, end)
+            self.invalidate_end(start, end)
         return err, at
+
+    def invalidate_end(self, start: int, end: int) -> None:
+        """End what ``invalidate_changing`` began."""
+        self.driver.invalidate_end(self, start, end)
 
     def make_private(self, start: int, end: int) -> tuple[int, int]:
         """Take pages from the host.  Until the last check has passed, only mappings that can be faulted in again go."""
@@ -478,9 +486,9 @@ class GuestMemfd(Record):
 
         A batch of new folios of some CPU does not count: it is drained, and the file gets no new page meanwhile.
         """
-        if folio.refcount != 1:
+        if folio.refcount != 1 << folio.order:
             self.kernel.lru_add_drain_all()
-        return folio.refcount != 1
+        return folio.refcount != 1 << folio.order
 
     def take_from_host(self, pgoff: Pgoff, folio: Folio) -> int:
         """A page leaves the host, then the hypervisor is told.  An error leaves what was done to ``stay_shared``."""

@@ -126,13 +126,17 @@ class Kernel(Record):
 
     # ---- what a kernel of another kind may do otherwise
 
+    def available(self, pfn: int, order: int) -> bool:
+        """Whether 2^order frames from ``pfn`` on can be had."""
+        return free_run(self, pfn, order)
+
     def alloc(self, order: int) -> Folio | None:
         """Take 2^order frames that are free; None when there are none, or when the allocation fails.  One step."""
-        if not any(free_run(self, pfn, order) for pfn in range(len(self.folios))) or may("the allocation fails"):
+        if not any(self.available(pfn, order) for pfn in range(len(self.folios))) or may("the allocation fails"):
             self.machine.refuse()
             return None
         pfn = choose(len(self.folios), "frame")
-        when(free_run(self, pfn, order))
+        when(self.available(pfn, order))
         for p in range(pfn, pfn + (1 << order)):
             charge(Cost.PAGE_ALLOCATED)
             self.folios[p].free = False

@@ -28,6 +28,7 @@ from guestmem.scenarios.huge import (
     HugeWithReferences,
     MisalignedOnKvm,
 )
+from guestmem.scenarios.hugetlb import HugetlbOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
     BlocksOnKvm,
@@ -373,6 +374,7 @@ SCENARIOS = {
             ALWAYS,
             "",
         ),
+        Scenario("kvm-hugetlb", "huge pages of hugetlb on KVM, from a pool and home to it", HugetlbOnKvm, {}, ALWAYS, ""),
         # ---- confidential computing
         Scenario(
             "snp",

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from errno import ENOMEM
 
+from guestmem.guest_memfd.hugetlb import Hugetlb1G
 from guestmem.guest_memfd.library import GuestMemfd
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import Index, part
 from guestmem.scenarios.huge import HugeOnKvm
 from guestmem.scenarios.hypervisors import EagerPagesOnGunyah
+from guestmem.upstream.library_rfc import KeptInDirectMap
 
-__all__ = ["B55", "B56"]
+__all__ = ["B55", "B56", "HugetlbRfc"]
+
+
+class HugetlbRfc(KeptInDirectMap, Hugetlb1G):
+    """Version 2 of 1G pages: huge pages of hugetlb, which stay in the direct map."""
 
 
 class Unsigned(Index, below="65536"):

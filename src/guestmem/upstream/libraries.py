@@ -10,10 +10,12 @@ from guestmem.machine.guest import Guest
 from guestmem.mm.filemap import Pgoff
 from guestmem.model import may, part, require
 from guestmem.rules import CAUSE
-from guestmem.scenarios.cast import VmOwner
+from guestmem.scenarios.cast import Kcore, VmOwner
 from guestmem.scenarios.catalogue import Scenario
+from guestmem.scenarios.hugetlb import HugetlbOnKvm
 from guestmem.scenarios.hypervisors import OnGunyah, OnKvm, OnPkvm
 from guestmem.upstream.direct_map_series import DirectMapV7, DirectMapV12
+from guestmem.upstream.hugetlb_1g import HugetlbRfc
 from guestmem.upstream.in_place import InPlaceV6, InPlaceV7, InPlaceV8
 from guestmem.upstream.kvm_6_18 import Kvm618, OtherMemory
 from guestmem.upstream.library_rfc import RfcV1, RfcV2, ThirdDesign
@@ -28,6 +30,7 @@ LIBRARIES: dict[str, type[GuestMemfd]] = {
     "direct-map-v7": DirectMapV7,
     "direct-map-v12": DirectMapV12,
     "kvm-6.18": Kvm618,
+    "hugetlb-1g": HugetlbRfc,
     "v6": InPlaceV6,
     "v7": InPlaceV7,
     "v8": InPlaceV8,
@@ -54,6 +57,12 @@ class PopulatedKvm618(OtherMemory, PopulatedKvm):
     file: Kvm618 = part()
 
 
+class PopulatedHugetlb(HugetlbOnKvm, Populates, Kcore):
+    """Huge pages of hugetlb on KVM, with populate."""
+
+    file: HugetlbRfc = part()
+
+
 class PopulatedGunyah(Populates, OnGunyah):
     """The standard cast on Gunyah, with populate."""
 
@@ -63,7 +72,10 @@ HOSTS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "gunyah": (PopulatedGunyah, {}),
     "pkvm-asks": (OnPkvm, {"asks": True}),
 }
-OWN: dict[type[GuestMemfd], dict[str, tuple[type[Any], dict[str, Any]]]] = {Kvm618: {"kvm": (PopulatedKvm618, {"frames": 3})}}
+OWN: dict[type[GuestMemfd], dict[str, tuple[type[Any], dict[str, Any]]]] = {
+    Kvm618: {"kvm": (PopulatedKvm618, {"frames": 3})},
+    HugetlbRfc: {"kvm": (PopulatedHugetlb, {"pages": 2, "frames": 4})},
+}
 """Libraries that are part of a hypervisor, and their hosts; a page in the file and one beside it need a frame more."""
 
 SMALL = {"pages": 1, "frames": 2}
