@@ -8,7 +8,8 @@
 
 typedef uint64_t u64;
 typedef uint32_t u32;
-typedef int64_t num; /* every value of the model */
+typedef int64_t num;   /* a value of the model */
+typedef __int128 wide; /* one that may not fit a num */
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -66,18 +67,26 @@ static inline num floormod_num(num a, num b) { return a - b * floordiv_num(a, b)
 static inline num shl_num(num a, num b) { return a * ((num)1 << b); }
 static inline num shr_num(num a, num b) { return a >> (b < 63 ? b : 63); }
 
-/* Whether a result does not fit; it is not INT64_MIN either, so that every number has its negative. */
-static inline int add_overflow(num a, num b, num *r) { return __builtin_add_overflow(a, b, r) || *r == INT64_MIN; }
-static inline int sub_overflow(num a, num b, num *r) { return __builtin_sub_overflow(a, b, r) || *r == INT64_MIN; }
-static inline int mul_overflow(num a, num b, num *r) { return __builtin_mul_overflow(a, b, r) || *r == INT64_MIN; }
-static inline int shl_overflow(num a, num b, num *r) { return mul_overflow(a, b < 63 && a ? (num)1 << b : !!a, r) || (a && b > 62); }
-static inline int and_overflow(num a, num b, num *r) { return (*r = a & b) == INT64_MIN; }
-static inline int or_overflow(num a, num b, num *r) { return (*r = a | b) == INT64_MIN; }
-static inline int xor_overflow(num a, num b, num *r) { return (*r = a ^ b) == INT64_MIN; }
+static inline wide min_wide(wide a, wide b) { return a < b ? a : b; }
+static inline wide max_wide(wide a, wide b) { return a > b ? a : b; }
+static inline wide floordiv_wide(wide a, wide b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+static inline wide floormod_wide(wide a, wide b) { return a - b * floordiv_wide(a, b); }
+static inline wide shl_wide(wide a, wide b) { return a ? a * ((wide)1 << b) : 0; }
+static inline wide shr_wide(wide a, wide b) { return a >> (b < 127 ? b : 127); }
+
+/* Whether a result does not fit; it is not the least either, so that every number has its negative. */
+#define WIDE_MIN ((wide)((unsigned __int128)1 << 127))
+static inline int add_overflow(wide a, wide b, wide *r) { return __builtin_add_overflow(a, b, r) || *r == WIDE_MIN; }
+static inline int sub_overflow(wide a, wide b, wide *r) { return __builtin_sub_overflow(a, b, r) || *r == WIDE_MIN; }
+static inline int mul_overflow(wide a, wide b, wide *r) { return __builtin_mul_overflow(a, b, r) || *r == WIDE_MIN; }
+static inline int shl_overflow(wide a, wide b, wide *r) { return mul_overflow(a, b < 127 && a ? (wide)1 << b : !!a, r) || (a && b > 126); }
+static inline int and_overflow(wide a, wide b, wide *r) { return (*r = a & b) == WIDE_MIN; }
+static inline int or_overflow(wide a, wide b, wide *r) { return (*r = a | b) == WIDE_MIN; }
+static inline int xor_overflow(wide a, wide b, wide *r) { return (*r = a ^ b) == WIDE_MIN; }
 
 /* An operation whose result may not fit: the body ends there. */
 #define CHECKED(op, a, b, number) \
-	({ num r; if (op##_overflow(a, b, &r)) { c->site = number; return BROKEN; } r; })
+	({ wide r; if (op##_overflow(a, b, &r)) { c->site = number; return BROKEN; } r; })
 
 /* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
 #define BATCH 1024
