@@ -131,6 +131,7 @@ DECLARATIONS = [
         "n: int = 0",
         "Cell.n: an int without bounds: write bounded(hi), or give the number a type with Index",
     ),
+    ("count: int = bounded(3)", "count: int = bounded(1 << 64)", "W.count: a field of 65 bits: narrow its range to 64 bits"),
     (
         "n: int = bounded(3)",
         "n: int = bounded(3, init=4)",
