@@ -39,7 +39,7 @@ from guestmem.checker.middle.bodies import Bodies
 from guestmem.checker.middle.intervals import Intervals, Ranges
 from guestmem.checker.pools import Pools
 from guestmem.checker.values import Interval, fits_word
-from guestmem.model.record import Field, RefType
+from guestmem.model.record import BoolType, Field, RefType
 
 #: Operations whose results may not fit, and those that C has not or does not define as Python does.
 CHECKED = {"+": "add", "-": "sub", "*": "mul", "<<": "shl", "&": "and", "|": "or", "^": "xor"}
@@ -267,12 +267,13 @@ class Code:
             case Op(op="+", args=[value, Const(value=0)]):
                 return self.expr(value)
             case Op(op=op, args=[a, b]) if self.known.op_overflows(expr):
-                return f"CHECKED({CHECKED[op]}, {self.expr(a)}, {self.expr(b)}, {self.numbers.site(too_large(expr))})"
+                kind = "num" if self.known.stays_in_word(expr) else "wide"
+                return f"CHECKED({kind}, {CHECKED[op]}, {self.expr(a)}, {self.expr(b)}, {self.numbers.site(too_large(expr))})"
             case Op(op=op, args=[a, b]) if op in NAMED:
                 kind = "wide" if self.known.computes_wide(expr) else "num"
                 return f"{NAMED[op]}_{kind}({self.expr(a)}, {self.expr(b)})"
             case Op(op=op, args=[a, b]):
-                if self.known.computes_wide(expr):
+                if self.known.computes_wide(expr) and not isinstance(expr.type, BoolType):
                     return f"((wide){self.expr(a)} {op} {self.expr(b)})"
                 return f"({self.expr(a)} {op} {self.expr(b)})"
         raise AssertionError(expr)

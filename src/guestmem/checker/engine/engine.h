@@ -60,33 +60,33 @@ static inline int next_choices(struct ctx *c)
 	return 0;
 }
 
-static inline num min_num(num a, num b) { return a < b ? a : b; }
-static inline num max_num(num a, num b) { return a > b ? a : b; }
-static inline num floordiv_num(num a, num b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-static inline num floormod_num(num a, num b) { return a - b * floordiv_num(a, b); }
-static inline num shl_num(num a, num b) { return a * ((num)1 << b); }
-static inline num shr_num(num a, num b) { return a >> (b < 63 ? b : 63); }
+/*
+ * The operations of a type.  Whether a result does not fit; it is not the least number either, so that every number has its
+ * negative.
+ */
+#define OPERATIONS(T, BITS) \
+	static inline T min_##T(T a, T b) { return a < b ? a : b; } \
+	static inline T max_##T(T a, T b) { return a > b ? a : b; } \
+	static inline T floordiv_##T(T a, T b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); } \
+	static inline T floormod_##T(T a, T b) { return a - b * floordiv_##T(a, b); } \
+	static inline T shl_##T(T a, T b) { return a ? a * ((T)1 << b) : 0; } \
+	static inline T shr_##T(T a, T b) { return a >> (b < BITS ? b : BITS); } \
+	static inline int least_##T(T a) { return a == (T)1 << BITS; } \
+	static inline int add_overflow_##T(T a, T b, T *r) { return __builtin_add_overflow(a, b, r) || least_##T(*r); } \
+	static inline int sub_overflow_##T(T a, T b, T *r) { return __builtin_sub_overflow(a, b, r) || least_##T(*r); } \
+	static inline int mul_overflow_##T(T a, T b, T *r) { return __builtin_mul_overflow(a, b, r) || least_##T(*r); } \
+	static inline int shl_overflow_##T(T a, T b, T *r) \
+	{ return mul_overflow_##T(a, b < BITS && a ? (T)1 << b : !!a, r) || (a && b >= BITS); } \
+	static inline int and_overflow_##T(T a, T b, T *r) { return least_##T(*r = a & b); } \
+	static inline int or_overflow_##T(T a, T b, T *r) { return least_##T(*r = a | b); } \
+	static inline int xor_overflow_##T(T a, T b, T *r) { return least_##T(*r = a ^ b); }
 
-static inline wide min_wide(wide a, wide b) { return a < b ? a : b; }
-static inline wide max_wide(wide a, wide b) { return a > b ? a : b; }
-static inline wide floordiv_wide(wide a, wide b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-static inline wide floormod_wide(wide a, wide b) { return a - b * floordiv_wide(a, b); }
-static inline wide shl_wide(wide a, wide b) { return a ? a * ((wide)1 << b) : 0; }
-static inline wide shr_wide(wide a, wide b) { return a >> (b < 127 ? b : 127); }
-
-/* Whether a result does not fit; it is not the least either, so that every number has its negative. */
-#define WIDE_MIN ((wide)((unsigned __int128)1 << 127))
-static inline int add_overflow(wide a, wide b, wide *r) { return __builtin_add_overflow(a, b, r) || *r == WIDE_MIN; }
-static inline int sub_overflow(wide a, wide b, wide *r) { return __builtin_sub_overflow(a, b, r) || *r == WIDE_MIN; }
-static inline int mul_overflow(wide a, wide b, wide *r) { return __builtin_mul_overflow(a, b, r) || *r == WIDE_MIN; }
-static inline int shl_overflow(wide a, wide b, wide *r) { return mul_overflow(a, b < 127 && a ? (wide)1 << b : !!a, r) || (a && b > 126); }
-static inline int and_overflow(wide a, wide b, wide *r) { return (*r = a & b) == WIDE_MIN; }
-static inline int or_overflow(wide a, wide b, wide *r) { return (*r = a | b) == WIDE_MIN; }
-static inline int xor_overflow(wide a, wide b, wide *r) { return (*r = a ^ b) == WIDE_MIN; }
+OPERATIONS(num, 63)
+OPERATIONS(wide, 127)
 
 /* An operation whose result may not fit: the body ends there. */
-#define CHECKED(op, a, b, number) \
-	({ wide r; if (op##_overflow(a, b, &r)) { c->site = number; return BROKEN; } r; })
+#define CHECKED(T, op, a, b, number) \
+	({ T r; if (op##_overflow_##T(a, b, &r)) { c->site = number; return BROKEN; } r; })
 
 /* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
 #define BATCH 1024

@@ -2,7 +2,8 @@
 """The values that locals can have, through all bodies of a program.
 
 What a body is called with flows into its parameters, what it returns into those who call it.  Numbers have no bounds in
-Python; the checker computes with 127 bits, and an operation whose result may not fit them is one that can stop.
+Python; the checker computes with 127 bits (with 63, where a local grows
+without bound), and an operation whose result may not fit them is one that can stop.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from guestmem.checker.ir import (
 )
 from guestmem.checker.middle.bodies import Bodies
 from guestmem.checker.pools import Pools
-from guestmem.checker.values import INT_HI, INT_LO, WORD_HI, WORD_LO, Interval, fits_word
+from guestmem.checker.values import WORD_HI, WORD_LO, Interval, fits, fits_word
 from guestmem.model.record import BoolType, RefType
 
 #: Times that a local's interval may grow before the end that grows is taken to be that of a word, and then to have no bound.
@@ -95,6 +96,7 @@ class Intervals:
         self.blocks = blocks
         self.of: dict[Var, Interval] = {}
         self._growth: dict[Var, int] = {}
+        self._counts: set[int] = set()  # the ids of what locals are set to that grow without bound
 
     def update(self) -> None:
         """Go through the body until nothing grows."""
@@ -108,6 +110,8 @@ class Intervals:
     def _instruction(self, instr: object) -> bool:
         match instr:
             case Set(var, value):
+                if self._growth.get(var, 0) > GROWTH:
+                    self._counts.add(id(value))
                 return self.join(var, self.expr(value))
             case Choose(var, _, _):
                 return self.join(var, None)
@@ -143,7 +147,8 @@ class Intervals:
         match expr:
             case Op(type=type_) if not isinstance(type_, BoolType):
                 exact = self.exact(expr)
-                return exact and within(exact, self.pools.interval(type_))
+                limits = (WORD_LO, WORD_HI) if self.stays_in_word(expr) else self.pools.interval(type_)
+                return exact and within(exact, limits)
             case Const(value=value):
                 return value, value
             case Local(var):
@@ -197,9 +202,13 @@ class Intervals:
         values = self.expr(expr)
         return values is not None and not fits_word(values)
 
+    def stays_in_word(self, op: Op) -> bool:
+        """Whether an operation counts, or sums up, and stops at a word: most that do have a bound, which is not seen here."""
+        return id(op) in self._counts and not any(map(self.is_wide, op.args))
+
     def computes_wide(self, op: Op) -> bool:
         """Whether an operation, or what it works on, may leave a word."""
-        exact = None if isinstance(op.type, BoolType) else self.exact(op)
+        exact = None if isinstance(op.type, BoolType) or self.stays_in_word(op) else self.exact(op)
         return (exact is not None and not fits_word(exact)) or any(map(self.is_wide, op.args))
 
     def op_overflows(self, expr: Expr) -> bool:
@@ -207,7 +216,7 @@ class Intervals:
         if not isinstance(expr, Op) or isinstance(expr.type, BoolType):
             return False
         exact = self.exact(expr)
-        return exact is not None and (exact[0] < INT_LO or exact[1] > INT_HI)
+        return exact is not None and not (fits_word(exact) if self.stays_in_word(expr) else all(map(fits, exact)))
 
 
 def within(interval: Interval, bounds: Interval) -> Interval:
