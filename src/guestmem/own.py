@@ -16,7 +16,7 @@ from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content, Frame, Pfn
 from guestmem.machine.guest import Expects, Gfn, Guest
 from guestmem.machine.machine import Enforcement, Hypervisor, Machine
-from guestmem.machine.word import U32, u32
+from guestmem.machine.word import U32, U64, u32, u64
 from guestmem.mm.exception import copy_from_kernel_nofault, kernel_load, kernel_store, load_unaligned_zeropad, read_present_page
 from guestmem.mm.filemap import AddressSpace, Pgoff, Pin, filemap_grab_folio, filemap_lock_folio
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_page, folio_put, folio_try_get
@@ -87,6 +87,7 @@ __all__ = [
     "EOPNOTSUPP",
     "EPERM",
     "U32",
+    "U64",
     "AddressSpace",
     "Arch",
     "BlocksOnKvm",
@@ -188,5 +189,6 @@ __all__ = [
     "step",
     "thread",
     "u32",
+    "u64",
     "when",
 ]

@@ -114,8 +114,8 @@ BODIES = [
     ("for i in range(2):\n            pass\n        self.count = i", "'i' may have no value here"),
     ("self.count += x\n        x = 1", "'x' may have no value here"),
     ("x += 1", "'x' may have no value here"),
-    ("self.count = 1 << 70", "a number of more than 64 bits: use smaller ones"),
-    ("x = 9223372036854775808", "a number of more than 64 bits"),
+    ("self.count = 1 << 127", "a number of more than 127 bits: use smaller ones"),
+    ("x = 170141183460469231731687303715884105728", "a number of more than 127 bits"),
     (
         "cell: Cell | None = None\n        if cell is not None:\n            self.count = self.colour",
         "Colour where W.count is 0..3: use a value of that type",
@@ -131,6 +131,7 @@ DECLARATIONS = [
         "n: int = 0",
         "Cell.n: an int without bounds: write bounded(hi), or give the number a type with Index",
     ),
+    ("count: int = bounded(3)", "count: int = bounded(1 << 64)", "W.count: a field of 65 bits: narrow its range to 64 bits"),
     (
         "n: int = bounded(3)",
         "n: int = bounded(3, init=4)",

@@ -68,7 +68,7 @@ class Translation:
         self.numbers = Numbers(self.pools, self.bodies, does.changing, known)
         self.marks = Marks([*known.bodies.items(), *known.threads.items()])
         forks = unfolded(self.bodies)
-        shared = Shared(self.pools, self.numbers, self.layout, self.marks, known.stopping(self.bodies.atomic))
+        shared = Shared(self.pools, self.numbers, self.layout, self.marks, self.bodies, known)
         self.source = Unit(shared, self.bodies, known, forks).text()
         self.initial = self.layout.pack(self.pools)
 

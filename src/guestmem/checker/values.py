@@ -10,7 +10,9 @@ from guestmem.model.record import BoolType, EnumType, IntType, RefType, ScalarTy
 BOOL = BoolType()
 
 #: The bounds of an integer about which nothing is known: what the checker computes with.
-INT_LO, INT_HI = -(2**63) + 1, 2**63 - 1
+INT_LO, INT_HI = -(2**127) + 1, 2**127 - 1
+#: The bounds of what it computes with one word.
+WORD_LO, WORD_HI = -(2**63) + 1, 2**63 - 1
 INT = IntType(INT_LO, INT_HI)
 
 Interval = tuple[int, int]
@@ -40,8 +42,8 @@ _RESULT: dict[str, Callable[[int, int], int]] = {
 
 
 def result(op: str, a: int, b: int) -> int | None:
-    """What an operation gives, in Python's numbers; None if it has no result, or one far beyond 64 bits."""
-    if (op.startswith("floor") and b == 0) or (op in ("<<", ">>") and b < 0) or (op == "<<" and a and b > 64):
+    """What an operation gives, in Python's numbers; None if it has no result, or one far beyond 127 bits."""
+    if (op.startswith("floor") and b == 0) or (op in ("<<", ">>") and b < 0) or (op == "<<" and a and b > 128):
         return None
     return _RESULT[op](a, b)
 
@@ -49,6 +51,11 @@ def result(op: str, a: int, b: int) -> int | None:
 def fits(number: int) -> bool:
     """Whether a number is one that the checker computes with."""
     return INT_LO <= number <= INT_HI
+
+
+def fits_word(interval: Interval) -> bool:
+    """Whether one word is enough for the values of an interval."""
+    return interval[0] >= WORD_LO and interval[1] <= WORD_HI
 
 
 def same_kind(a: ScalarType, b: ScalarType) -> bool:

@@ -10,8 +10,9 @@ from errno import ENOMEM
 
 from guestmem.guest_memfd.hugetlb import Hugetlb1G
 from guestmem.guest_memfd.library import GuestMemfd
+from guestmem.machine.word import u64
 from guestmem.mm.filemap import Pgoff
-from guestmem.model import Index, part
+from guestmem.model import part
 from guestmem.scenarios.huge import HugeOnKvm
 from guestmem.scenarios.hypervisors import EagerPagesOnGunyah
 from guestmem.upstream.library_rfc import KeptInDirectMap
@@ -21,10 +22,6 @@ __all__ = ["B55", "B56", "HugetlbRfc"]
 
 class HugetlbRfc(KeptInDirectMap, Hugetlb1G):
     """Version 2 of 1G pages: huge pages of hugetlb, which stay in the direct map."""
-
-
-class Unsigned(Index, below="65536"):
-    """An unsigned integer; that it has 16 bits and not 64 makes its end no nearer to a page's offset."""
 
 
 class ErrorShadowed(GuestMemfd):
@@ -45,12 +42,12 @@ class EndlessRollback(GuestMemfd):
     """What was begun is undone from the last page to the first, as long as an unsigned index is not below it."""
 
     def stay_shared(self, start: int, end: int) -> None:
-        index = Unsigned(end - 1)
+        index = u64(end - 1)
         while index >= start:
             folio = self.mapping.slots[Pgoff(index)]
             if folio is not None and self.shared[index]:
                 self.undo(Pgoff(index), folio)
-            index = Unsigned((index - 1) % (1 << 16))
+            index = u64(index - 1)
 
 
 class B56(EagerPagesOnGunyah):

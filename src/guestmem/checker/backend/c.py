@@ -35,13 +35,28 @@ from guestmem.checker.ir import (
     When,
     assigned,
 )
-from guestmem.checker.middle.intervals import Intervals
+from guestmem.checker.middle.bodies import Bodies
+from guestmem.checker.middle.intervals import Intervals, Ranges
 from guestmem.checker.pools import Pools
-from guestmem.model.record import Field, RefType
+from guestmem.checker.values import Interval, fits_word
+from guestmem.model.record import BoolType, Field, RefType
 
 #: Operations whose results may not fit, and those that C has not or does not define as Python does.
 CHECKED = {"+": "add", "-": "sub", "*": "mul", "<<": "shl", "&": "and", "|": "or", "^": "xor"}
 NAMED = {"min": "min", "max": "max", "floordiv": "floordiv", "floormod": "floormod", "<<": "shl", ">>": "shr"}
+
+
+def literal(value: int) -> str:
+    """A number in C, which has none of more than 64 bits."""
+    if fits_word((value, value)):
+        return str(value)
+    high, low = value >> 64, value % (1 << 64)
+    return f"(((wide){high} << 64) + {low}ull)"
+
+
+def c_type(interval: Interval | None) -> str:
+    """The type in C for values within an interval; where control has not been seen to come it does not matter."""
+    return "num" if interval is None or fits_word(interval) else "wide"
 
 
 class Emitter:
@@ -77,12 +92,13 @@ class Emitter:
 class Shared:
     """What C text of any body refers to: the numbers, the places of fields, the bodies that can end without a result."""
 
-    def __init__(self, pools: Pools, numbers: Numbers, layout: Layout, marks: Marks, stopping: set[Body]) -> None:
+    def __init__(self, pools: Pools, numbers: Numbers, layout: Layout, marks: Marks, bodies: Bodies, ranges: Ranges) -> None:
         self.pools = pools
         self.numbers = numbers
         self.layout = layout
         self.marks = marks
-        self.stopping = stopping
+        self.stopping = ranges.stopping(bodies.atomic)
+        self.result_types = {body: list(map(c_type, ranges.results(body))) for body in bodies.atomic}
 
 
 class Code:
@@ -101,15 +117,20 @@ class Code:
         for block in blocks:
             if isinstance(block.end, Return):
                 found.update({v.var: None for v in block.end.values if isinstance(v, Local)})
-        names = [f"{var.c()} = 0" for var in found if var not in parameters]
-        if names:
-            self.out.line(f"num {', '.join(names)};")
+        for kind in ("num", "wide"):
+            names = [f"{var.c()} = 0" for var in found if var not in parameters and self.type(var) == kind]
+            if names:
+                self.out.line(f"{kind} {', '.join(names)};")
+
+    def type(self, var: Var) -> str:
+        """The type of a local in C."""
+        return c_type(self.known.of.get(var))
 
     def function(self, body: Body, *, inlined: bool) -> None:
         """An atomic function."""
         out = self.out
-        parameters = "".join(f", num {p.c()}" for p in body.parameters)
-        results = "".join(f", num *r{i}" for i in range(len(body.results)))
+        parameters = "".join(f", {self.type(p)} {p.c()}" for p in body.parameters)
+        results = "".join(f", {kind} *r{i}" for i, kind in enumerate(self.shared.result_types[body]))
         kind = "int" if body in self.shared.stopping else "void"
         inline = "ALWAYS_INLINE" if inlined else "static inline"
         with out.function(f"{inline} {kind} {self.numbers.body(body)}(u64 *s, struct ctx *c{parameters}{results})"):
@@ -157,7 +178,9 @@ class Code:
                 text = self.call(instr)
                 line(f"{{ int st = {text}; if (st) return st; }}" if body in self.shared.stopping else f"{text};")
             case Choose(var, n, _):
-                line(f"{{ int st = choose(c, {self.expr(n)}, &{var.c()}); if (st) return st; }}")
+                most = f"min_wide({self.expr(n)}, INT64_MAX)" if self.known.is_wide(n) else self.expr(n)
+                text = self.into(f"choose(c, {most}", [var], ["num"], "int")
+                line(f"{{ int st = {text}; if (st) return st; }}")
             case When(condition, _):
                 line(f"if (!({self.expr(condition)})) return WAITS;")
             case Require(condition, rule, detail, place):
@@ -184,14 +207,26 @@ class Code:
             self.out.line(f"set_{name}(s, {cell}, {self.expr(store.value)});")
             return
         low, high = self.pools.interval(declared.type)
-        self.out.line(f"{{ num v = {self.expr(store.value)};")
-        self.out.line(f"  if (v < {low} || v > {high}) {self.broken(out_of_range(self.pools, store))}")
+        self.out.line(f"{{ {c_type(self.known.expr(store.value))} v = {self.expr(store.value)};")
+        self.out.line(f"  if (v < {literal(low)} || v > {literal(high)}) {self.broken(out_of_range(self.pools, store))}")
         self.out.line(f"  set_{name}(s, {cell}, v); }}")
 
     def call(self, call: Call) -> str:
         arguments = "".join(f", {self.expr(a)}" for a in call.args)
-        results = "".join(f", &{var.c()}" for var in call.results)
-        return f"{self.numbers.body(call.body)}(s, c{arguments}{results})"
+        head, types = f"{self.numbers.body(call.body)}(s, c{arguments}", self.shared.result_types[call.body]
+        return self.into(head, call.results, types, "int" if call.body in self.shared.stopping else "void")
+
+    def into(self, head: str, results: Sequence[Var], types: Sequence[str], kind: str) -> str:
+        """A call whose results go into locals, which may have other types in C."""
+        before, text, after = "", head, ""
+        for i, (var, type_) in enumerate(zip(results, types, strict=True)):
+            if self.type(var) == type_:
+                text += f", &{var.c()}"
+            else:
+                before, text, after = f"{before}{type_} t{i} = 0; ", f"{text}, &t{i}", f"{after} {var.c()} = t{i};"
+        if not before:
+            return f"{text})"
+        return f"({{ {before}int st = {text});{after} st; }})" if kind == "int" else f"({{ {before}{text});{after} }})"
 
     # ---- expressions
 
@@ -209,6 +244,8 @@ class Code:
     def expr(self, expr: Expr) -> str:
         match expr:
             case Const(value=value):
+                if not fits_word((value, value)):
+                    return literal(value)
                 text = f"{value}ll" if abs(value) >= 1 << 31 else str(value)
                 return text if value >= 0 else f"({text})"
             case Local(var):
@@ -230,9 +267,13 @@ class Code:
             case Op(op="+", args=[value, Const(value=0)]):
                 return self.expr(value)
             case Op(op=op, args=[a, b]) if self.known.op_overflows(expr):
-                return f"CHECKED({CHECKED[op]}, {self.expr(a)}, {self.expr(b)}, {self.numbers.site(too_large(expr))})"
+                kind = "num" if self.known.stays_in_word(expr) else "wide"
+                return f"CHECKED({kind}, {CHECKED[op]}, {self.expr(a)}, {self.expr(b)}, {self.numbers.site(too_large(expr))})"
             case Op(op=op, args=[a, b]) if op in NAMED:
-                return f"{NAMED[op]}_num({self.expr(a)}, {self.expr(b)})"
+                kind = "wide" if self.known.computes_wide(expr) else "num"
+                return f"{NAMED[op]}_{kind}({self.expr(a)}, {self.expr(b)})"
             case Op(op=op, args=[a, b]):
+                if self.known.computes_wide(expr) and not isinstance(expr.type, BoolType):
+                    return f"((wide){self.expr(a)} {op} {self.expr(b)})"
                 return f"({self.expr(a)} {op} {self.expr(b)})"
         raise AssertionError(expr)

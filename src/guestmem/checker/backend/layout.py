@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from guestmem.checker.ir import Boundary, ThreadBody, Var
 from guestmem.checker.middle.intervals import Intervals
 from guestmem.checker.pools import Pools
-from guestmem.checker.values import Interval
+from guestmem.checker.values import Interval, fits
 from guestmem.model.errors import Refused
 from guestmem.model.record import Array, Field
 from guestmem.model.world import World
 
 WORD = 64
-#: Bits of the widest field, and of the widest local that is kept across a step: what is wider has no bounds.
-WIDEST = 62
 
 
 @dataclass
@@ -98,8 +96,8 @@ class Layout:
             interval = pools.interval(declared.type)
             count = pools.room(declared)
             width = width_of(interval)
-            if width > WIDEST:
-                raise Refused(f"{declared!r}", f"a field of {width} bits", f"narrow its range to {WIDEST} bits")
+            if width > WORD or not all(map(fits, interval)):
+                raise Refused(f"{declared!r}", f"a field of {width} bits", f"narrow its range to {WORD} bits")
             per_word = WORD // width if width else max(count, 1)
             bits = Bits(0, 0, width, count, per_word, interval[0])
             self.fields[declared] = bits
@@ -166,7 +164,7 @@ def _area(body: ThreadBody, intervals: Intervals) -> tuple[Area, list[int]]:
         for var in boundary.live:
             interval = intervals.of.get(var, (0, 0))
             width = width_of(interval)
-            if width > WIDEST:
+            if width > WORD:
                 function, place, _ = boundary.stack[-1]
                 raise Refused(
                     str(place),

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import itertools
 
-from guestmem.checker.backend.c import Code, Emitter, Shared
-from guestmem.checker.backend.layout import Area
+from guestmem.checker.backend.c import Code, Emitter, Shared, literal
+from guestmem.checker.backend.layout import WORD, Area, Saved
 from guestmem.checker.ir import Block, Boundary, Call, Choose, Const, If, Instr, Return, Suspend, ThreadBody, begins, reads_state
 from guestmem.checker.middle.bodies import touches
 from guestmem.checker.middle.intervals import Intervals
@@ -59,8 +59,7 @@ class ThreadCode(Code):
                 out.line(f"case {boundary.pc}: return FINISHED;")
                 continue
             loads = [
-                f"{s.var.c()} = {self.chunk(s.chunk, s.shift, s.width)}{f' + {s.low}' if s.low else ''};"
-                for s in self.area.saved[boundary]
+                f"{s.var.c()} = {self.chunk(s)}{f' + {literal(s.low)}' if s.low else ''};" for s in self.area.saved[boundary]
             ]
             out.line(f"case {boundary.pc}: {' '.join(loads)} goto t{boundary.pc};")
         out.line("}")
@@ -111,9 +110,10 @@ class ThreadCode(Code):
             out.line(f"{text};")
         out.line("fresh = 0; c->stepped = 1;")
 
-    def chunk(self, chunk: int, shift: int, width: int) -> str:
-        word, base, _ = self.area.chunks[chunk]
-        return f"(num)(s[{word}] >> {base + shift} & {(1 << width) - 1})" if width else "0"
+    def chunk(self, saved: Saved) -> str:
+        word, base, _ = self.area.chunks[saved.chunk]
+        mask = literal((1 << saved.width) - 1) if saved.width < WORD else "~0ull"
+        return f"({self.type(saved.var)})(s[{word}] >> {base + saved.shift} & {mask})" if saved.width else "0"
 
     def park(self, boundary: Boundary) -> str:
         """Save the thread's place and locals."""
@@ -124,7 +124,7 @@ class ThreadCode(Code):
             mask = ((1 << width) - 1) << base
             value = [f"(u64){boundary.pc} << {base}"] if i == 0 and boundary.pc else []
             value += [
-                f"(u64)({s.var.c()}{f' - {s.low}' if s.low else ''}) << {base + s.shift}"
+                f"(u64)({s.var.c()}{f' - {literal(s.low)}' if s.low else ''}) << {base + s.shift}"
                 for s in self.area.saved[boundary]
                 if s.chunk == i and s.width
             ]
@@ -148,7 +148,7 @@ class ForkCode(Code):
         for choice in reversed(self.fork.order):
             self.heads[choice] = f"fork_{self.number}_{len(self.heads)}"
             self.part(choice)
-        taken = "".join(f", int {var.c()}" for var in parameters)
+        taken = "".join(f", {self.type(var)} {var.c()}" for var in parameters)
         values = "".join(f", {var.c()}" for var in parameters)
         call = f"broke = {self.heads[None]}(x, now, from{values});"
         out.line(f"ALWAYS_INLINE int fork_{self.number}(struct search *x, const u64 *now, const u64 *from{taken})")
@@ -159,7 +159,7 @@ class ForkCode(Code):
         out, fork = self.out, self.fork
         block, position = fork.start(choice)
         variables = [*self.live.at(block, position)] if choice else fork.body.parameters
-        taken = "".join(f", num {var.c()}" for var in variables)
+        taken = "".join(f", {self.type(var)} {var.c()}" for var in variables)
         with out.function(f"ALWAYS_INLINE int {self.heads[choice]}(struct search *x, const u64 *now, const u64 *from{taken})"):
             out.line("struct ctx *c = &x->ctx; u64 s[WORDS]; int broke = 0;")
             out.line("for (int i = 0; i < WORDS; i++) s[i] = from[i];")

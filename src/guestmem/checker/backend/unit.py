@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from guestmem.checker.backend.c import Code, Emitter, Shared
+from guestmem.checker.backend.c import Code, Emitter, Shared, c_type, literal
 from guestmem.checker.backend.layout import Bits
 from guestmem.checker.backend.numbers import ENDLESS
 from guestmem.checker.backend.threads import ForkCode, ThreadCode, pc_of
@@ -58,17 +58,19 @@ class Unit:
         line(f"#define MARKS {self.shared.marks.words}")
         line(engine_text("engine.h", "marks.h"))
         for values, name in numbers.tables.items():
-            line(f"static const num {name}[] = {{{', '.join(map(str, values))}}};")
+            kind = c_type((min(values), max(values)))
+            line(f"static const {kind} {name}[] = {{{', '.join(map(literal, values))}}};")
         for declared, bits in self.shared.layout.fields.items():
             self.accessors(numbers.field(declared), bits)
 
     def accessors(self, name: str, bits: Bits) -> None:
         """The two functions that read and write a field."""
-        get, put = f"get_{name}(const u64 *s, num i)", f"set_{name}(u64 *s, num i, num v)"
-        low = f" + {bits.low}" if bits.low else ""
-        less = f" - {bits.low}" if bits.low else ""
+        kind = c_type((bits.low, bits.low + (1 << bits.width) - 1))
+        get, put = f"get_{name}(const u64 *s, num i)", f"set_{name}(u64 *s, num i, {kind} v)"
+        low = f" + {literal(bits.low)}" if bits.low else ""
+        less = f" - {literal(bits.low)}" if bits.low else ""
         if bits.width == 0:
-            self.out.line(f"static inline num {get} {{ (void)s; (void)i; return {bits.low}; }}")
+            self.out.line(f"static inline {kind} {get} {{ (void)s; (void)i; return {literal(bits.low)}; }}")
             self.out.line(f"static inline void {put} {{ (void)s; (void)i; (void)v; }}")
             return
         if bits.count <= bits.per_word:
@@ -78,7 +80,7 @@ class Unit:
             word = f"{bits.word} + i / {bits.per_word}"
             shift = f"(i % {bits.per_word} * {bits.width})"
         mask = f"(u64){(1 << bits.width) - 1}u" if bits.width <= 32 else f"{(1 << bits.width) - 1}ull"
-        self.out.line(f"static inline num {get} {{ (void)i; return (num)(s[{word}] >> {shift} & {mask}){low}; }}")
+        self.out.line(f"static inline {kind} {get} {{ (void)i; return ({kind})(s[{word}] >> {shift} & {mask}){low}; }}")
         value = f"(s[{word}] & ~({mask} << {shift})) | (u64)(v{less}) << {shift}"
         self.out.line(f"static inline void {put} {{ (void)i; s[{word}] = {value}; }}")
 

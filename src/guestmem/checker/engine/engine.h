@@ -8,7 +8,8 @@
 
 typedef uint64_t u64;
 typedef uint32_t u32;
-typedef int64_t num; /* every value of the model */
+typedef int64_t num;   /* a value of the model */
+typedef __int128 wide; /* one that may not fit a num */
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -59,25 +60,33 @@ static inline int next_choices(struct ctx *c)
 	return 0;
 }
 
-static inline num min_num(num a, num b) { return a < b ? a : b; }
-static inline num max_num(num a, num b) { return a > b ? a : b; }
-static inline num floordiv_num(num a, num b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-static inline num floormod_num(num a, num b) { return a - b * floordiv_num(a, b); }
-static inline num shl_num(num a, num b) { return a * ((num)1 << b); }
-static inline num shr_num(num a, num b) { return a >> (b < 63 ? b : 63); }
+/*
+ * The operations of a type.  Whether a result does not fit; it is not the least number either, so that every number has its
+ * negative.
+ */
+#define OPERATIONS(T, BITS) \
+	static inline T min_##T(T a, T b) { return a < b ? a : b; } \
+	static inline T max_##T(T a, T b) { return a > b ? a : b; } \
+	static inline T floordiv_##T(T a, T b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); } \
+	static inline T floormod_##T(T a, T b) { return a - b * floordiv_##T(a, b); } \
+	static inline T shl_##T(T a, T b) { return a ? a * ((T)1 << b) : 0; } \
+	static inline T shr_##T(T a, T b) { return a >> (b < BITS ? b : BITS); } \
+	static inline int least_##T(T a) { return a == (T)1 << BITS; } \
+	static inline int add_overflow_##T(T a, T b, T *r) { return __builtin_add_overflow(a, b, r) || least_##T(*r); } \
+	static inline int sub_overflow_##T(T a, T b, T *r) { return __builtin_sub_overflow(a, b, r) || least_##T(*r); } \
+	static inline int mul_overflow_##T(T a, T b, T *r) { return __builtin_mul_overflow(a, b, r) || least_##T(*r); } \
+	static inline int shl_overflow_##T(T a, T b, T *r) \
+	{ return mul_overflow_##T(a, b < BITS && a ? (T)1 << b : !!a, r) || (a && b >= BITS); } \
+	static inline int and_overflow_##T(T a, T b, T *r) { return least_##T(*r = a & b); } \
+	static inline int or_overflow_##T(T a, T b, T *r) { return least_##T(*r = a | b); } \
+	static inline int xor_overflow_##T(T a, T b, T *r) { return least_##T(*r = a ^ b); }
 
-/* Whether a result does not fit; it is not INT64_MIN either, so that every number has its negative. */
-static inline int add_overflow(num a, num b, num *r) { return __builtin_add_overflow(a, b, r) || *r == INT64_MIN; }
-static inline int sub_overflow(num a, num b, num *r) { return __builtin_sub_overflow(a, b, r) || *r == INT64_MIN; }
-static inline int mul_overflow(num a, num b, num *r) { return __builtin_mul_overflow(a, b, r) || *r == INT64_MIN; }
-static inline int shl_overflow(num a, num b, num *r) { return mul_overflow(a, b < 63 && a ? (num)1 << b : !!a, r) || (a && b > 62); }
-static inline int and_overflow(num a, num b, num *r) { return (*r = a & b) == INT64_MIN; }
-static inline int or_overflow(num a, num b, num *r) { return (*r = a | b) == INT64_MIN; }
-static inline int xor_overflow(num a, num b, num *r) { return (*r = a ^ b) == INT64_MIN; }
+OPERATIONS(num, 63)
+OPERATIONS(wide, 127)
 
 /* An operation whose result may not fit: the body ends there. */
-#define CHECKED(op, a, b, number) \
-	({ num r; if (op##_overflow(a, b, &r)) { c->site = number; return BROKEN; } r; })
+#define CHECKED(T, op, a, b, number) \
+	({ T r; if (op##_overflow_##T(a, b, &r)) { c->site = number; return BROKEN; } r; })
 
 /* Successors are collected in a batch before they are looked up; one state may have more than BATCH. */
 #define BATCH 1024

@@ -209,7 +209,7 @@ class Expressions:
     def number(self, node: ast.expr, value: int, type_: ScalarType = INT) -> Number:
         """A number known now."""
         if not (fits(value) or self.scope.is_dead):
-            self.refuse(node, "a number of more than 64 bits", "use smaller ones")
+            self.refuse(node, "a number of more than 127 bits", "use smaller ones")
         return Number(node, type_, value)
 
     def name(self, node: ast.expr, name: str) -> Expr:
@@ -280,8 +280,8 @@ class Expressions:
         op = self.operation(node, operator)
         at = node if isinstance(node, ast.expr) else node.value
         if isinstance(a, Number) and isinstance(b, Number):
-            if op == "<<" and b.value > 64 and a.value != 0:
-                return self.number(at, 1 << 64)
+            if op == "<<" and b.value > 128 and a.value != 0:
+                return self.number(at, 1 << 128)
             value = result(op, a.value, b.value)
             if value is not None:
                 return self.number(at, value)

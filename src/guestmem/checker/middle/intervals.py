@@ -2,7 +2,8 @@
 """The values that locals can have, through all bodies of a program.
 
 What a body is called with flows into its parameters, what it returns into those who call it.  Numbers have no bounds in
-Python; the checker computes with 64 bits, and an operation whose result may not fit them is one that can stop.
+Python; the checker computes with 127 bits (with 63, where a local grows
+without bound), and an operation whose result may not fit them is one that can stop.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from guestmem.checker.ir import (
 )
 from guestmem.checker.middle.bodies import Bodies
 from guestmem.checker.pools import Pools
-from guestmem.checker.values import INT_HI, INT_LO, Interval
+from guestmem.checker.values import WORD_HI, WORD_LO, Interval, fits, fits_word
 from guestmem.model.record import BoolType, RefType
 
-#: Times that a local's interval may grow before the end that grows is taken to have no bound.
+#: Times that a local's interval may grow before the end that grows is taken to be that of a word, and then to have no bound.
 GROWTH = 30
 
 
@@ -70,7 +71,11 @@ class Ranges:
         grown = [comes and known.join(var, interval) for var, interval in zip(body.parameters, arguments, strict=True)]
         if new or any(grown):
             known.update()
-        ends = [block.end for block in body.blocks if isinstance(block.end, Return)]
+        return self.results(body)
+
+    def results(self, body: Body) -> list[Interval | None]:
+        """The results of a body, with what it has been called with."""
+        known, ends = self.bodies[body], [block.end for block in body.blocks if isinstance(block.end, Return)]
         return [known.expr(value) for value in ends[0].values] if ends else [None] * len(body.results)
 
     def stopping(self, bodies: Iterable[Body]) -> set[Body]:
@@ -91,6 +96,7 @@ class Intervals:
         self.blocks = blocks
         self.of: dict[Var, Interval] = {}
         self._growth: dict[Var, int] = {}
+        self._counts: set[int] = set()  # the ids of what locals are set to that grow without bound
 
     def update(self) -> None:
         """Go through the body until nothing grows."""
@@ -104,6 +110,8 @@ class Intervals:
     def _instruction(self, instr: object) -> bool:
         match instr:
             case Set(var, value):
+                if self._growth.get(var, 0) > GROWTH:
+                    self._counts.add(id(value))
                 return self.join(var, self.expr(value))
             case Choose(var, _, _):
                 return self.join(var, None)
@@ -127,8 +135,10 @@ class Intervals:
                 return False
             first, last = self.pools.interval(var.type)
             growth = self._growth[var] = self._growth.get(var, 0) + 1
-            low = before[0] if low >= before[0] else first if growth > GROWTH else low
-            high = before[1] if high <= before[1] else last if growth > GROWTH else high
+            if growth > GROWTH:
+                low = low if low >= before[0] else max(first, WORD_LO) if low >= WORD_LO else first
+                high = high if high <= before[1] else min(last, WORD_HI) if high <= WORD_HI else last
+            low, high = min(low, before[0]), max(high, before[1])
         self.of[var] = low, high
         return True
 
@@ -137,7 +147,8 @@ class Intervals:
         match expr:
             case Op(type=type_) if not isinstance(type_, BoolType):
                 exact = self.exact(expr)
-                return exact and within(exact, self.pools.interval(type_))
+                limits = (WORD_LO, WORD_HI) if self.stays_in_word(expr) else self.pools.interval(type_)
+                return exact and within(exact, limits)
             case Const(value=value):
                 return value, value
             case Local(var):
@@ -186,12 +197,26 @@ class Intervals:
         """Whether a number in an expression may not fit those that the checker computes with."""
         return self.op_overflows(expr) or any(map(self.overflows, children(expr)))
 
+    def is_wide(self, expr: Expr) -> bool:
+        """Whether an expression may have values that do not fit a word."""
+        values = self.expr(expr)
+        return values is not None and not fits_word(values)
+
+    def stays_in_word(self, op: Op) -> bool:
+        """Whether an operation counts, or sums up, and stops at a word: most that do have a bound, which is not seen here."""
+        return id(op) in self._counts and not any(map(self.is_wide, op.args))
+
+    def computes_wide(self, op: Op) -> bool:
+        """Whether an operation, or what it works on, may leave a word."""
+        exact = None if isinstance(op.type, BoolType) or self.stays_in_word(op) else self.exact(op)
+        return (exact is not None and not fits_word(exact)) or any(map(self.is_wide, op.args))
+
     def op_overflows(self, expr: Expr) -> bool:
         """Whether the result of an operation may not fit."""
         if not isinstance(expr, Op) or isinstance(expr.type, BoolType):
             return False
         exact = self.exact(expr)
-        return exact is not None and (exact[0] < INT_LO or exact[1] > INT_HI)
+        return exact is not None and not (fits_word(exact) if self.stays_in_word(expr) else all(map(fits, exact)))
 
 
 def within(interval: Interval, bounds: Interval) -> Interval:
@@ -224,10 +249,10 @@ def arithmetic(op: str, left: Interval, right: Interval) -> Interval:
         case "floormod":
             return min(0, c + 1), max(0, d - 1)
         case "<<":
-            shifted = [n << min(max(s, 0), 64) for n in (a, b) for s in (c, d)]  # 64 is too much, whatever is above it
+            shifted = [n << min(max(s, 0), 128) for n in (a, b) for s in (c, d)]  # 128 is too much, whatever is above it
             return min(shifted), max(shifted)
         case ">>":
-            shifted = [n >> min(max(s, 0), 64) for n in (a, b) for s in (c, d)]
+            shifted = [n >> min(max(s, 0), 128) for n in (a, b) for s in (c, d)]
             return min(shifted), max(shifted)
         case "&" if a >= 0 or c >= 0:
             return 0, min(n for low, n in (left, right) if low >= 0)
