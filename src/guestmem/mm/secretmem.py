@@ -49,7 +49,7 @@ class Secretmem(Record):
 
     @step
     def create(self, size: int) -> int:
-        """memfd_secret(2), after which a file has no pages, and the ftruncate(2) to ``size`` pages that comes before others have it.
+        """memfd_secret(2), and ftruncate(2) to ``size`` pages before others have the file; 0: without it, it has none yet.
 
         -ENOSYS: the direct map cannot be changed.  One step, as nobody has the file before its end; that it is counted
         earlier only has hibernation refused earlier.

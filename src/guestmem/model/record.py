@@ -89,7 +89,7 @@ class _Declared:
 
 
 def bounded(hi: int | str, *, lo: int | str = 0, init: int | str | None = None) -> Any:
-    """A field holding an integer lo <= value <= hi, starting at ``init`` (default: lo)."""
+    """A field holding an integer lo <= value <= hi, starting at ``init`` (default: lo); each may be of the geometry."""
     return _Declared("scalar", hi=hi, lo=lo, init=init)
 
 

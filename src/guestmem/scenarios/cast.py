@@ -80,7 +80,7 @@ class Caller(GuestMemory):
         return err == 0 or refused or self.interfered(err)
 
     def range_taken(self, err: int, good: bool) -> bool:
-        """Whether an operation on a range of pages ended as it must: -EINVAL is for a range that is not good, and only for that."""
+        """Whether an operation on a range of pages ended as it must: -EINVAL is for one that is not good, and only for that."""
         return (err == -EINVAL) != good and (err == -EINVAL or self.caused(err))
 
     def in_file(self, start: int, end: int) -> bool:

@@ -100,11 +100,14 @@ class SecretMemory(PlainRead, Kcore, Host):
         if not self.file.write(pgoff):
             err = self.file.fault(cpu, pgoff)
             refused = self.machine.refused()
-            beyond = pgoff >= self.file.mapping.i_size
-            require(err == 0 or err == -EBADF or refused or (err == -EFAULT and beyond), CAUSE)
+            require(err == 0 or err == -EBADF or refused or (err == -EFAULT and self.beyond(pgoff)), CAUSE)
             if err == -EFAULT:
                 self.ended()
             require(err != 0 or self.file.mapping.user[pgoff].live, DONE_OR_NOTHING)
+
+    def beyond(self, pgoff: Pgoff) -> bool:
+        """Whether the fault that has just ended was for a page beyond the end of the file; the last step was to drop the lock."""
+        return pgoff >= self.file.mapping.i_size
 
     def ended(self) -> None:
         """A page beyond the end of the file was asked for."""
