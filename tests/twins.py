@@ -47,6 +47,7 @@ from guestmem.rules import (
     UNHELD_FREE,
     UNLOADED_UNUSED,
     USED_ALIVE,
+    WITHIN_FILE,
 )
 from guestmem.scenarios.boot import BootOnGunyah
 from guestmem.scenarios.host import GuestMemory
@@ -54,6 +55,7 @@ from guestmem.scenarios.huge import HalfwayOnGunyah, HugeOnKvm, HugeOnSnp, HugeO
 from guestmem.scenarios.hugetlb import HugetlbOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
+    BeyondOnKvm,
     EagerOnGunyah,
     OnGunyah,
     OnKvm,
@@ -68,11 +70,13 @@ from guestmem.scenarios.hypervisors import (
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import Freezable, HibernateOnGunyah, HibernateOnKvm, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.refusing import RefusingHost
-from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
+from guestmem.scenarios.secretmem import SecretMemory, SizedSecret, Unsplittable
 from guestmem.scenarios.users import BatchesOnKvm, BrokenMemory, Gup, HugeWithBatches, PfnCache
 from guestmem.upstream.kvm_guest_memfd import Memslots
 
 WITH_SHARED = "with self.mapping.invalidate_lock.shared:"
+WITHIN_SIZE = "if start >= end or end > self.mapping.i_size:"
+CLEARS = {"clears_first": True}
 SCRATCH = tempfile.TemporaryDirectory(prefix="guestmem-twins-")
 
 
@@ -416,6 +420,32 @@ TWINS = [
         0,
         {"clears_first": True},
     ),
+    # ---- who asks for pages beyond the end of a file gets some, or gets another error
+    Twin(
+        "FaultBeyond",
+        BeyondOnKvm,
+        GuestMemfd.fault,
+        "if pgoff >= self.mapping.i_size or not self.accessible(pgoff):",
+        "if not self.accessible(pgoff):",
+        WITHIN_FILE,
+        0,
+    ),
+    Twin("AllocateBeyond", BeyondOnKvm, GuestMemfd.allocate, "if end > self.mapping.i_size:", "if False:", WITHIN_FILE, 0),
+    Twin("BindBeyond", BeyondOnKvm, GuestMemfd.bind, WITHIN_SIZE, "if start >= end:", WITHIN_FILE, 0),
+    Twin("ConvertBeyond", BeyondOnKvm, GuestMemfd.convert, WITHIN_SIZE, "if start >= end:", CAUSE, 0),
+    Twin("PunchRefusedBeyond", BeyondOnKvm, GuestMemfd.punch_hole, "if start >= end:", WITHIN_SIZE, CAUSE, 0),
+    Twin("SecretBeyond", SizedSecret, Secretmem.fault, "if pgoff >= self.mapping.i_size:", "if False:", WITHIN_FILE, 0, CLEARS),
+    Twin(
+        "SizeUnlocked",
+        SizedSecret,
+        Secretmem.setattr,
+        "with self.mapping.invalidate_lock.exclusive:",
+        "if True:",
+        NO_PANIC,
+        0,
+        CLEARS,
+    ),
+    Twin("SizedAgain", SizedSecret, Secretmem.setattr, "if self.mapping.i_size != 0:", "if False:", NO_PANIC, 0, CLEARS),
     # ---- nothing succeeds, or fails for no reason
     Twin("PunchRefused", OnKvm, GuestMemfd.punch_hole, "return err", "return -EBUSY", CAUSE),
     Twin("UnbindRefused", OnKvm, GuestMemfd.unbind, "err = self.take_back(pgoff)", "err = -EBUSY", CAUSE),

@@ -28,6 +28,7 @@ PAIRED = "what invalidate_begin began, invalidate_end ends"
 CONTENTS_SURVIVE = "contents survive where the contract says so"
 BROKEN_UNUSED = "broken memory is used no more, and never again"
 UNLOADED_UNUSED = "a driver is unloaded only when no file is its own and no page is out"
+WITHIN_FILE = "no page of a file is beyond its end"
 REFUSED = "hibernation and unloading are refused while pages are out"
 
 #: Each rule and what it asks, in the order of their numbers, from 1.
@@ -56,4 +57,5 @@ RULES = {
     GUARDED: "A field that a lock guards changes only while the thread holds the lock ([which lock guards what](steps.md)).",
     NO_SLEEP: "Whoever holds a spin lock takes no mutex or semaphore, allocates nothing and waits for no grace period.",
     NO_DEADLOCK: "No thread waits for ever for something that nobody will do.",
+    WITHIN_FILE: "What is not below i_size is not in the page cache, not mapped by a process, not bound to a guest.",
 }

@@ -225,6 +225,16 @@ class Bounds(World):
     geometry = {"pages": 4}
     free: int = bounded("pages - 1")
     used: int = bounded(3)
+    size: int = bounded("pages", init="pages - 2")
+
+
+def test_a_field_may_begin_with_a_size() -> None:
+    assert Bounds(pages=7).size == 5
+
+
+def test_a_field_that_begins_outside_its_bounds_is_refused() -> None:
+    with pytest.raises(Refused, match="begin with a value of the field's type"):
+        Bounds(pages=1)
 
 
 @pytest.mark.parametrize(("field", "bounds"), [("free", "0..pages - 1: 0..6"), ("used", "0..3")])

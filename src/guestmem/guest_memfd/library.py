@@ -176,9 +176,9 @@ class GuestMemfd(Record):
     def bind(self, guest: Guest, start: int, end: int, gfn: Gfn) -> int:
         """Give a guest the pages start <= pgoff < end, from ``gfn`` on.
 
-        -EINVAL: none; -EBADF: no file; -EEXIST, -EBUSY: as ``may_bind``.
+        -EINVAL: none, or beyond the end of the file; -EBADF: no file; -EEXIST, -EBUSY: as ``may_bind``.
         """
-        if start >= end:
+        if start >= end or end > self.mapping.i_size:
             return -EINVAL
         with self.mapping.invalidate_lock.exclusive:
             if not self.open:
@@ -316,8 +316,10 @@ class GuestMemfd(Record):
         folio_put(self.kernel, folio)
 
     def allocate(self, cpu: Cpu, start: int, end: int) -> int:
-        """fallocate: populate pages.  An error, as -EINTR, leaves those that came before."""
+        """fallocate: populate pages.  -EINVAL: beyond the end of the file.  A later error, as -EINTR, leaves what came before."""
         err = 0
+        if end > self.mapping.i_size:
+            return -EINVAL
         with self.mapping.invalidate_lock.shared:
             for pgoff in Pgoff.span(start, end):
                 if err == 0 and signal_pending(self.kernel):
@@ -331,10 +333,10 @@ class GuestMemfd(Record):
         return err
 
     def fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
-        """The VMM touches its mapping where it has no entry.  -EFAULT: the page is private (SIGBUS)."""
+        """The VMM touches its mapping where it has no entry.  -EFAULT: it is private, or beyond the file's end (SIGBUS)."""
         charge(Cost.USER_FAULT)
         with self.mapping.invalidate_lock.shared:
-            if not self.accessible(pgoff):
+            if pgoff >= self.mapping.i_size or not self.accessible(pgoff):
                 return -EFAULT
             err, folio = self.grab_folio(cpu, pgoff, True)
             if folio is None:
@@ -433,9 +435,10 @@ class GuestMemfd(Record):
         """Make pages shared or private, all or none; an error comes with the page that stood in the way.
 
         What is so already is not touched.  -EAGAIN: somebody still holds a reference to a page that is to become
-        private.  -EINVAL: no pages.  -EBADF: no file.  -EPERM: the file is preserved.  -EBUSY: hibernation has begun.
+        private.  -EINVAL: no pages, or beyond the end of the file.  -EBADF: no file.  -EPERM: the file is preserved.
+        -EBUSY: hibernation has begun.
         """
-        if start >= end:
+        if start >= end or end > self.mapping.i_size:
             return -EINVAL, start
         if not self.open:
             return -EBADF, start

@@ -22,6 +22,7 @@ from guestmem.model import (
     Record,
     RwSem,
     array,
+    bounded,
     charge,
     current,
     guards,
@@ -73,11 +74,20 @@ class AddressSpace(Record):
         slots: the folios, by page offset.
         invalidate_lock: shared to add folios, exclusive to remove or convert them.
         user: the VMM's page-table entries for the file, by page offset.
+        i_size: the size of the file (inode->i_size), in pages.
     """
 
     slots: list[Folio | None] = array("pages")
     invalidate_lock: RwSem = part()
     user: list[UserEntry] = array("pages")
+    i_size: int = bounded("pages", init="pages")
+
+    def within_size(self) -> bool:
+        """Whether no page beyond the end of the file is in the page cache, or mapped by the VMM."""
+        return not any(
+            self.slots[pgoff] is not None or self.user[pgoff].folio is not None
+            for pgoff in Pgoff.span(self.i_size, len(self.slots))
+        )
 
     @guards("slots")
     def adding(self) -> bool:

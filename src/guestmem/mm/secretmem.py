@@ -6,7 +6,7 @@ mm/secretmem.c, in its order of steps.
 
 from __future__ import annotations
 
-from errno import EBADF, EEXIST, ENOMEM, ENOSYS
+from errno import EBADF, EEXIST, EFAULT, EINVAL, ENOMEM, ENOSYS
 
 from guestmem.machine.cost import Cost
 from guestmem.machine.cpu import Cpu
@@ -25,6 +25,7 @@ from guestmem.mm.filemap import (
     filemap_remove_folio,
     map_user,
     unmap_mapping_page,
+    xa_load,
 )
 from guestmem.mm.folio import Folio, Kernel, alloc_folio, folio_put
 from guestmem.model import Record, charge, part, reached, step
@@ -47,16 +48,41 @@ class Secretmem(Record):
     open: bool = False
 
     @step
-    def create(self) -> int:
-        """memfd_secret(2).  -ENOSYS: the direct map cannot be changed.
+    def create(self, size: int) -> int:
+        """memfd_secret(2), and ftruncate(2) to ``size`` pages before others have the file; 0: without it, it has none yet.
 
-        One step, as nobody has the file before its end; that it is counted earlier only has hibernation refused earlier.
+        -ENOSYS: the direct map cannot be changed.  One step, as nobody has the file before its end; that it is counted
+        earlier only has hibernation refused earlier.
         """
         if not self.kernel.can_set_direct_map():
             return -ENOSYS
+        self.mapping.i_size = size
         self.open = True
         self.kernel.secretmem_users += 1
         return 0
+
+    def setattr(self, cpu: Cpu, size: int) -> int:
+        """secretmem_setattr(): ftruncate(2) to a size that ends in the last of ``size`` pages.  -EINVAL: the file has a size.
+
+        Only one thread does it at a time: it holds the inode's lock.
+        """
+        with self.mapping.invalidate_lock.exclusive:
+            if self.mapping.i_size != 0:
+                return -EINVAL
+            self.truncate_setsize(cpu, size)
+        return 0
+
+    def truncate_setsize(self, cpu: Cpu, size: int) -> None:
+        """Set the size, then clear what the last page has beyond it, through the direct map (truncate_inode_partial_folio)."""
+        self.i_size_write(size)
+        folio = xa_load(self.mapping, Pgoff(size - 1))
+        if folio is not None:
+            kernel_store(self.kernel, cpu, folio.frame, Content.ZERO)
+
+    @step
+    def i_size_write(self, size: int) -> None:
+        """Others see the new size."""
+        self.mapping.i_size = size
 
     @step
     def write(self, pgoff: Pgoff) -> bool:
@@ -68,12 +94,18 @@ class Secretmem(Record):
         return True
 
     def fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
-        """secretmem_fault(): the flush comes after the page was added, so that to lose a race costs none."""
+        """secretmem_fault(): the flush comes after the page was added, so that to lose a race costs none.
+
+        -EFAULT: beyond the end of the file (SIGBUS).  It is asked under the lock, though secretmem_fault() asks before:
+        there, whoever faults has the file, and its size does not go back to 0.
+        """
         charge(Cost.USER_FAULT)
         err = -EEXIST
         with self.mapping.invalidate_lock.shared:
             if not self.open:
                 return -EBADF
+            if pgoff >= self.mapping.i_size:
+                return -EFAULT
             while err == -EEXIST:
                 folio = filemap_lock_folio(self.mapping, pgoff)
                 err = 0

@@ -88,8 +88,8 @@ class _Declared:
         self.init = init
 
 
-def bounded(hi: int | str, *, lo: int | str = 0, init: int | None = None) -> Any:
-    """A field holding an integer lo <= value <= hi, starting at ``init`` (default: lo)."""
+def bounded(hi: int | str, *, lo: int | str = 0, init: int | str | None = None) -> Any:
+    """A field holding an integer lo <= value <= hi, starting at ``init`` (default: lo); each may be of the geometry."""
     return _Declared("scalar", hi=hi, lo=lo, init=init)
 
 
@@ -437,11 +437,12 @@ def _resolved(kind: ScalarType, geometry: Mapping[str, int]) -> str:
 
 def _default(field: Field, geometry: Mapping[str, int]) -> Any:
     if field.default is not None:
+        value = evaluate(field.default, geometry) if isinstance(field.default, str) else field.default
         try:
-            check_value(field, field.default, geometry, f"{field!r}")
+            check_value(field, value, geometry, f"{field!r}")
         except Verdict as verdict:
             raise Refused(_where(field.owner, field.name), verdict.detail, "begin with a value of the field's type") from None
-        return field.default
+        return value
     match field.type:
         case BoolType():
             return False

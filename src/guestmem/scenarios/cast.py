@@ -28,6 +28,7 @@ from guestmem.rules import CAUSE, DONE_OR_NOTHING, NO_LOCK_HELD
 from guestmem.scenarios.host import GuestMemory, Host
 
 __all__ = [
+    "Beyond",
     "Caller",
     "Cast",
     "CrashDump",
@@ -78,9 +79,13 @@ class Caller(GuestMemory):
             return False  # these belong to some operations only, which look for their causes
         return err == 0 or refused or self.interfered(err)
 
-    def range_taken(self, err: int, start: int, end: int) -> bool:
-        """Whether an operation on a range of pages ended as it must: -EINVAL is for no pages, and only for that."""
-        return (err == -EINVAL) == (start >= end) and (err == -EINVAL or self.caused(err))
+    def range_taken(self, err: int, good: bool) -> bool:
+        """Whether an operation on a range of pages ended as it must: -EINVAL is for one that is not good, and only for that."""
+        return (err == -EINVAL) != good and (err == -EINVAL or self.caused(err))
+
+    def in_file(self, start: int, end: int) -> bool:
+        """Whether a range has pages, and none beyond the end of the file."""
+        return start < end <= self.file.mapping.i_size
 
     def may_fault(self, err: int, pgoff: Pgoff, given: bool) -> bool:
         """The same of a page fault, at a page that is there for whoever took it, or not."""
@@ -110,7 +115,8 @@ class Caller(GuestMemory):
     def user_fault(self, cpu: Cpu, pgoff: Pgoff) -> int:
         """The VMM, or the kernel for it, takes a page fault on its mapping."""
         err = self.file.fault(cpu, pgoff)
-        require(self.may_fault(err, pgoff, self.file.shared[pgoff]), CAUSE)
+        given = self.file.shared[pgoff] and self.in_file(pgoff, pgoff + 1)
+        require(self.may_fault(err, pgoff, given), CAUSE)
         require(err != 0 or self.file.mapping.user[pgoff].live, DONE_OR_NOTHING)
         require(not self.locked(), NO_LOCK_HELD)
         return err
@@ -211,7 +217,9 @@ class FileUser(Caller):
     def allocate(self, cpu: Cpu, start: int, end: int) -> None:
         """Populate pages."""
         err = self.file.allocate(cpu, start, end)
-        require(self.may_add(err, start, end) or (err == -EINTR and self.signals), CAUSE)
+        beyond = end > self.file.mapping.i_size
+        require((err == -EINVAL) == beyond, CAUSE)
+        require(beyond or self.may_add(err, start, end) or (err == -EINTR and self.signals), CAUSE)
         if err:
             reached("an allocation fails")
             self.allocation_failed(err)
@@ -228,7 +236,7 @@ class FileUser(Caller):
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = True
         err = self.file.punch_hole(start, end)
-        require(self.range_taken(err, start, end), CAUSE)
+        require(self.range_taken(err, start < end), CAUSE)
         for pgoff in Pgoff.span(start, end):
             self.discarding[pgoff] = False
             owner = self.file.owner[pgoff]
@@ -250,7 +258,7 @@ class FileUser(Caller):
             return
         before = self.shared_pages(start, end)
         err, at = self.file.convert(start, end, to_shared)
-        require(self.range_taken(err, start, end), CAUSE)
+        require(self.range_taken(err, self.in_file(start, end)), CAUSE)
         if err:
             require(start <= at < max(end, start + 1) and self.shared_pages(start, end) == before, DONE_OR_NOTHING)
             self.conversion_failed()
@@ -321,7 +329,7 @@ class VmOwner(FileUser):
         err = self.file.bind(guest, start, end, gfn)
         given = err == -EEXIST and self.given(guest, start, end, gfn)
         secret = err == -EBUSY and self.has_secret_of_another(guest, start, end)
-        require(self.range_taken(err, start, end) or given or secret, CAUSE)
+        require(self.range_taken(err, self.in_file(start, end)) or given or secret, CAUSE)
         require(self.pages_of(guest) == had + (end - start if err == 0 else 0), DONE_OR_NOTHING)
         if err == 0:
             for pgoff in Pgoff.span(start, end):
@@ -504,6 +512,51 @@ class Slots(OpenFile):
             guest.expects[gfn] = Expects.NOTHING
             guest.gave[gfn] = False
         self.unplugged[gfn] = False
+
+
+class Beyond(OpenFile):
+    """A VMM that asks for pages that its file has and for those beyond its end, which is before the last page.
+
+    The file was all shared when it was created (GUEST_MEMFD_FLAG_INIT_SHARED), so beyond its end nothing says private.
+    """
+
+    geometry = {"pages": 2, "frames": 3}
+    must_show = [*COME_AND_GO, "a fault beyond the end is refused", "pages beyond the end are asked for"]
+
+    def setup(self) -> None:
+        super().setup()
+        self.file.mapping.i_size = len(self.file.shared) - 1
+        for pgoff in Pgoff.span(0, len(self.file.shared)):
+            self.file.shared[pgoff] = True
+
+    def end_after(self, start: int) -> int:
+        end = start + choose(len(self.file.shared) - start + 1, "pages")
+        if end > self.file.mapping.i_size:
+            reached("pages beyond the end are asked for")
+        return end
+
+    def start_with_memory(self, guest: Guest) -> None:
+        start = choose(len(self.file.bound), "start")
+        self.start(guest, start, self.end_after(start), Gfn(start))
+
+    def operate(self, cpu: Cpu) -> None:
+        what = choose(4, "touch the mapping, punch, allocate, another operation")
+        if what == 3:
+            super().operate(cpu)
+        elif what == 2:
+            start = choose(len(self.file.shared), "start")
+            self.allocate(cpu, start, self.end_after(start))
+        elif what == 1:
+            self.punch_some()
+        else:
+            self.touch_mapping(cpu, Pgoff(choose(len(self.file.shared), "pgoff")))
+        require(not self.locked(), NO_LOCK_HELD)
+
+    def touch_mapping(self, cpu: Cpu, pgoff: Pgoff) -> None:
+        """The VMM uses its mapping of a page."""
+        if user_access(self.machine, self.file.mapping, pgoff, may("write")) is Fault.TRANSLATION:
+            if self.user_fault(cpu, pgoff) == -EFAULT and not self.in_file(pgoff, pgoff + 1):
+                reached("a fault beyond the end is refused")
 
 
 class TwoThreads(OpenFile):

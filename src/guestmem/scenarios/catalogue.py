@@ -31,6 +31,7 @@ from guestmem.scenarios.huge import (
 from guestmem.scenarios.hugetlb import HugetlbOnKvm
 from guestmem.scenarios.hypercalls import GunyahHypercalls, PkvmHypercalls
 from guestmem.scenarios.hypervisors import (
+    BeyondOnKvm,
     BlocksOnKvm,
     EagerOnGunyah,
     EagerPagesOnGunyah,
@@ -58,7 +59,7 @@ from guestmem.scenarios.hypervisors import (
 from guestmem.scenarios.module import ModuleUnload
 from guestmem.scenarios.power import HibernateOnGunyah, HibernateOnKvm, HibernateOnPkvm, KexecOnGunyah, LiveUpdate, ReclaimOnKvm
 from guestmem.scenarios.refusing import RefusingHost
-from guestmem.scenarios.secretmem import SecretMemory, Unsplittable
+from guestmem.scenarios.secretmem import SecretMemory, SizedSecret, Unsplittable
 from guestmem.scenarios.story import Story
 from guestmem.scenarios.users import BatchesOnKvm, BrokenMemory, BrokenOnGunyah, Gup, HugeWithBatches, PfnCache
 
@@ -301,6 +302,7 @@ SCENARIOS = {
             small=SMALL,
         ),
         # ---- more who act
+        Scenario("kvm-size", "KVM, where a VMM asks for pages beyond the end of its file", BeyondOnKvm, {}, ALWAYS, ""),
         Scenario("kvm-two-vcpus", "a VM of two vCPUs on KVM", OnKvm, {"vcpus": 2}, ON_KVM, "", SMALL),
         Scenario(
             "gunyah-two-vcpus",
@@ -441,6 +443,14 @@ SCENARIOS = {
             "memfd_secret on a direct map of block entries, whose split may fail",
             SecretMemory,
             {"clears_first": True, "arch": Arch.ARM64_BBML2},
+            {"": HOLDS},
+            "",
+        ),
+        Scenario(
+            "secretmem-size",
+            "memfd_secret, whose size is set while it is used",
+            SizedSecret,
+            {"clears_first": True},
             {"": HOLDS},
             "",
         ),

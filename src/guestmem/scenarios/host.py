@@ -14,7 +14,16 @@ from guestmem.mm.exception import Loaded
 from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio, Kernel, folio_end, folio_page
 from guestmem.model import Refused, World, always, array, part, reached, step
-from guestmem.rules import CONTENTS_SURVIVE, COUNTERS, FREE_FRAMES, KERNEL_INTACT, OUT_OF_SPECULATION, SINGLE_OWNER, UNHELD_FREE
+from guestmem.rules import (
+    CONTENTS_SURVIVE,
+    COUNTERS,
+    FREE_FRAMES,
+    KERNEL_INTACT,
+    OUT_OF_SPECULATION,
+    SINGLE_OWNER,
+    UNHELD_FREE,
+    WITHIN_FILE,
+)
 
 __all__ = ["CONTENTS_SURVIVE", "GuestMemory", "Host"]
 
@@ -246,6 +255,13 @@ class GuestMemory(Host):
     def module_counted(self) -> bool:
         module = self.file.driver.module
         return module is None or module.refcount == (1 if self.file.open else 0) + self.file.driver.holds_module()
+
+    @always(WITHIN_FILE)
+    def within_file(self) -> bool:
+        mapping = self.file.mapping
+        return mapping.within_size() and not any(
+            self.file.bound[pgoff] for pgoff in Pgoff.span(mapping.i_size, len(mapping.slots))
+        )
 
     @always(CONTENTS_SURVIVE)
     def contents(self) -> bool:

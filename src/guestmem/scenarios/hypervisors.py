@@ -19,6 +19,7 @@ from guestmem.mm.filemap import Pgoff
 from guestmem.model import always, part, reached, require, sometimes, step, when
 from guestmem.rules import CONTENTS_SURVIVE, DONE_OR_NOTHING, PAIRED
 from guestmem.scenarios.cast import (
+    Beyond,
     Cast,
     CrashDump,
     Kcore,
@@ -36,6 +37,7 @@ from guestmem.scenarios.cast import (
 from guestmem.scenarios.host import GuestMemory
 
 __all__ = [
+    "BeyondOnKvm",
     "BlocksOnKvm",
     "CcaHost",
     "EagerOnGunyah",
@@ -309,6 +311,10 @@ class PartsOnKvm(KvmHost, Parts):
     """Two VMs on KVM that have parts of a file."""
 
     geometry = {"vms": 2}
+
+
+class BeyondOnKvm(KvmHost, Beyond):
+    """A VM on KVM whose file ends before the last page that its VMM asks for."""
 
 
 class SlotsOnKvm(KvmHost, Slots):

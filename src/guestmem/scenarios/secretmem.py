@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from errno import EBADF, ENOSYS, EOPNOTSUPP
+from errno import EBADF, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP
 
 from guestmem.machine.cpu import Cpu
 from guestmem.machine.frame import Content
@@ -12,12 +12,12 @@ from guestmem.mm.filemap import Pgoff
 from guestmem.mm.folio import Folio
 from guestmem.mm.secretmem import Secretmem
 from guestmem.model import always, choose, part, reached, require, thread
-from guestmem.rules import CAUSE, DONE_OR_NOTHING, GIVEN_CLEAN
+from guestmem.rules import CAUSE, DONE_OR_NOTHING, GIVEN_CLEAN, WITHIN_FILE
 from guestmem.scenarios.cast import Kcore, PlainRead
 from guestmem.scenarios.host import Host
 from guestmem.scenarios.hypervisors import KvmHost
 
-__all__ = ["SecretMemory", "Unsplittable"]
+__all__ = ["SecretMemory", "SizedSecret", "Unsplittable"]
 
 
 class SecretMemory(PlainRead, Kcore, Host):
@@ -51,6 +51,10 @@ class SecretMemory(PlainRead, Kcore, Host):
             for entry in self.file.mapping.user
         )
 
+    @always(WITHIN_FILE)
+    def within_file(self) -> bool:
+        return self.file.mapping.within_size()
+
     def mapped(self, folio: Folio) -> bool:
         return any(entry.folio is folio for entry in self.file.mapping.user)
 
@@ -69,11 +73,20 @@ class SecretMemory(PlainRead, Kcore, Host):
         cpu = self.machine.cpus[0]
         while True:
             if not self.file.open:
-                self.file.create()
-            elif choose(2, "use, close") == 0:
-                self.use(cpu)
+                self.file.create(self.size())
             else:
-                self.file.release(cpu)
+                self.operate(cpu)
+
+    def size(self) -> int:
+        """How many pages the file has before others use it."""
+        return len(self.file.mapping.slots)
+
+    def operate(self, cpu: Cpu) -> None:
+        """Use the file, or close it."""
+        if choose(2, "use, close") == 0:
+            self.use(cpu)
+        else:
+            self.file.release(cpu)
 
     @thread
     def user(self) -> None:
@@ -87,8 +100,45 @@ class SecretMemory(PlainRead, Kcore, Host):
         if not self.file.write(pgoff):
             err = self.file.fault(cpu, pgoff)
             refused = self.machine.refused()
-            require(err == 0 or err == -EBADF or refused, CAUSE)
+            require(err == 0 or err == -EBADF or refused or (err == -EFAULT and self.beyond(pgoff)), CAUSE)
+            if err == -EFAULT:
+                self.ended()
             require(err != 0 or self.file.mapping.user[pgoff].live, DONE_OR_NOTHING)
+
+    def beyond(self, pgoff: Pgoff) -> bool:
+        """Whether the fault that has just ended was for a page beyond the end of the file; the last step was to drop the lock."""
+        return pgoff >= self.file.mapping.i_size
+
+    def ended(self) -> None:
+        """A page beyond the end of the file was asked for."""
+
+
+class SizedSecret(SecretMemory):
+    """A process that sets the size of its file while another thread uses it, and tries to set another."""
+
+    geometry = {"pages": 2}
+    must_show = ["a fault beyond the end is refused", "a second size is refused"]
+
+    def size(self) -> int:
+        return 0
+
+    def ended(self) -> None:
+        reached("a fault beyond the end is refused")
+
+    def operate(self, cpu: Cpu) -> None:
+        if choose(2, "set the size, use or close") == 0:
+            self.resize(cpu, 1 + choose(len(self.file.mapping.slots), "further pages of the size"))
+        else:
+            super().operate(cpu)
+
+    def resize(self, cpu: Cpu, size: int) -> None:
+        """Set the size: the first time it is taken, later it is not."""
+        before = self.file.mapping.i_size
+        err = self.file.setattr(cpu, size)
+        require(err == (0 if before == 0 else -EINVAL), CAUSE)
+        require(self.file.mapping.i_size == (size if err == 0 else before), DONE_OR_NOTHING)
+        if err:
+            reached("a second size is refused")
 
 
 class Unsplittable(KvmHost):
@@ -110,7 +160,7 @@ class Unsplittable(KvmHost):
     def owner(self) -> None:
         """Open a file of secret memory, and one of guest memory."""
         while True:
-            require(self.secret.create() == -ENOSYS and not self.secret.open, CAUSE)
+            require(self.secret.create(1) == -ENOSYS and not self.secret.open, CAUSE)
             reached("secret memory cannot be had")
             err = self.file.create()
             require(err == (-EOPNOTSUPP if self.file.unmaps() else 0), CAUSE)

@@ -95,5 +95,7 @@ DEFECTS = {
             protection=Protection.NONE,
         ),
         _defect(pkvm_mem_protect.B63, "arch/arm64/kvm/hyp/nvhe/mem_protect.c, host_stage2_force_pte_cb()", asks=True),
+        _defect(secretmem_before.B65, "f9b141f93659, which mends it", clears_first=True),
+        _defect(secretmem_before.B66, "84ac013046cc, which mends it; syzbot 9bd2b7adbd34b30b87e4", clears_first=True),
     )
 }

@@ -85,7 +85,7 @@ class Files:
         file = next((file for file in self.kernel.world.secrets if not file.open), None)
         if file is None:
             raise Unmodelled("more open files than the simulated host has")
-        err = file.create()
+        err = file.create(len(file.mapping.slots))
         if err:
             raise Denied(Errno(-err), "the direct map can be changed page by page")
         return self.task.opened(Secret(file))
