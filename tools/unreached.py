@@ -25,4 +25,15 @@ REASONS = {
         "`guest_fault` asks before; only who populates names a page (upstream/libraries.py)"
     ),
     "GuestMemfd.populate": "no scenario populates; the posted libraries that are compared with ours do (upstream/libraries.py)",
+    **dict.fromkeys(
+        (
+            *("ResourceManager.vm_alloc", "ResourceManager.mem_lend", "ResourceManager.mem_reclaim", "ResourceManager.vm_init"),
+            *("ResourceManager.vm_start", "ResourceManager.vm_reset", "ResourceManager.vm_dealloc"),
+        ),
+        "our driver asks only when it may, with one parcel; the twins of `gunyah-boot` are answered so",
+    ),
+    "Hugetlb1G.create": "what else can refuse a file, refuses none in `kvm-hugetlb`",
+    "add_split": "the pool of `kvm-hugetlb` has one huge page: who is slower has none to add",
+    "Secretmem.truncate_setsize": "a file without a size has no page; B65 and B66 clear one",
+    "u64": "B56 counts with it, and files of users do (tests/language/test_words.py)",
 }
