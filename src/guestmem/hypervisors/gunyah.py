@@ -63,10 +63,14 @@ class Gunyah(Hypervisor):
             err = -ENOMEM
             done = self.done_when_refused(order)
         for pfn in Pfn.span(frame.pfn, frame.pfn + done):
-            self.owners[pfn].extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
-            self.owners[pfn].guest = guest
-            self.machine.frames[pfn].stage2 = not private
+            self.own(self.machine.frames[pfn], Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED, guest)
         return err
+
+    def own(self, frame: Frame, extent: Extent, guest: Guest | None) -> None:
+        """A frame goes to an extent; the host reaches it unless a guest has it alone."""
+        self.owners[frame.pfn].extent = extent
+        self.owners[frame.pfn].guest = guest
+        frame.stage2 = extent is not Extent.GUEST_PRIVATE
 
     def done_when_refused(self, order: int) -> int:
         """How many of 2^order frames a call has done that is refused."""
@@ -90,9 +94,7 @@ class Gunyah(Hypervisor):
         if may("memextent_donate from the guest is refused"):
             self.machine.refuse()
             return -ENOMEM
-        owner.extent = Extent.HOST
-        owner.guest = None
-        frame.stage2 = True
+        self.own(frame, Extent.HOST, None)
         return 0
 
     @step

@@ -21,7 +21,7 @@ from guestmem.mm.folio import Folio, folio_page
 from guestmem.mm.wait import WaitQueue
 from guestmem.model import Index, Record, array, charge, may, part, step, when
 
-__all__ = ["GunyahVm", "MemParcel", "ParcelDriver", "ResourceManager", "Status"]
+__all__ = ["GunyahVm", "HostParcel", "ParcelDriver", "ResourceManager", "Status"]
 
 
 class Status(Enum):
@@ -42,7 +42,7 @@ class Handle(Index, below="parcels"):
     """How the resource manager calls a parcel."""
 
 
-class MemParcel(Record):
+class HostParcel(Record):
     """The host's side of a parcel (struct gunyah_rm_mem_parcel).
 
     Attributes:
@@ -101,7 +101,7 @@ class ResourceManager(Record):
         return 0
 
     @step
-    def mem_lend(self, parcel: MemParcel) -> int:
+    def mem_lend(self, parcel: HostParcel) -> int:
         """MEM_LEND to one VM: the host has no access from here on.  -EBUSY: a frame is not the host's (MEM_INUSE)."""
         for frame in parcel.frames:
             if frame is not None and self.hypervisor.owners[frame.pfn].extent is not Extent.HOST:
@@ -120,15 +120,8 @@ class ResourceManager(Record):
             frame = parcel.frames[gfn]
             self.parcels[parcel.handle].frames[gfn] = frame
             if frame is not None:
-                self.own(frame, True)
+                self.hypervisor.own(frame, Extent.GUEST_PRIVATE, self.guest)
         return 0
-
-    def own(self, frame: Frame, lent: bool) -> None:
-        """A frame goes to the VM, or back to the host."""
-        owner = self.hypervisor.owners[frame.pfn]
-        owner.extent = Extent.GUEST_PRIVATE if lent else Extent.HOST
-        owner.guest = self.guest if lent else None
-        frame.stage2 = not lent
 
     @step
     def mem_reclaim(self, handle: Handle) -> int:
@@ -140,12 +133,10 @@ class ResourceManager(Record):
             return -EBUSY
         if self.refuses():
             return -ENOMEM
-        for gfn in Gfn.span(0, len(parcel.frames)):
-            frame = parcel.frames[gfn]
+        for frame in parcel.frames:
             if frame is not None:
-                self.own(frame, False)
-            parcel.frames[gfn] = None
-        parcel.live = False
+                self.hypervisor.own(frame, Extent.HOST, None)
+        self.forget(parcel)
         return 0
 
     @step
@@ -269,10 +260,9 @@ class GunyahVm(Record):
     rm: ResourceManager
     driver: ParcelDriver
     file: GuestMemfd
-    guest: Guest
     status: Status = Status.NONE
     status_wait: WaitQueue = part()
-    parcel: MemParcel = part()
+    parcel: HostParcel = part()
 
     def start(self, cpu: Cpu, start: int, end: int) -> int:
         """GUNYAH_VM_START, with the image in start <= pgoff < end, which the VM has.  An error: only ``put`` can follow."""
@@ -309,7 +299,7 @@ class GunyahVm(Record):
     def fill_parcel(self, cpu: Cpu, start: int, end: int) -> int:
         """Put pages into the parcel, private and out of the host's reach."""
         for pgoff in Pgoff.span(start, end):
-            if self.file.shared[pgoff] or not self.file.bound[pgoff] or self.file.owner[pgoff] is not self.guest:
+            if self.file.shared[pgoff] or not self.file.bound[pgoff] or self.file.owner[pgoff] is not self.rm.guest:
                 return -EPERM
             err, folio = self.file.grab_folio(cpu, pgoff, True)
             if folio is None:
@@ -360,7 +350,7 @@ class GunyahVm(Record):
             if err:
                 return err
             self.drop_parcel()
-        err = self.file.unbind(self.guest, 0, len(self.file.bound))
+        err = self.file.unbind(self.rm.guest, 0, len(self.file.bound))
         if err:
             return err
         if self.status is Status.EXITED:

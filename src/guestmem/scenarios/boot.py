@@ -38,7 +38,6 @@ class BootOnGunyah(GunyahHost, FileUser, Vcpus):
         self.vm.rm = self.rm
         self.vm.driver = self.driver
         self.vm.file = self.file
-        self.vm.guest = guest
         with alone():
             self.file.create()
 
@@ -52,9 +51,9 @@ class BootOnGunyah(GunyahHost, FileUser, Vcpus):
     def starter(self) -> None:
         """Start the VM and end it."""
         while True:
-            self.file.bind(self.vm.guest, 0, len(self.file.bound), Gfn(0))
+            require(self.file.bind(self.rm.guest, 0, len(self.file.bound), Gfn(0)) == 0, CAUSE)
             err = self.vm.start(self.machine.cpus[0], 0, 1)
-            require(self.caused(err) or err == -EPERM, CAUSE)
+            require(self.caused(err) or (err == -EPERM and self.file.shared[0]), CAUSE)
             require((self.vm.status is Status.RUNNING) == (err == 0), DONE_OR_NOTHING)
             require(not self.locked(), NO_LOCK_HELD)
             if err == 0:
@@ -63,7 +62,7 @@ class BootOnGunyah(GunyahHost, FileUser, Vcpus):
             self.end()
             if parcel:
                 reached("a VM does not start, and its parcel comes back")
-            else:
+            elif err == 0:
                 reached("a guest's pages come back when it is torn down")
 
     def end(self) -> None:
@@ -72,7 +71,7 @@ class BootOnGunyah(GunyahHost, FileUser, Vcpus):
         while err:
             require(self.caused(err) and err != -EBUSY, CAUSE)
             err = self.vm.put()
-        require(self.vm.guest.empty() and self.vm.status is Status.NONE, DONE_OR_NOTHING)
+        require(self.rm.guest.empty() and self.vm.status is Status.NONE, DONE_OR_NOTHING)
         require(not any(self.driver.parcelled) and not any(self.driver.provided), DONE_OR_NOTHING)
         require(not self.locked(), NO_LOCK_HELD)
 
