@@ -63,14 +63,17 @@ class Gunyah(Hypervisor):
             err = -ENOMEM
             done = self.done_when_refused(order)
         for pfn in Pfn.span(frame.pfn, frame.pfn + done):
-            self.own(self.machine.frames[pfn], Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED, guest)
+            self.own(self.machine.frames[pfn], guest, private)
         return err
 
-    def own(self, frame: Frame, extent: Extent, guest: Guest | None) -> None:
-        """A frame goes to an extent; the host reaches it unless a guest has it alone."""
-        self.owners[frame.pfn].extent = extent
-        self.owners[frame.pfn].guest = guest
-        frame.stage2 = extent is not Extent.GUEST_PRIVATE
+    def own(self, frame: Frame, guest: Guest | None, private: bool) -> None:
+        """A frame goes to an extent of a guest, ``private`` or shared with the host; or to the host's, with no guest."""
+        owner = self.owners[frame.pfn]
+        owner.extent = Extent.GUEST_PRIVATE if private else Extent.GUEST_SHARED
+        if guest is None:
+            owner.extent = Extent.HOST
+        owner.guest = guest
+        frame.stage2 = not private
 
     def done_when_refused(self, order: int) -> int:
         """How many of 2^order frames a call has done that is refused."""
@@ -94,7 +97,7 @@ class Gunyah(Hypervisor):
         if may("memextent_donate from the guest is refused"):
             self.machine.refuse()
             return -ENOMEM
-        self.own(frame, Extent.HOST, None)
+        self.own(frame, None, False)
         return 0
 
     @step

@@ -120,7 +120,7 @@ class ResourceManager(Record):
             frame = parcel.frames[gfn]
             self.parcels[parcel.handle].frames[gfn] = frame
             if frame is not None:
-                self.hypervisor.own(frame, Extent.GUEST_PRIVATE, self.guest)
+                self.hypervisor.own(frame, self.guest, True)
         return 0
 
     @step
@@ -135,7 +135,7 @@ class ResourceManager(Record):
             return -ENOMEM
         for frame in parcel.frames:
             if frame is not None:
-                self.hypervisor.own(frame, Extent.HOST, None)
+                self.hypervisor.own(frame, None, False)
         self.forget(parcel)
         return 0
 
